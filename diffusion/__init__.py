@@ -1,0 +1,18 @@
+"""Train a denoising diffusion model and sample from it.
+
+>>> import diffusion
+>>> model = diffusion.load("runs/mnist/...")          # a run folder or a checkpoint
+>>> images = model.sample(16, seed=0)                 # float (16, C, H, W) in [-1, 1]
+>>> diffusion.images.to_uint8(images)
+"""
+
+import importlib
+
+
+def __getattr__(name: str):
+    # torch and lightning take seconds to import; `--help` and a wrong option answer without them.
+    if name == "load":
+        return importlib.import_module("diffusion.checkpoint").load
+    if name == "images":
+        return importlib.import_module("diffusion.images")
+    raise AttributeError(f"module 'diffusion' has no attribute {name!r}")

@@ -1,0 +1,68 @@
+"""Config -> objects: the wiring diagram, and the only place that instantiates by name."""
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from diffusion.denoiser import Denoiser
+from diffusion.errors import UserError
+from diffusion.lit import LitDiffusion
+
+# A config may come from a stranger's checkpoint: only what these rooms define can be built from it.
+_ROOMS = (
+    "diffusion.clipping",
+    "diffusion.data",
+    "diffusion.networks",
+    "diffusion.optimizers",
+    "diffusion.prediction",
+    "diffusion.samplers",
+    "diffusion.schedule",
+)
+
+
+def _resolve(target: Any) -> Any:
+    """The class or function that a `_target_` names, looked up in our own rooms alone."""
+    module_name, _, name = str(target).rpartition(".")
+    if any(module_name == room or module_name.startswith(room + ".") for room in _ROOMS):
+        try:
+            found = getattr(importlib.import_module(module_name), name, None)
+        except ModuleNotFoundError as error:
+            if error.name != module_name:
+                raise
+            found = None
+        if getattr(found, "__module__", None) == module_name:
+            return found
+    raise UserError(f"the config names {target!r}, which is not a part of this package: it is not built")
+
+
+def instantiate(node: Mapping[str, Any], **given: Any) -> Any:
+    """Builds what node's `_target_` names from its other keys and `given`. Raises UserError for a target outside this
+    package and for arguments it does not take."""
+    target = _resolve(node.get("_target_"))
+    arguments = {key: value for key, value in node.items() if key not in ("_target_", "name")} | given
+    try:
+        inspect.signature(target).bind(**arguments)
+    except TypeError as error:
+        raise UserError(f"{node['_target_']}: {error}; it takes {', '.join(inspect.signature(target).parameters)}") from None
+    return target(**arguments)
+
+
+def model(config: Mapping[str, Any]) -> LitDiffusion:
+    """The untrained LitDiffusion of a resolved config in plain containers; its weights follow from config's seed."""
+    channels, size = config["dataset"]["channels"], config["dataset"]["size"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config["seed"])
+        network = instantiate(config["network"], in_channels=channels, out_channels=channels, size=size)
+    denoiser = Denoiser(network, instantiate(config["schedule"]), instantiate(config["prediction"]))
+    return LitDiffusion(
+        denoiser,
+        sampler=instantiate(config["sampler"]),
+        clip=instantiate(config["clipping"]),
+        shape=(channels, size, size),
+        optimizer=instantiate(config["optimizer"]),
+        seed=config["seed"],
+        config=dict(config),
+    )

@@ -1,0 +1,1 @@
+"""What happens around training: weight averaging, previews, and the progress line."""

@@ -1,0 +1,58 @@
+"""Clipping of the reconstructed x_0, as a wrapper around a denoiser: none, static, dynamic."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from diffusion.denoiser import Denoiser, Prediction
+from diffusion.errors import UserError
+
+
+@dataclass(frozen=True)
+class Unclipped:
+    """x_0 as it was reconstructed: Algorithm 2 to the letter."""
+
+    def __call__(self, x_0: Tensor) -> Tensor:
+        return x_0
+
+
+@dataclass(frozen=True)
+class Static:
+    """x_0 clipped to the range of the data, [-1, 1]."""
+
+    def __call__(self, x_0: Tensor) -> Tensor:
+        return x_0.clamp(-1, 1)
+
+
+@dataclass(frozen=True)
+class Dynamic:
+    """Dynamic thresholding (Saharia et al. 2022, Imagen): each image is clipped to its own percentile s of |x_0|, at
+    least 1, and divided by s.
+
+    percentile: in (0, 1]. Raises UserError outside.
+    """
+
+    percentile: float = 0.995
+
+    def __post_init__(self):
+        if not 0 < self.percentile <= 1:
+            raise UserError(f"clipping.percentile={self.percentile}: expected a fraction in (0, 1], such as 0.995")
+
+    def __call__(self, x_0: Tensor) -> Tensor:
+        s = x_0.flatten(1).abs().quantile(self.percentile, dim=1).clamp(min=1)
+        s = s.reshape(-1, *[1] * (x_0.ndim - 1))
+        return x_0.clamp(-s, s) / s
+
+
+class Clip:
+    """A denoiser whose x_0 passes through `clip`; its eps, v and score follow."""
+
+    def __init__(self, denoiser: Denoiser, clip: Callable[[Tensor], Tensor]):
+        self.denoiser = denoiser
+        self.clip = clip
+        self.schedule = denoiser.schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor | float, y: Tensor | None = None) -> Prediction:
+        prediction = self.denoiser(x_t, t, y)
+        return replace(prediction, x_0=self.clip(prediction.x_0))

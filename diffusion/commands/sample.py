@@ -1,0 +1,132 @@
+"""`python sample.py`: draws images from a checkpoint into a folder, and returns that folder."""
+
+import json
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from torch import Tensor
+
+from diffusion import build, checkpoint, images
+from diffusion.errors import UserError
+from diffusion.files import atomic
+from diffusion.lit import LitDiffusion
+from diffusion.quiet import quiet
+
+_GRID = 64  # images in the grid
+_STRIP = 8  # images and states in the strip
+_FRAMES = 60  # of the GIF
+
+
+def run(config: DictConfig) -> Path:
+    """Samples as the composed `conf/sample.yaml` says. Returns the folder; raises UserError for a user's mistake."""
+    quiet()
+    config = OmegaConf.to_container(config, resolve=True)
+    for key in ("n", "batch_size"):
+        if config[key] < 1:
+            raise UserError(f"{key}={config[key]}: expected at least 1")
+    ckpt = checkpoint.find(config["ckpt"])
+    model = checkpoint.load(ckpt, config["weights"], _device(config["accelerator"]))
+    sampler, clipping = (_chosen(config, model.config, group) for group in ("sampler", "clipping"))
+    settings = {
+        "checkpoint": str(ckpt),
+        "weights": config["weights"],
+        "sampler": sampler,
+        "clipping": clipping,
+        "seed": config["seed"],
+    }
+    model.sampler, model.clip = build.instantiate(sampler), build.instantiate(clipping)
+    folder = _open(config["output"], ckpt, settings)
+    seconds = _draw(model, config, folder)
+    pictures = sorted(folder.glob("[0-9]*.png"))
+    images.write_png(folder / "grid.png", images.grid(_read(pictures[:_GRID])))
+    if config["npz"]:
+        with atomic(folder / "samples.npz") as temporary, open(temporary, "wb") as file:
+            np.savez(file, _read(pictures).permute(0, 2, 3, 1).numpy())
+    _describe(folder, settings | {"n": len(pictures), "seconds": round(seconds, 3)})
+    return folder
+
+
+def _draw(model: LitDiffusion, config: Mapping[str, Any], folder: Path) -> float:
+    """Draws the images that are not in the folder yet; returns the seconds it took."""
+    start = time.perf_counter()
+    missing = torch.tensor([i for i in range(config["n"]) if not _picture(folder, i).exists()], dtype=torch.int64)
+    options = {"seed": config["seed"], "batch_size": config["batch_size"]}
+    for index, states in model.sample_batches(missing, keep=config["keep"], **options):
+        for i, image in zip(index.tolist(), images.to_uint8(states[-1]), strict=True):
+            images.write_png(_picture(folder, i), image)
+        if len(states) > 1 and index[0] == missing[0]:
+            _write_kept(folder, images.to_uint8(states))
+    return time.perf_counter() - start
+
+
+def _write_kept(folder: Path, states: Tensor) -> None:
+    """The kept states, uint8 (kept, B, C, H, W), as a strip (an image a row, time to the right) and as a GIF."""
+    shown = states[_evenly(len(states), _STRIP), :_STRIP]
+    images.write_png(folder / "strip.png", images.grid(shown.transpose(0, 1).flatten(0, 1), columns=len(shown)))
+    frames = states[_evenly(len(states), _FRAMES), : _STRIP**2]
+    images.write_gif(folder / "states.gif", [images.grid(frame) for frame in frames])
+
+
+def _evenly(n: int, at_most: int) -> Tensor:
+    """Up to at_most of 0..n-1, evenly spread, the last always among them."""
+    return torch.linspace(0, n - 1, min(n, at_most)).round().long()
+
+
+def _chosen(config: Mapping[str, Any], trained: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """The sampler or clipping to use: the one asked for, or that of the training with the values asked for."""
+    node = config[group] or trained[group]
+    unknown = set(config["overrides"][group]) - set(node)
+    if unknown:
+        known = ", ".join(f"{group}.{key}" for key in node if key != "_target_") or "none"
+        raise UserError(f"{group}.{unknown.pop()}: the checkpoint's {group} has no such key; it has {known}")
+    return {**node, **config["overrides"][group]}
+
+
+def _open(output: str | None, ckpt: Path, settings: Mapping[str, Any]) -> Path:
+    """The folder to write to. One that holds other samples is refused; one that holds some of these is completed."""
+    run = ckpt.parent.parent if ckpt.parent.name == "checkpoints" else ckpt.parent
+    folder = Path(output) if output else run / "generated" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    if folder.is_file():
+        raise UserError(f"output={folder} is a file: expected a folder")
+    described = folder / "samples.json"
+    if described.exists():
+        before = json.loads(described.read_text())
+        for key, value in settings.items():
+            if before.get(key) != value:
+                raise UserError(f"{folder} holds samples of another {key} ({before.get(key)}): choose another output=")
+    elif folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty and holds no samples of ours: choose another output=")
+    else:
+        _describe(folder, settings)
+    return folder
+
+
+def _describe(folder: Path, contents: Mapping[str, Any]) -> None:
+    with atomic(folder / "samples.json") as temporary:
+        temporary.write_text(json.dumps(contents, indent=2) + "\n")
+
+
+def _picture(folder: Path, index: int) -> Path:
+    return folder / f"{index:06d}.png"
+
+
+def _read(pictures: list[Path]) -> Tensor:
+    """PNGs to uint8 (N, C, H, W)."""
+    arrays = [np.atleast_3d(np.asarray(Image.open(picture))) for picture in pictures]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+
+
+def _device(accelerator: str) -> torch.device:
+    if accelerator == "auto":
+        return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    try:
+        return torch.empty(0, device=accelerator).device
+    except (RuntimeError, AssertionError):
+        raise UserError(f"accelerator={accelerator}: no such device here; expected auto, cpu, cuda or mps") from None

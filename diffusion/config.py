@@ -1,0 +1,231 @@
+"""Words of the command line -> the composed config. Hydra composes the groups; every word is checked first.
+
+Hydra alone lets through a text where a section belongs, a number that is none and (with `+`) keys that nobody reads,
+and its parser stumbles over paths that hold `=` or a comma. Here each mistake is one line with the way out.
+"""
+
+import difflib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from diffusion.errors import UserError
+from diffusion.values import TEXT, kind_of
+
+# What the shell handed over after the first `=` is the value of these, whatever characters it holds.
+LITERAL = {"ckpt", "resume", "output", "dataset.path", "dataset.cache", "run.root", "run.name", "run.dir"}
+
+
+class Group(NamedTuple):
+    """A group of choices, conf/<folder>/<choice>.yaml, and the key of the config that the choice fills."""
+
+    key: str
+    folder: str
+    default: str | None
+    choices: list[str]
+
+    @property
+    def word(self) -> str:
+        """What Hydra calls the group: sampler, or sampler@preview.sampler where it fills another key."""
+        return self.folder if self.folder == self.key else f"{self.folder}@{self.key}"
+
+
+def conf_folder() -> Path:
+    """The yaml files: inside the package where it was installed from a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in package / "conf", package.parent / "conf":
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise UserError(f"no conf folder in {package} or beside it: install the package again")
+
+
+def groups(command: str) -> dict[str, Group]:
+    """The groups of `command` ("train" or "sample") by key, as the defaults list of conf/<command>.yaml has them."""
+    folder = conf_folder()
+    found = {}
+    for entry in OmegaConf.load(folder / f"{command}.yaml").defaults:
+        if entry == "_self_":
+            continue
+        [(name, default)] = entry.items()
+        name, _, key = name.partition("@")  # sampler@preview.sampler: a choice of conf/sampler, in another place
+        choices = sorted(file.stem for file in (folder / name).glob("*.yaml"))
+        found[key or name] = Group(key or name, name, default, choices)
+    return found
+
+
+def compose(command: str, words: Sequence[str] = ()) -> DictConfig:
+    """The config of `command` ("train" or "sample") with `words` ("key=value") applied.
+
+    Mandatory values may still be missing, see `check_complete`. In sampling, `sampler.steps=50` without a choice of
+    `sampler` is kept in `overrides.sampler`: it changes the sampler that the checkpoint brings.
+
+    Raises: UserError for a word that cannot be read, an unknown key or choice, or a value of the wrong kind.
+    """
+    known, chosen, values = groups(command), {}, {}
+    for word in words:
+        key, text = split(word)
+        if key in chosen or key in values:
+            raise UserError(f"{key} is given twice: say it once")
+        if key in known:
+            chosen[key] = _choice(known[key], text)
+        else:
+            values[key] = text
+    try:
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            config = hydra_compose(command, [f"{known[key].word}={choice}" for key, choice in chosen.items()])
+        for key, text in values.items():
+            _put(config, key, text, command, known)
+        OmegaConf.to_container(config, resolve=True)  # an interpolation that leads nowhere
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"the config cannot be composed: {' '.join(str(error).split())}") from error
+    return config
+
+
+def check_complete(config: DictConfig) -> None:
+    """Raises UserError where a mandatory value is missing."""
+    for key in sorted(OmegaConf.missing_keys(config)):
+        raise UserError(f"{key} is missing: say {key}=...")
+
+
+def split(word: str) -> tuple[str, str]:
+    """key=value -> key, value. The value of a LITERAL key may hold anything; others are read by `parse`."""
+    key, equals, text = word.partition("=")
+    bare = key.lstrip("+~")
+    if key != bare:
+        raise UserError(f"{word}: keys are neither added nor deleted (+, ++, ~); say {bare or 'key'}=value")
+    if not equals or not key:
+        raise UserError(f"{word}: expected key=value, without spaces around '='")
+    if "@" in key:  # Hydra's own sampler@preview.sampler=ddim is our preview.sampler=ddim
+        key = key.rpartition("@")[2]
+    return key, text
+
+
+def parse(key: str, text: str) -> Override:
+    """Hydra's reading of a value; it may be a sweep, such as 1,2,3."""
+    try:
+        return OverridesParser.create().parse_override(f"{key}={text}")
+    except HydraException as error:
+        raise UserError(
+            f"{key}={text}: cannot be read; put a value with special characters in quotes twice, \"{key}='...'\""
+        ) from error
+
+
+def known_keys(config: DictConfig, known: dict[str, Group]) -> dict[str, Any]:
+    """Every dotted key that a word may set, with its default (a dict for a section)."""
+    keys: dict[str, Any] = {}
+
+    def walk(node: dict, prefix: str) -> None:
+        for name, value in node.items():
+            if str(name).startswith("_"):  # _target_: chosen by a group, not by a word
+                continue
+            keys[prefix + name] = value
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{name}.")
+
+    tree = OmegaConf.to_container(config, resolve=False)
+    for section in tree.pop("overrides", {}):
+        if tree[section] is None:  # not chosen: any key that one of the choices has
+            tree[section] = _union(known[section])
+    walk(tree, "")
+    return keys
+
+
+def suggest(word: str, names: Iterable[str]) -> str:
+    """'; did you mean ...?', or nothing. A name is alike as a whole, or in what follows its last dot."""
+    names = sorted(names)
+    last = word.rpartition(".")[2]
+    ends = {}
+    for name in names:
+        ends.setdefault(name.rpartition(".")[2], []).append(name)
+    alike = ends.get(last) or difflib.get_close_matches(word, names, n=1, cutoff=0.7)
+    for end in [] if alike else difflib.get_close_matches(last, ends, n=1, cutoff=0.7):
+        alike = ends[end]
+    return f"; did you mean {' or '.join(alike[:3])}?" if alike else ""
+
+
+def _choice(group: Group, text: str) -> str:
+    if text == "null" and group.default is None:
+        return text
+    if text in group.choices:
+        return text
+    _refuse_sweep(parse(group.key, text), group.key, text)
+    choices = f"choose one of {', '.join(group.choices)}" if group.choices else f"conf/{group.folder} has none"
+    raise UserError(f"{group.key}={text}: no such {group.folder}; {choices}{suggest(text, group.choices)}")
+
+
+def _put(config: DictConfig, key: str, text: str, command: str, known: dict[str, Group]) -> None:
+    keys = known_keys(config, known)
+    if key not in keys:
+        raise UserError(_unknown(key, text, command, [*keys, *known], known))
+    value = _value(key, text, keys[key])
+    section = key.partition(".")[0]
+    if section in config.get("overrides", {}) and config[section] is None:
+        key = f"overrides.{key}"
+    OmegaConf.update(config, key, value, force_add=True)
+
+
+def _value(key: str, text: str, default: Any) -> Any:
+    if isinstance(default, dict):
+        inside = ", ".join(f"{key}.{name}" for name in default if not name.startswith("_"))
+        raise UserError(f"{key}={text}: {key} is a section; set one of its keys ({inside})")
+    if key in LITERAL:
+        return _literal(key, text, default)
+    override = parse(key, text)
+    _refuse_sweep(override, key, text)
+    value = override.value()
+    if value is None and default is None:
+        return None
+    kind = kind_of(key, default)
+    try:
+        # A number typed where a text belongs is that text: 007 stays 007.
+        return kind.read(text if kind is TEXT and isinstance(value, int | float) else value)
+    except ValueError:
+        raise UserError(f"{key}={text}: expected {kind.words}") from None
+
+
+def _literal(key: str, text: str, default: Any) -> str | None:
+    if text == "null" and default is None:
+        return None
+    if text in ("", "null", "???"):
+        raise UserError(f"{key}={text}: expected a {'name' if key == 'run.name' else 'path'}")
+    # The shell leaves ~ alone after `key.key=`; OmegaConf would take ${ for a reference.
+    return os.path.expanduser(text).replace("${", r"\${")
+
+
+def _refuse_sweep(override: Override, key: str, text: str) -> None:
+    if override.is_sweep_override():
+        raise UserError(f"{key}={text}: several values need --multirun; a list is written [a,b]")
+
+
+def _unknown(key: str, text: str, command: str, names: list[str], known: dict[str, Group]) -> str:
+    head = key.partition(".")[0]
+    if head not in names:
+        other = "train" if command == "sample" else "sample"
+        if head in groups(other) or head in OmegaConf.to_container(OmegaConf.load(conf_folder() / f"{other}.yaml")):
+            where = "training: the checkpoint fixes it" if other == "train" else "sampling (sample.py)"
+            return f"{key}={text}: belongs to {where}"
+    for group in known.values():
+        rest = key.removeprefix(f"{group.key}.")
+        having = [
+            f"{group.key}={choice}" for choice in group.choices if rest in known_keys(_load(group, choice), known)
+        ]
+        if rest != key and having:
+            return f"{key}: no such key in this choice of {group.key}; {' or '.join(having)} has it"
+    return f"{key}: no such key{suggest(key, names) or '; --help lists them'}"
+
+
+def _union(group: Group) -> dict:
+    return OmegaConf.to_container(OmegaConf.merge(*[_load(group, choice) for choice in group.choices]), resolve=False)
+
+
+def _load(group: Group, choice: str) -> DictConfig:
+    return OmegaConf.load(conf_folder() / group.folder / f"{choice}.yaml")

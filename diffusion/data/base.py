@@ -1,0 +1,205 @@
+"""What every data set shares: the order of an epoch, the split over processes, flips and exact resume.
+
+A source (a sibling of this file) says only how its images are loaded. They stay uint8 in memory (or in a memory map)
+and a batch is one indexing operation, so there is no torch DataLoader and there are no workers. They become [-1, 1]
+once, on the device, in the training step.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from diffusion import random
+from diffusion.errors import UserError
+
+
+class Batch(NamedTuple):
+    """Images as they are stored, and who they are.
+
+    x:     uint8 (B, C, H, W), 0..255.
+    y:     int64 (B,), the class; -1 where there is none.
+    index: int64 (B,). In training the place of the image in the whole run (batch number * batch size + place in the
+           batch of all processes), in validation its place in the validation set. Noise is drawn by it.
+    """
+
+    x: Tensor
+    y: Tensor
+    index: Tensor
+
+
+class ImageData(LightningDataModule, ABC):
+    """Square images of one source, split into "train" and "val".
+
+    Args:
+        path:       folder of the data; None where it comes with a package.
+        channels:   1 (grey) or 3 (RGB).
+        size:       height and width in pixels.
+        batch_size: images per batch over all processes; each process gets an equal part.
+        name:       what messages call it.
+        seed:       the order of epoch e is a function of (seed, e).
+        flip:       mirror each training image with probability 1/2. Not for digits and letters.
+        val_images: at most so many validation images, evenly spaced over the set; None means all.
+
+    `position`, the number of training batches given out in the whole run, is all the state there is. Lightning stores
+    it in every checkpoint.
+    """
+
+    classes: tuple[str, ...] | None = None
+    """Names of the classes, by label; None for a set without labels."""
+
+    def __init__(
+        self,
+        *,
+        path: str | None,
+        channels: int,
+        size: int,
+        batch_size: int,
+        name: str | None = None,
+        seed: int = 0,
+        flip: bool = False,
+        val_images: int | None = None,
+    ):
+        super().__init__()
+        if batch_size < 1:
+            raise UserError(f"dataset.batch_size={batch_size} must be at least 1")
+        self.path = path
+        self.channels = channels
+        self.size = size
+        self.batch_size = batch_size
+        self.name = name or type(self).__name__
+        self.seed = seed
+        self.flip = flip
+        self.val_images = val_images
+        self.position = 0
+        self._splits: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @abstractmethod
+    def load(self, split: str) -> tuple[Tensor, Tensor]:
+        """Images uint8 (N, C, H, W) and labels int64 (N,) of the split "train" or "val"."""
+
+    def split(self, split: str) -> tuple[Tensor, Tensor]:
+        """Like `load`, but read and checked only once. Raises UserError where the images are not as declared."""
+        if split not in self._splits:
+            images, labels = self.load(split)
+            self._check(images)
+            self._splits[split] = images, labels
+        return self._splits[split]
+
+    def train_dataloader(self) -> "TrainingBatches":
+        return TrainingBatches(self)
+
+    def val_dataloader(self) -> "ValidationBatches":
+        return ValidationBatches(self)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.position = state_dict["position"]
+
+    @property
+    def rank(self) -> int:
+        return self.trainer.global_rank if self.trainer else 0
+
+    @property
+    def world_size(self) -> int:
+        return self.trainer.world_size if self.trainer else 1
+
+    @property
+    def local_batch_size(self) -> int:
+        """Images per batch in this process."""
+        if self.batch_size % self.world_size:
+            raise UserError(
+                f"dataset.batch_size={self.batch_size} is shared by {self.world_size} processes but does not divide "
+                f"by {self.world_size}: try {self.batch_size // self.world_size * self.world_size or self.world_size}"
+            )
+        return self.batch_size // self.world_size
+
+    def _check(self, images: Tensor) -> None:
+        if images.dtype != torch.uint8:
+            raise UserError(
+                f"{self.name}: images must be uint8 in 0..255, but are {images.dtype} "
+                f"with min {images.min():g} and max {images.max():g}"
+            )
+        _, channels, height, width = images.shape
+        if (channels, height, width) != (self.channels, self.size, self.size):
+            raise UserError(
+                f"{self.name}: expected {self.channels} channels and {self.size}x{self.size} pixels, but the images "
+                f"have {channels} and {height}x{width}: set dataset.channels={channels} dataset.size={height}"
+            )
+
+
+class TrainingBatches:
+    """One pass is one epoch's number of batches, from wherever the run stands.
+
+    Lightning counts the batches of a resumed epoch itself and stops at its end. An incomplete batch is left out. The
+    length tells Lightning that nothing need be fetched ahead, so `position` never runs in front of the training.
+    """
+
+    def __init__(self, data: ImageData):
+        self.data = data
+        self.images, self.labels = data.split("train")
+        self.local = data.local_batch_size
+        if not len(self):
+            raise UserError(
+                f"{data.name}: dataset.batch_size={data.batch_size} is more than the {len(self.images)} training "
+                f"images: set dataset.batch_size={len(self.images)} or less"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images) // self.data.batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        data, per_epoch, known = self.data, len(self), None
+        for _ in range(per_epoch):
+            epoch, number = divmod(data.position, per_epoch)
+            if epoch != known:
+                order, known = random.permutation(data.seed, f"order/{epoch}", len(self.images)), epoch
+            place = torch.arange(self.local) + data.rank * self.local
+            rows = order[number * data.batch_size + place]
+            index = data.position * data.batch_size + place
+            # Before the batch leaves: a checkpoint written during its step must count it.
+            data.position += 1
+            yield Batch(self._flip(self.images[rows], index), self.labels[rows], index)
+
+    def _flip(self, x: Tensor, index: Tensor) -> Tensor:
+        if not self.data.flip:
+            return x
+        mirrored = random.uniform(self.data.seed, "flip", index) < 0.5
+        return torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+
+    # Lightning asks the loader itself whether it can resume, and warns where it cannot.
+    def state_dict(self) -> dict[str, int]:
+        return self.data.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.data.load_state_dict(state_dict)
+
+
+class ValidationBatches:
+    """Every validation image once, in order; process r of w gets images r, r + w, r + 2w, ...
+
+    Every process gets the same number of batches, none of them empty (FSDP hangs otherwise), of nearly equal sizes.
+    """
+
+    def __init__(self, data: ImageData):
+        self.images, self.labels = data.split("val")
+        available, world = len(self.images), data.world_size
+        n = available if data.val_images is None else min(data.val_images, available)
+        if n < world:
+            raise UserError(f"{data.name}: {n} validation images, but each of {world} process(es) needs at least one")
+        self.rows = torch.arange(n) * available // n
+        batches = -(-(n // world) // data.local_batch_size)
+        self.indexes = torch.arange(n)[data.rank :: world].tensor_split(batches)
+
+    def __len__(self) -> int:
+        return len(self.indexes)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index in self.indexes:
+            rows = self.rows[index]
+            yield Batch(self.images[rows], self.labels[rows], index)

@@ -1,0 +1,31 @@
+"""scikit-learn's handwritten digits: 8x8, grey, part of the package, nothing to download."""
+
+import torch
+from torch import Tensor
+
+from diffusion.data.base import ImageData
+from diffusion.errors import UserError
+
+VAL_IMAGES = 297
+
+
+class Digits(ImageData):
+    """1,797 digits, 8x8, grey; the last 297 are for validation."""
+
+    classes = tuple("0123456789")
+
+    def __init__(self, *, path: None = None, **common):
+        if path is not None:
+            raise UserError(f"dataset.path={path} has no meaning for dataset=digits, which is part of scikit-learn")
+        super().__init__(path=None, **common)
+
+    def load(self, split: str) -> tuple[Tensor, Tensor]:
+        """Raises UserError where scikit-learn is not installed."""
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError as error:
+            raise UserError("dataset=digits is part of scikit-learn: pip install scikit-learn") from error
+        digits = load_digits()
+        rows = slice(None, -VAL_IMAGES) if split == "train" else slice(-VAL_IMAGES, None)
+        images = torch.from_numpy(digits.images[rows]) * (255 / 16)  # stored as 0..16
+        return images.round().byte().unsqueeze(1), torch.from_numpy(digits.target[rows]).long()

@@ -1,0 +1,105 @@
+"""The published sets that torchvision downloads and reads: MNIST, Fashion-MNIST, CIFAR-10."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torchvision import datasets
+from torchvision.transforms.v2.functional import resize
+
+from diffusion.data.base import ImageData
+from diffusion.errors import UserError
+
+
+def to_size(images: Tensor, size: int) -> Tensor:
+    """uint8 (N, C, H, H) -> (N, C, size, size): a black border makes them larger, antialiased resizing smaller."""
+    border = size - images.shape[-1]
+    if border < 0:
+        return resize(images, [size, size], antialias=True)
+    before, after = border // 2, border - border // 2
+    return pad(images, (before, after, before, after))
+
+
+class TorchvisionData(ImageData):
+    """A set of torchvision's in `path`, laid out as torchvision lays it out; torchvision's test set is "val".
+
+    Downloaded to `path` once, checked by hash, unless it is there already.
+    """
+
+    source: type[datasets.VisionDataset]
+    folder: str
+    """Where below `path` the downloaded files belong."""
+    files: tuple[str, ...]
+
+    def prepare_data(self) -> None:
+        """Raises UserError with the files to put in place by hand, where the download fails."""
+        try:
+            self._open("train")
+            self._open("val")
+        except _MissingError:
+            self._download()
+
+    def load(self, split: str) -> tuple[Tensor, Tensor]:
+        """Raises UserError where the files are missing or damaged."""
+        try:
+            found = self._open(split)
+        except _MissingError as error:
+            raise UserError(f"{self.name} is not in {self.path}: {self._by_hand()}") from error
+        images = torch.as_tensor(found.data)
+        images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+        return to_size(images, self.size).contiguous(), torch.as_tensor(found.targets).long()
+
+    def _open(self, split: str) -> datasets.VisionDataset:
+        try:
+            return self.source(Path(self.path).expanduser(), train=split == "train", download=False)
+        except Exception as error:
+            if "not found" in str(error):  # torchvision has no class of its own for it
+                raise _MissingError from error
+            raise UserError(
+                f"{self.name}: a file in {self._home()} is damaged ({error}): delete that folder's files, run again"
+            ) from error
+
+    def _download(self) -> None:
+        try:
+            self.source(Path(self.path).expanduser(), download=True)
+        except (OSError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{self.name} could not be downloaded ({reason}): {self._by_hand()}") from error
+
+    def _home(self) -> Path:
+        return Path(self.path).expanduser().resolve() / self.folder
+
+    def _by_hand(self) -> str:
+        return f"put {', '.join(self.files)} into {self._home()}, or set dataset.path to a folder with {self.folder}"
+
+
+class _MissingError(Exception):
+    """torchvision does not find the files complete."""
+
+
+class MNIST(TorchvisionData):
+    """60,000 + 10,000 handwritten digits, 28x28, grey."""
+
+    source = datasets.MNIST
+    folder = "MNIST/raw"
+    files = tuple(name for name, _ in datasets.MNIST.resources)
+    classes = tuple("0123456789")
+
+
+class FashionMNIST(TorchvisionData):
+    """60,000 + 10,000 pieces of clothing, 28x28, grey."""
+
+    source = datasets.FashionMNIST
+    folder = "FashionMNIST/raw"
+    files = tuple(name for name, _ in datasets.FashionMNIST.resources)
+    classes = tuple(datasets.FashionMNIST.classes)
+
+
+class CIFAR10(TorchvisionData):
+    """50,000 + 10,000 photographs of ten kinds of things, 32x32, RGB."""
+
+    source = datasets.CIFAR10
+    folder = "."
+    files = (datasets.CIFAR10.filename,)
+    classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

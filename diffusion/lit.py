@@ -1,0 +1,168 @@
+"""LitDiffusion: a denoiser that Lightning trains and that draws images."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from diffusion import images, losses, random
+from diffusion.clipping import Clip
+from diffusion.data.base import Batch
+from diffusion.denoiser import Denoiser
+from diffusion.optimizers import AdamW
+from diffusion.samplers.base import Sampler
+from diffusion.samplers.generate import generate
+
+_GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, are evenly spread however many there are
+
+
+class TrainingPair(NamedTuple):
+    """A batch with what the forward process needs: x uint8 (B, C, H, W), y int64 (B,), t (B,), eps (B, C, H, W)."""
+
+    x: Tensor
+    y: Tensor
+    t: Tensor
+    eps: Tensor
+
+
+class LitDiffusion(LightningModule):
+    """Trains `denoiser` by Algorithm 1 and samples from it by the reverse process.
+
+    shape: (C, H, W) of one image. clip: applied to x_0 while sampling. config: plain containers that rebuild this
+    module; it travels in every checkpoint.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        sampler: Sampler,
+        clip: Callable[[Tensor], Tensor],
+        shape: Sequence[int],
+        optimizer: AdamW | None = None,
+        seed: int = 0,
+        config: dict | None = None,
+    ):
+        super().__init__()
+        self.denoiser = denoiser
+        self.sampler = sampler
+        self.clip = clip
+        self.shape = tuple(shape)
+        self.optimizer = optimizer
+        self.seed = seed
+        self.config = config
+        self._validation: list[tuple[Tensor, Tensor]] = []
+
+    # Training: Algorithm 1
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> TrainingPair:
+        """Draws t and eps while the batch is still on the host: noise is drawn there, and nothing waits for a GPU."""
+        T = self.denoiser.schedule.T
+        if self.trainer.training:
+            u = random.uniform(self.seed, "train/t", batch.index)
+            eps = random.normal(self.seed, "train/eps", batch.index, self.shape)
+        else:  # the same for every epoch and every run, spread evenly over t, so that epochs can be compared
+            u = batch.index.double() * _GOLDEN % 1
+            eps = random.normal(0, "validation/eps", batch.index, self.shape)
+        return TrainingPair(batch.x, batch.y, losses.uniform_steps(u, T).float(), eps)
+
+    def on_train_batch_start(self, batch: TrainingPair, batch_idx: int) -> None:
+        random.seed_torch(self.seed, self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank)
+
+    def training_step(self, batch: TrainingPair, batch_idx: int) -> Tensor:
+        loss = losses.mse(self.denoiser, images.from_uint8(batch.x), batch.t, batch.eps, batch.y).mean()
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def on_train_batch_end(self, outputs, batch: TrainingPair, batch_idx: int) -> None:
+        trainer = self.trainer
+        if 0 <= trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
+        if trainer.should_stop:
+            trainer.check_val_every_n_epoch = 1  # the last step of a run is always validated
+
+    def configure_optimizers(self):
+        optimizer, schedule = self.optimizer.build(self.parameters())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """A resumed run goes on at the learning rate it is given now, not at the one it was saved with."""
+        schedule = self.lr_schedulers()
+        old, new = schedule.base_lrs[0], self.optimizer.lr
+        if old == new:
+            return
+        rank_zero_info(f"learning rate: {old:g} -> {new:g}")
+        schedule.base_lrs = [new]
+        for group in schedule.optimizer.param_groups:
+            group["initial_lr"] = new
+            group["lr"] = new * self.optimizer.warmup(schedule.last_epoch)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["config"] = self.config
+
+    # Validation
+
+    def validation_step(self, batch: TrainingPair, batch_idx: int) -> None:
+        loss = losses.mse(self.denoiser, images.from_uint8(batch.x), batch.t, batch.eps, batch.y)
+        self._validation.append(losses.by_quarter(loss, batch.t, self.denoiser.schedule.T))
+
+    def on_validation_epoch_end(self) -> None:
+        sums, counts = (sum(column) for column in zip(*self._validation, strict=True))
+        self._validation.clear()
+        sums, counts = self.trainer.strategy.reduce(torch.stack([sums, counts]), reduce_op="sum")
+        self.log("val/loss", (sums.sum() / counts.sum()).float(), prog_bar=True)
+        for quarter, (total, count) in enumerate(zip(sums, counts, strict=True), start=1):
+            self.log(f"val/loss_t{quarter}of4", (total / count).float())
+
+    # Sampling: Algorithm 2
+
+    def sample_batches(
+        self,
+        index: Tensor,
+        seed: int = 0,
+        *,
+        y: Tensor | None = None,
+        sampler: Sampler | None = None,
+        clip: Callable[[Tensor], Tensor] | None = None,
+        batch_size: int = 64,
+        keep: int | str = 1,
+        purpose: str = "sample",
+        progress: bool = True,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images `index` (int64 (n,)) of the endless row that belongs to `seed`, in batches.
+
+        sampler, clip: instead of those of the training. keep: k, the last k states; `all`; or `every:k`.
+        Yields indices (B,) and kept states (kept, B, C, H, W), float32 on the CPU, x_0 last.
+        """
+        with self._evaluating():
+            yield from generate(
+                Clip(self.denoiser, clip or self.clip),
+                sampler or self.sampler,
+                self.shape,
+                index,
+                seed,
+                purpose=purpose,
+                y=y,
+                batch_size=batch_size,
+                keep=keep,
+                device=self.device,
+                progress=progress,
+            )
+
+    def sample(self, n: int = 16, seed: int = 0, **options) -> Tensor:
+        """The first n images of `seed`: float32 (n, C, H, W) in about [-1, 1], on the CPU; options: `sample_batches`."""
+        batches = self.sample_batches(torch.arange(n), seed, **options)
+        return torch.cat([states[-1] for _, states in batches])
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Eval mode (no dropout) for a while; then the mode it was in."""
+        training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(training)

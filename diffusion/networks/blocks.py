@@ -1,0 +1,115 @@
+"""The layers that the UNet is made of. Each starts as the identity on its residual branch."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Norm = Callable[[int], nn.Module]  # width -> a normalisation of that many channels
+
+
+def zero(layer: nn.Module) -> nn.Module:
+    """The layer with all its parameters set to 0: what it feeds starts as if it were not there."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around which the input is carried; the embedding is added between them.
+
+    forward(x (B, in_width, H, W), embedding (B, embedding_width)) -> (B, out_width, H, W)
+    """
+
+    def __init__(self, in_width: int, out_width: int, *, embedding_width: int, dropout: float, norm: Norm):
+        super().__init__()
+        self.norm_1 = norm(in_width)
+        self.conv_1 = nn.Conv2d(in_width, out_width, 3, padding=1)
+        self.embedding = nn.Linear(embedding_width, out_width)
+        self.norm_2 = norm(out_width)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_2 = zero(nn.Conv2d(out_width, out_width, 3, padding=1))
+        self.shortcut = nn.Identity() if in_width == out_width else nn.Conv2d(in_width, out_width, 1)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.conv_1(F.silu(self.norm_1(x)))
+        h = h + self.embedding(embedding)[:, :, None, None]
+        h = self.conv_2(self.dropout(F.silu(self.norm_2(h))))
+        return self.shortcut(x) + h
+
+
+class Attention(nn.Module):
+    """Self-attention between all positions of the image, in heads of `head_width` channels, with a residual."""
+
+    def __init__(self, width: int, *, head_width: int, norm: Norm):
+        super().__init__()
+        self.head_width = head_width
+        self.norm = norm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = zero(nn.Linear(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, H W, width)
+        qkv = self.qkv(tokens).unflatten(2, (3, -1, self.head_width))  # (B, H W, 3, heads, head_width)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        h = F.scaled_dot_product_attention(q, k, v)  # (B, heads, H W, head_width)
+        h = self.out(h.transpose(1, 2).flatten(2))
+        return x + h.transpose(1, 2).unflatten(2, x.shape[2:])
+
+
+class Downsample(nn.Conv2d):
+    """Halves the resolution by a convolution of stride 2.
+
+    padding = 1 pads all four sides; 0 pads right and below only, which is TensorFlow's "SAME", the paper's.
+    """
+
+    def __init__(self, width: int, padding: int):
+        super().__init__(width, width, 3, stride=2, padding=padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.padding == (0, 0):
+            x = F.pad(x, (0, 1, 0, 1))
+        return super().forward(x)
+
+
+class Upsample(nn.Conv2d):
+    """Doubles the resolution: every pixel four times, then a convolution."""
+
+    def __init__(self, width: int):
+        super().__init__(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Stage(nn.Module):
+    """All that happens at one resolution on one side of the U: (residual block, attention) pairs, then `resample`."""
+
+    def __init__(self, residuals: list[nn.Module], attentions: list[nn.Module], resample: nn.Module | None):
+        super().__init__()
+        self.residuals = nn.ModuleList(residuals)
+        self.attentions = nn.ModuleList(attentions)
+        self.resample = resample
+
+
+class DownStage(Stage):
+    """Every result is also put on the stack `skips`, for the other side."""
+
+    def forward(self, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        for residual, attention in zip(self.residuals, self.attentions, strict=True):
+            x = attention(residual(x, embedding))
+            skips.append(x)
+        if self.resample is not None:
+            x = self.resample(x)
+            skips.append(x)
+        return x
+
+
+class UpStage(Stage):
+    """Every residual block also sees what the other side left on top of the stack `skips`."""
+
+    def forward(self, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
+        for residual, attention in zip(self.residuals, self.attentions, strict=True):
+            x = attention(residual(torch.cat([x, skips.pop()], dim=1), embedding))
+        return x if self.resample is None else self.resample(x)

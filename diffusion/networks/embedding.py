@@ -1,0 +1,44 @@
+"""What the residual blocks are told besides the image: the time and, where there are classes, the label."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def sinusoidal(t: Tensor, width: int, freq_shift: int = 1) -> Tensor:
+    """Sines, then cosines, of t at width / 2 frequencies that fall geometrically from 1 towards 1/10000.
+
+    t: (B,), any real numbers. Returns float32 (B, width). With freq_shift = 1 (Ho et al. 2020) the last
+    frequency is 1/10000 itself; with 0 (Vaswani et al. 2017) it would be the one after the last.
+    """
+    half = width // 2
+    k = torch.arange(half, dtype=torch.float32, device=t.device)
+    angles = t.float()[:, None] * torch.exp(k * (-math.log(10_000) / (half - freq_shift)))
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class TimeEmbedding(nn.Module):
+    """t (B,) -> (B, embedding_width): sinusoids and a small MLP, as in Ho et al. 2020, appendix B."""
+
+    def __init__(self, width: int, embedding_width: int, freq_shift: int):
+        super().__init__()
+        self.width = width
+        self.freq_shift = freq_shift
+        self.linear_1 = nn.Linear(width, embedding_width)
+        self.linear_2 = nn.Linear(embedding_width, embedding_width)
+
+    def forward(self, t: Tensor) -> Tensor:
+        sinusoids = sinusoidal(t, self.width, self.freq_shift).to(self.linear_1.weight.dtype)
+        return self.linear_2(F.silu(self.linear_1(sinusoids)))
+
+
+class LabelEmbedding(nn.Embedding):
+    """y (B,) -> (B, embedding_width). A negative label means "no label", which has a row of its own: the last."""
+
+    def __init__(self, num_classes: int, embedding_width: int):
+        super().__init__(num_classes + 1, embedding_width)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return super().forward(torch.where(y < 0, self.num_embeddings - 1, y))

@@ -1,0 +1,39 @@
+"""The diffusion process of Ho et al. 2020 as functions of a schedule; no network in sight."""
+
+import torch
+from torch import Tensor
+
+from diffusion.schedule import Schedule, broadcast
+
+
+def q_sample(schedule: Schedule, x_0: Tensor, t: Tensor | float, eps: Tensor) -> Tensor:
+    """x_t ~ q(x_t | x_0) = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps (Eq. 4).
+
+    x_0, eps: (B, C, H, W); t: scalar or (B,), in steps 0..T.
+    """
+    alpha, sigma = schedule(t)
+    return broadcast(alpha, x_0) * x_0 + broadcast(sigma, x_0) * eps
+
+
+def q_posterior(
+    schedule: Schedule, x_0: Tensor, x_t: Tensor, s: Tensor | float, t: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """Mean and variance of q(x_s | x_t, x_0) for any s < t (Eqs. 6-7, which are the case s = t - 1).
+
+        mean     = sqrt(alpha_bar_s) beta / (1 - alpha_bar_t) x_0
+                   + sqrt(1 - beta) (1 - alpha_bar_s) / (1 - alpha_bar_t) x_t,    beta = 1 - alpha_bar_t / alpha_bar_s
+        variance = (1 - alpha_bar_s) / (1 - alpha_bar_t) beta
+
+    x_0, x_t: (B, C, H, W); s, t: scalar or (B,), in steps, 0 <= s < t <= T.
+    Returns the mean (B, C, H, W) and the variance, broadcastable to it, 0 at s = 0. Raises ValueError where s >= t.
+    """
+    s, t = torch.as_tensor(s), torch.as_tensor(t)
+    if (s >= t).any():
+        raise ValueError(f"the reverse process goes from t down to s, got s={s.tolist()}, t={t.tolist()}")
+    alpha_s, sigma_s = schedule(s)
+    _, sigma_t = schedule(t)
+    beta = schedule.beta(s, t)
+    of_x_0 = alpha_s * beta / sigma_t**2
+    of_x_t = (1 - beta).sqrt() * sigma_s**2 / sigma_t**2
+    variance = sigma_s**2 / sigma_t**2 * beta
+    return broadcast(of_x_0, x_0) * x_0 + broadcast(of_x_t, x_t) * x_t, broadcast(variance, x_t)

@@ -1,0 +1,33 @@
+"""Silences, one by one and by name, what other libraries say that a user cannot act on."""
+
+import logging
+import warnings
+
+
+class _Without(logging.Filter):
+    """Drops the log records that contain one of the texts."""
+
+    def __init__(self, *texts: str):
+        super().__init__()
+        self.texts = texts
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not any(text in record.getMessage() for text in self.texts)
+
+
+def quiet() -> None:
+    """Called once by a command before it starts to work; importing this package silences nothing."""
+    # Lightning's own use of a torch function that torch has renamed.
+    warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*deprecated")
+    # It is meant so: the module draws the noise of whatever data set it is given.
+    warnings.filterwarnings("ignore", message="You have overridden `on_before_batch_transfer`")
+    # Small data sets have short epochs; the interval counts steps of the whole run.
+    warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        _Without(
+            "Tip: For seamless cloud",  # an advertisement
+            "GPU available",  # the run's first line says what is used
+            "TPU available",
+            "`Trainer.fit` stopped",  # our own last line says it
+        )
+    )

@@ -1,0 +1,70 @@
+"""Images from a denoiser and a sampler, in batches: the one path that every command and callback walks."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from diffusion.denoiser import Prediction
+from diffusion.errors import UserError
+from diffusion.random import Streams
+from diffusion.samplers.base import Sampler
+
+
+def kept_steps(keep: int | str, steps: int) -> range:
+    """Which of the states 0 (x_T) .. steps (x_0) to keep; x_0 is always among them.
+
+    keep: k, the last k states; `all`; or `every:k`, each k-th counted back from x_0. Raises UserError otherwise.
+    """
+    text = str(keep)
+    if text == "all":
+        return range(steps + 1)
+    number = text.removeprefix("every:")
+    if not number.isdigit() or not 1 <= int(number) <= steps + 1:
+        raise UserError(f"keep={keep}: expected 1 to {steps + 1} (the last states), all, or every:k")
+    if text.startswith("every:"):
+        return range(steps % int(number), steps + 1, int(number))
+    return range(steps + 1 - int(number), steps + 1)
+
+
+@torch.inference_mode()
+def generate(
+    denoise: Callable[..., Prediction],
+    sampler: Sampler,
+    shape: Sequence[int],
+    index: Tensor,
+    seed: int,
+    *,
+    purpose: str = "sample",
+    y: Tensor | None = None,
+    batch_size: int = 64,
+    keep: int | str = 1,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Draws the images `index` of the endless row that belongs to `seed`; the same whatever the batch size.
+
+    shape: (C, H, W) of one image; index: int64 (n,); y: int64 (n,) labels or None; keep: as in `kept_steps`.
+    Yields per batch its indices (B,) and the kept states (kept, B, C, H, W), float32 on the CPU, x_0 last.
+    """
+    if batch_size < 1:
+        raise UserError(f"batch_size={batch_size}: expected at least 1")
+    steps = len(sampler.times(denoise.schedule)) - 1
+    kept = kept_steps(keep, steps)
+    starts = range(0, len(index), batch_size)
+    every = 0.1 if sys.stderr.isatty() else 10  # seconds: a log file wants fewer lines than a terminal
+    with tqdm(
+        total=steps * len(starts), desc="sampling", unit=" step", mininterval=every, disable=not progress
+    ) as bar:
+        for start in starts:
+            chosen = slice(start, start + batch_size)
+            noise = Streams(seed, purpose, index[chosen], shape, device).normal
+            states = []
+            labels = None if y is None else y[chosen].to(device)
+            for number, state in enumerate(sampler.trajectory(denoise, noise(), noise, labels)):
+                if number in kept:
+                    states.append(state.x.float().cpu())
+                bar.update(number > 0)
+            yield index[chosen], torch.stack(states)

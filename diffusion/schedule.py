@@ -1,0 +1,154 @@
+"""Noise schedules: t -> (alpha_t, sigma_t), for t counted in steps from 0 (data) to T (noise).
+
+A schedule is stored as the float64 table of log alpha_bar_k for k = 0..T, alpha_bar_0 = 1, and interpolated linearly
+in between: exactly the VP-SDE whose beta(t) is constant within a step. The tutorial's table *is* the continuous
+schedule, so Algorithm 2 and continuous-time solvers share it, and integers need no offset anywhere.
+"""
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffusion.errors import UserError
+
+
+def broadcast(scale: Tensor, x: Tensor) -> Tensor:
+    """A scalar or (B,) `scale` shaped to multiply x (B, C, H, W), in x's dtype and on its device."""
+    scale = scale.to(x)
+    return scale if scale.ndim == 0 else scale.reshape(-1, *[1] * (x.ndim - 1))
+
+
+class Schedule(nn.Module, ABC):
+    """Variance-preserving noise schedule: alpha_t^2 + sigma_t^2 = 1, alpha_0 = 1.
+
+    Times may have any shape and any real value in 0..T; results are float64 of that shape. Nothing of a schedule is
+    in the state dict, and it keeps its precision when the module around it is cast to half.
+    """
+
+    T: int
+
+    @abstractmethod
+    def log_alpha_bar(self, t: Tensor | float) -> Tensor:
+        """log of alpha_bar_t, the product of (1 - beta) up to t: 0 at t = 0, decreasing."""
+
+    @abstractmethod
+    def t_of_log_alpha_bar(self, log_alpha_bar: Tensor) -> Tensor:
+        """The inverse of `log_alpha_bar`, in 0..T."""
+
+    def forward(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        """alpha_t = sqrt(alpha_bar_t) and sigma_t = sqrt(1 - alpha_bar_t), both of the shape of t."""
+        log_alpha_bar = self.log_alpha_bar(t)
+        return (log_alpha_bar / 2).exp(), (-torch.expm1(log_alpha_bar)).sqrt()
+
+    def beta(self, s: Tensor | float, t: Tensor | float) -> Tensor:
+        """Variance of q(x_t | x_s), 1 - alpha_bar_t / alpha_bar_s, for s < t; the paper's beta_t at s = t - 1."""
+        return -torch.expm1(self.log_alpha_bar(t) - self.log_alpha_bar(s))
+
+    def log_snr(self, t: Tensor | float) -> Tensor:
+        """log(alpha_t^2 / sigma_t^2); infinite at t = 0."""
+        log_alpha_bar = self.log_alpha_bar(t)
+        return log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar))
+
+    def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        """The inverse of `log_snr`; what the schedule never reaches gives the nearer of 0 and T."""
+        return self.t_of_log_alpha_bar(F.logsigmoid(log_snr.double()))
+
+
+class Table(Schedule):
+    """The schedule of the betas of steps 1..T.
+
+    betas: float64 (T,), each in (0, 1). Raises UserError where one is not; warns where alpha_bar_T > 1e-2, since the
+    reverse process then starts from what is not yet noise.
+    """
+
+    def __init__(self, betas: Tensor):
+        super().__init__()
+        betas = torch.as_tensor(betas, dtype=torch.float64)
+        if not ((betas > 0) & (betas < 1)).all():
+            raise UserError(
+                f"a schedule needs every beta in (0, 1), got {betas.min():.4g} to {betas.max():.4g}: lower its betas"
+            )
+        self.T = len(betas)
+        self.table = F.pad(torch.log1p(-betas).cumsum(0), (1, 0))
+        alpha_bar_T = self.table[-1].exp().item()
+        if alpha_bar_T > 1e-2:
+            warnings.warn(
+                f"alpha_bar_T = {alpha_bar_T:.3g} is above 0.01: x_T is not yet noise, samples will be off; "
+                "raise the betas or T",
+                stacklevel=3,
+            )
+
+    @property
+    def betas(self) -> Tensor:
+        """beta_k of steps k = 1..T, float64 (T,)."""
+        return -torch.expm1(self.table.diff())
+
+    def _apply(self, fn: Callable, recurse: bool = True):
+        # Follow the module to its device, never into its precision: in half, alpha_bar rounds to 1 for small t.
+        device = fn(torch.empty(0)).device
+        self.table = self.table.to(device, torch.float32 if device.type == "mps" else torch.float64)
+        return super()._apply(fn, recurse)
+
+    def log_alpha_bar(self, t: Tensor | float) -> Tensor:
+        t = torch.as_tensor(t).to(self.table)
+        k = t.floor().clamp(0, self.T - 1)
+        below, above = self.table[k.long()], self.table[k.long() + 1]
+        return torch.lerp(below, above, t - k)
+
+    def t_of_log_alpha_bar(self, log_alpha_bar: Tensor) -> Tensor:
+        value = log_alpha_bar.to(self.table).clamp(self.table[-1], 0)
+        k = torch.searchsorted(-self.table, -value, right=True).clamp(1, self.T) - 1
+        below, above = self.table[k], self.table[k + 1]
+        return k + (value - below) / (above - below)
+
+
+def _check_steps(T: int) -> None:
+    if T < 1:
+        raise UserError(f"schedule.T={T}: expected at least 1 step")
+
+
+def _resampled(betas: Tensor, T: int) -> Table:
+    """The curve of a 1000-step table cut into T steps: x_T stays as noisy, and no beta can reach 1 for any T."""
+    _check_steps(T)
+    if T == len(betas):
+        return Table(betas)
+    k = torch.linspace(0, len(betas), T + 1, dtype=torch.float64)
+    return Table(-torch.expm1(Table(betas).log_alpha_bar(k).diff()))
+
+
+def _of_curve(alpha_bar: Callable[[Tensor], Tensor], T: int, beta_max: float) -> Table:
+    """The table of a curve alpha_bar(u), u = t / T in 0..1, its betas cut at beta_max (Nichol & Dhariwal 2021)."""
+    _check_steps(T)
+    values = alpha_bar(torch.linspace(0, 1, T + 1, dtype=torch.float64))
+    return Table((1 - values[1:] / values[:-1]).clamp(max=beta_max))
+
+
+def linear(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Table:
+    """Ho et al. 2020: beta rises linearly. The betas are those of 1000 steps; another T cuts the same curve."""
+    return _resampled(torch.linspace(beta_start, beta_end, 1000, dtype=torch.float64), T)
+
+
+def quadratic(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Table:
+    """sqrt(beta) rises linearly (Song et al. 2020, DDIM). The betas are those of 1000 steps, as in `linear`."""
+    roots = torch.linspace(math.sqrt(beta_start), math.sqrt(beta_end), 1000, dtype=torch.float64)
+    return _resampled(roots**2, T)
+
+
+def cosine(T: int = 1000, s: float = 0.008, beta_max: float = 0.999) -> Table:
+    """alpha_bar(u) = f(u) / f(0), f(u) = cos^2((u + s) / (1 + s) * pi / 2) (Nichol & Dhariwal 2021, Eq. 17)."""
+    return _of_curve(lambda u: torch.cos((u + s) / (1 + s) * math.pi / 2) ** 2, T, beta_max)
+
+
+def sigmoid(T: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, beta_max: float = 0.999) -> Table:
+    """alpha_bar(u) falls as a sigmoid from start to end at temperature tau (Jabri et al. 2022, Algorithm 1)."""
+
+    def alpha_bar(u: Tensor) -> Tensor:
+        last = torch.sigmoid(torch.tensor(end / tau, dtype=torch.float64))
+        return last - torch.sigmoid((u * (end - start) + start) / tau)
+
+    return _of_curve(alpha_bar, T, beta_max)

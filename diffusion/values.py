@@ -1,0 +1,124 @@
+"""What a value of the config may be: the kind of its default, narrowed by name where the default says too little."""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Kind(NamedTuple):
+    """A kind of value: `read` converts what Hydra parsed, or raises ValueError; `words` say what was expected."""
+
+    words: str
+    read: Callable[[Any], Any]
+
+
+def _number(least: float = -math.inf, above: float = -math.inf) -> Callable[[Any], float]:
+    def read(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError
+        if not math.isfinite(value) or value < least or value <= above:
+            raise ValueError
+        return float(value)
+
+    return read
+
+
+def _whole(least: float = -math.inf) -> Callable[[Any], int]:
+    number = _number(least)
+
+    def read(value):
+        if not number(value).is_integer():
+            raise ValueError
+        return int(value)  # 1e5 is a float to Hydra, and a whole number to whoever typed it
+
+    return read
+
+
+def _instance(cls: type) -> Callable[[Any], Any]:
+    def read(value):
+        if not isinstance(value, cls):
+            raise ValueError
+        return value
+
+    return read
+
+
+def _text(value) -> str:
+    if value is None or isinstance(value, dict | list):
+        raise ValueError
+    return str(value)
+
+
+def _matching(pattern: str) -> Callable[[Any], Any]:
+    def read(value):
+        if not re.fullmatch(pattern, str(value)):
+            raise ValueError
+        return value
+
+    return read
+
+
+def _or_null(kind: Kind) -> Kind:
+    return Kind(f"{kind.words}, or null", lambda value: None if value is None else kind.read(value))
+
+
+WHOLE = Kind("a whole number", _whole())
+NATURAL = Kind("a whole number, 0 or more", _whole(least=0))
+COUNT = Kind("a whole number, 1 or more", _whole(least=1))
+NUMBER = Kind("a number", _number())
+POSITIVE = Kind("a number above 0", _number(above=0))
+SWITCH = Kind("true or false", _instance(bool))
+TEXT = Kind("a text", _text)
+ANYTHING = Kind("a value", lambda value: value)
+DEVICES = Kind("auto, a count, or a list such as [0,1]", _matching(r"auto|-1|[1-9]\d*|\[\d+(, \d+)*\]"))
+
+# Names whose default is null or a word, or whose number has a bound.
+BY_NAME = {
+    "seed": NATURAL,
+    "n": COUNT,
+    "batch_size": COUNT,
+    "keep": Kind("a count, all, or every:k", _matching(r"all|(every:)?[1-9]\d*")),
+    "weights": Kind("ema or raw", _matching("ema|raw")),
+    "devices": DEVICES,
+    "sampler.steps": _or_null(COUNT),
+    "preview.n": NATURAL,
+    "preview.every_n_epochs": COUNT,
+    "preview.sampler.steps": _or_null(COUNT),
+    "dataset.batch_size": COUNT,
+    "dataset.val_images": _or_null(COUNT),
+    "optimizer.lr": POSITIVE,
+    "optimizer.warmup_steps": NATURAL,
+    "trainer.max_steps": COUNT,
+    "trainer.max_minutes": POSITIVE,
+    "trainer.max_epochs": COUNT,
+    "trainer.val_every_n_epochs": COUNT,
+    "trainer.gradient_clip": Kind("a number, 0 or more", _number(least=0)),
+    "trainer.accumulate": COUNT,
+    "trainer.log_every_n_steps": COUNT,
+    "trainer.overfit_batches": NATURAL,
+    "strategy.devices": DEVICES,
+    "strategy.num_nodes": COUNT,
+    "logger.mode": Kind("auto, online or offline", _matching("auto|online|offline")),
+}
+
+
+def kind_of(name: str, default: Any) -> Kind:
+    """The kind of values that the key `name` (dotted) takes, whose default is `default`."""
+    if name in BY_NAME:
+        return BY_NAME[name]
+    if default is None or (isinstance(default, str) and "${" in default):
+        return ANYTHING
+    if isinstance(default, list):
+        return _list_of(kind_of("", default[0] if default else None))
+    for cls, kind in (bool, SWITCH), (int, WHOLE), (float, NUMBER):
+        if isinstance(default, cls):
+            return kind
+    return TEXT
+
+
+def _list_of(kind: Kind) -> Kind:
+    def read(value):
+        return [kind.read(item) for item in _instance(list)(value)]
+
+    return Kind(f"a list such as [a,b], each {kind.words}", read)

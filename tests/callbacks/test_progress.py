@@ -1,0 +1,179 @@
+"""The progress line: its numbers, its end, and that it asks the device for nothing between two lines."""
+
+import io
+import re
+import sys
+import time
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DataLoader
+
+from diffusion.callbacks import progress
+from diffusion.callbacks.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+class Learner(LightningModule):
+    def __init__(self, seconds_per_step=0.0):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(0.0))
+        self.seconds_per_step = seconds_per_step
+
+    def training_step(self, batch, batch_idx):
+        time.sleep(self.seconds_per_step)
+        loss = (self.weight - 1).square()
+        self.log("loss", loss, prog_bar=True)
+        self.log("hidden", loss)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", self.weight - self.weight + 0.125, prog_bar=True)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def train_dataloader(self):
+        return DataLoader(list(zip(torch.zeros(12, 1), torch.zeros(12, 1), strict=True)), batch_size=3)
+
+    val_dataloader = train_dataloader
+
+
+class Every(Progress):
+    """Shows a line at every step."""
+
+    def on_train_start(self, trainer, pl_module):
+        super().on_train_start(trainer, pl_module)
+        self._every = 0.0
+
+
+def fit(bar, model=None, checkpoint=None, **options) -> Trainer:
+    trainer = Trainer(
+        accelerator="cpu", callbacks=[bar], logger=False, enable_model_summary=False, enable_checkpointing=False,
+        **options,
+    )  # fmt: skip
+    trainer.fit(model or Learner(), ckpt_path=checkpoint)
+    return trainer
+
+
+@pytest.fixture
+def log(capsys):
+    """What was written to stderr since it was last asked for: the lines of progress, and all of it."""
+
+    def read() -> list[str]:
+        written = capsys.readouterr().err
+        assert "\r" not in written
+        assert "\x1b" not in written
+        return [line for line in written.splitlines() if re.search(r"step/s|images/s", line)]
+
+    return read
+
+
+def test_without_a_terminal_it_writes_plain_lines(log):
+    fit(Every(), max_epochs=2)
+    lines = log()
+    shown = [re.search(r"(\d+)/(\d+) ", line).groups() for line in lines[:-1]]
+    assert shown[:8] == [(str(n), "8") for n in range(1, 9)]
+    assert re.search(r"step/s, loss 1, epoch 1, [\d,]+ images/s\]", lines[0])
+    assert re.search(r"step/s, loss 0\.\d+, val/loss 0\.125, epoch 2, [\d,]+ images/s\]", lines[-2])
+    assert re.fullmatch(r"trained 8 steps, 24 images, 0\.\d minutes, [\d,]+ images/s", lines[-1])
+
+
+def test_by_default_lines_are_half_a_minute_apart(log, monkeypatch):
+    now = [0.0]
+
+    def clock():
+        now[0] += 0.5  # each look at the clock takes a while
+        return now[0]
+
+    monkeypatch.setattr(progress.time, "monotonic", clock)
+    fit(Progress(), max_epochs=50)
+    assert 5 < len(log()) <= now[0] / 30 + 3  # the first, the last and the totals come in between
+
+
+def test_on_a_terminal_it_stays_on_one_line(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("COLUMNS", "70")
+    fit(Every(), max_epochs=2)
+    bar, end, rest = stream.getvalue().split("\n")
+    assert bar.count("\r") >= 8
+    assert max(map(len, bar.split("\r"))) < 70  # a wrapped line could not be overwritten
+    assert "validating" in bar
+    assert "100%" in bar.split("\r")[-1]
+    assert "8/8" in bar.split("\r")[-1]
+    assert end.startswith("trained 8 steps")
+    assert rest == ""
+
+
+def test_metrics_are_read_only_for_a_line(log, monkeypatch):
+    reads = []
+    metrics = Trainer.progress_bar_metrics
+    monkeypatch.setattr(Trainer, "progress_bar_metrics", property(lambda self: reads.append(1) or metrics.fget(self)))
+    fit(Progress(), max_epochs=20)
+    assert len(reads) == 2  # the first step's and the last
+
+
+def test_a_resumed_run_counts_on(log, tmp_path):
+    class Resumed(Every):
+        state_key = Progress().state_key
+
+    trainer = fit(Progress(), max_steps=3)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    log()
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]["Progress"]["seconds"] > 0
+    fit(Resumed(), max_steps=8, checkpoint=tmp_path / "last.ckpt")
+    first, *_, last = log()
+    assert " 4/8 " in first
+    assert last.startswith("trained 8 steps, 24 images")
+
+
+def test_nothing_left_to_train_is_no_error(log, tmp_path):
+    trainer = fit(Progress(), max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    fit(Progress(), max_epochs=1, checkpoint=tmp_path / "last.ckpt")
+    assert log()[-1].startswith("trained 4 steps, 12 images")
+
+
+def test_accumulated_batches_are_images_but_not_steps(log):
+    fit(Progress(), max_epochs=2, accumulate_grad_batches=2)
+    assert log()[-1].startswith("trained 4 steps, 24 images")
+
+
+def test_time_left_is_that_of_the_nearer_limit(log):
+    fit(Every(), Learner(0.02), max_steps=10**6, max_time={"seconds": 1.5}, limit_val_batches=0)
+    *lines, _ = log()
+    assert len(lines) > 10
+    assert {re.search(r"<([\d:?]+)", line).group(1) for line in lines} == {"00:01", "00:00"}
+    totals = [int(re.search(r"/(\d+) ", line).group(1)) for line in lines[5:]]
+    assert all(10 < total <= 76 for total in totals)  # 1.5 s at 50 step/s at most
+    fit(Every(), Learner(), max_steps=20, max_time={"hours": 1}, limit_val_batches=0)
+    *lines, _ = log()
+    assert len(lines) >= 20
+    assert all("/20 " in line for line in lines)
+
+
+def test_an_exception_ends_the_line(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+
+    class Broken(Learner):
+        def validation_step(self, batch, batch_idx):
+            raise RuntimeError("broke")
+
+    with pytest.raises(RuntimeError, match="broke"):
+        fit(Every(), Broken(), max_epochs=1, num_sanity_val_steps=0)
+    assert stream.getvalue().endswith("\n")
+    assert "trained" not in stream.getvalue()
+
+
+def test_other_ranks_are_silent(log):
+    bar = Every()
+    bar.disable()
+    fit(bar, max_epochs=1)
+    assert log() == []

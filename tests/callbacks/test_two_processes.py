@@ -1,0 +1,81 @@
+"""Two gloo processes: the same average on both, and one preview, one file, one W&B run between them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.offline_wandb import read_offline_runs
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DataLoader
+from diffusion.callbacks.ema import EMA
+from diffusion.callbacks.preview import Preview
+from diffusion.callbacks.progress import Progress
+from diffusion.loggers import build_loggers
+
+class Model(LightningModule):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Linear(3, 1)
+
+    def sample(self, n, seed, purpose, sampler, progress):
+        return torch.zeros(n, 1, 8, 8)
+
+    def training_step(self, batch, batch_idx):
+        return (self.layer(batch[0]) - 1).square().mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", self.layer.bias.detach(), sync_dist=True)
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.1)
+
+    def train_dataloader(self):
+        return DataLoader(list(zip(torch.linspace(-1, 1, 24).reshape(8, 3))), batch_size=2)
+
+    val_dataloader = train_dataloader
+
+folder = Path(sys.argv[1])
+ema = EMA(0.9)
+trainer = Trainer(
+    accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, enable_checkpointing=False, enable_model_summary=False,
+    callbacks=[Preview(folder / "samples", n=4), ema, Progress()],
+    logger=build_loggers({"name": "wandb", "mode": "offline"}, folder, "two", {}),
+)
+model = Model()
+trainer.fit(model)
+torch.save([*ema._average_model.parameters(), *model.parameters()], folder / f"rank{trainer.global_rank}.pt")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_run(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    result = subprocess.run(
+        [sys.executable, script, tmp_path],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "WANDB_ERROR_REPORTING": "false"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not torch.equal(first[0], first[2])  # average and raw
+    assert len(list((tmp_path / "samples").glob("*.png"))) == 2
+    (run,) = read_offline_runs(tmp_path)
+    assert len(run.values("preview")) == len(run.values("val/loss")) == 2
+    assert result.stderr.count("trained 4 steps, 16 images") == 1
+    assert result.stdout.count("wandb sync") == 1
+    header, *_ = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert sorted(header.split(",")) == ["epoch", "preview/seconds", "step", "val/loss"]

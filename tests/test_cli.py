@@ -1,0 +1,455 @@
+"""The command line: every mistake is one line that says the way out, and paths are taken as the shell hands them."""
+
+import copy
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hydra import compose as hydra_compose
+from omegaconf import OmegaConf
+
+from diffusion import cli
+from diffusion import config as configs
+from diffusion.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+BELONGS = "belongs to training: the checkpoint fixes it"
+MULTI = "several values need --multirun; a list is written [a,b]"
+COMPOSED = {}
+ODD_PATHS = [
+    "runs/epoch=9-step=100.ckpt",
+    "my runs/a,b",
+    "{a}[b](c)",
+    "größe/Übung 数.ckpt",
+    "a'b\"c",
+    "${x}",
+    "a;b#c\\d%",
+]
+
+
+@pytest.fixture(autouse=True)
+def _compose_once(monkeypatch):
+    """Hydra takes a tenth of a second to compose the groups: the same choices are composed once for all tests."""
+
+    def compose(command, overrides):
+        key = (command, *overrides)
+        if key not in COMPOSED:
+            COMPOSED[key] = hydra_compose(command, overrides)
+        return copy.deepcopy(COMPOSED[key])
+
+    monkeypatch.setattr(configs, "hydra_compose", compose)
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Puts a fake in the place of a command; returns the list of the configs it is given."""
+    configs_seen = []
+
+    def put(name, run=lambda config: Path("runs/here")):
+        module = ModuleType(f"diffusion.commands.{name}")
+        module.run = lambda config: (configs_seen.append(config), run(config))[1]
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        return configs_seen
+
+    return put
+
+
+def script(name, *words, **environment):
+    return subprocess.run(
+        [sys.executable, ROOT / f"{name}.py", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=60,
+    )
+
+
+BAD = [
+    ("train", "schedule=linaer", "schedule=linaer: no such schedule; choose one of *; did you mean linear?"),
+    ("train", "schedule=", "schedule=: no such schedule; choose one of *"),
+    ("train", "schedule=null", "schedule=null: no such schedule; choose one of *"),
+    ("train", "schedule={T: 5}", "schedule={T: 5}: no such schedule; choose one of *"),
+    ("train", "dataset=fashion-mnist", "*; did you mean fashion_mnist?"),
+    ("train", "preview.sampler=dim", "preview.sampler=dim: no such sampler; choose one of *; did you mean ddim?"),
+    ("train", "sampler@preview.sampler=dim", "preview.sampler=dim: no such sampler; *"),
+    ("train", "debug=fats", "debug=fats: no such debug; choose one of fast, overfit; did you mean fast?"),
+    ("train", "shedule=linear", "shedule: no such key; did you mean schedule?"),
+    ("train", "trainer.max_step=1", "trainer.max_step: no such key; did you mean trainer.max_steps?"),
+    ("train", "max_steps=1", "max_steps: no such key; did you mean trainer.max_steps?"),
+    ("train", "training.max_minutes=1", "training.max_minutes: no such key; did you mean trainer.max_minutes?"),
+    ("train", "batch_sizes=1", "batch_sizes: no such key; did you mean dataset.batch_size?"),
+    ("train", "rum.name=1", "rum.name: no such key; did you mean *run.name*"),
+    ("train", "sampler.eta=1", "sampler.eta: no such key in this choice of sampler; sampler=ddim has it"),
+    ("train", "preview.sampler.variance=x", "*this choice of preview.sampler; preview.sampler=ddpm has it"),
+    ("sample", "ckpt=x sampler=ddpm sampler.eta=1", "*this choice of sampler; sampler=ddim has it"),
+    ("train", "zzz=1", "zzz: no such key; --help lists them"),
+    ("train", "hydra.run.dir=x", "hydra.run.dir: no such key; did you mean run.dir?"),
+    ("train", "experiment.x=1", "experiment.x: no such key; *"),
+    ("train", "schedule._target_=os.system", "schedule._target_: no such key*"),
+    ("train", "seed.x=1", "seed.x: no such key*"),
+    ("train", "+foo=1", "+foo=1: keys are neither added nor deleted (+, ++, ~); say foo=value"),
+    ("train", "++seed=1", "++seed=1: keys are neither added nor deleted (+, ++, ~); say seed=value"),
+    ("train", "~logger", "~logger: keys are neither added nor deleted (+, ++, ~); say logger=value"),
+    ("train", "seed", "seed: expected key=value, without spaces around '='"),
+    ("train", "=1", "=1: expected key=value, without spaces around '='"),
+    ("train", "seed=a=b", "seed=a=b: cannot be read; *"),
+    ("train", "seed=(", "seed=(: cannot be read; *"),
+    ("train", "seed=1,2", f"seed=1,2: {MULTI}"),
+    ("train", "seed=range(1,4)", f"seed=range(1,4): {MULTI}"),
+    ("train", "schedule=linear,cosine", f"schedule=linear,cosine: {MULTI}"),
+    ("train", "seed=-1", "seed=-1: expected a whole number, 0 or more"),
+    ("train", "seed=", "seed=: expected a whole number, 0 or more"),
+    ("train", "seed=null", "seed=null: expected a whole number, 0 or more"),
+    ("train", "seed=true", "seed=true: expected a whole number, 0 or more"),
+    ("train", "trainer.max_steps=abc", "trainer.max_steps=abc: expected a whole number, 1 or more"),
+    ("train", "trainer.max_steps=1.5", "trainer.max_steps=1.5: expected a whole number, 1 or more"),
+    ("train", "trainer.max_steps=0", "trainer.max_steps=0: expected a whole number, 1 or more"),
+    ("train", "trainer.max_steps={a:1}", "trainer.max_steps={a:1}: expected a whole number, 1 or more"),
+    ("train", "trainer.max_minutes=abc", "trainer.max_minutes=abc: expected a number above 0"),
+    ("train", "optimizer.lr=nan", "optimizer.lr=nan: expected a number above 0"),
+    ("train", "ema.decay=high", "ema.decay=high: expected a number"),
+    ("train", "optimizer.betas=0.9", "optimizer.betas=0.9: expected a list such as [a,b], each a number"),
+    ("train", "optimizer.betas=[0.9,x]", "optimizer.betas=[0.9,x]: expected a list such as [a,b], each a number"),
+    ("train", "strategy.devices=many", "strategy.devices=many: expected auto, a count, or a list such as [0,1]"),
+    ("train", "trainer.precision=[1]", "trainer.precision=[1]: expected a text"),
+    ("train", "trainer.max_steps=${seed}", "trainer.max_steps=${seed}: expected a whole number, 1 or more"),
+    ("train", "trainer.precision=${nothing}", "the config cannot be composed: *'nothing'*"),
+    ("train", "trainer={max_steps: 3}", "trainer={max_steps: 3}: no such trainer; choose one of default"),
+    ("train", "ema=0.9", "ema=0.9: ema is a section; set one of its keys (ema.decay)"),
+    ("train", "run=runs", "run=runs: run is a section; set one of its keys (run.root, run.name, run.dir)"),
+    ("train", "run.dir=", "run.dir=: expected a path"),
+    ("train", "run.name=", "run.name=: expected a name"),
+    ("train", "run.root=null", "run.root=null: expected a path"),
+    ("train", "dataset=image_folder", "dataset.path is missing: say dataset.path=..."),
+    ("train", "ckpt=x", "ckpt=x: belongs to sampling (sample.py)"),
+    ("train", "n=3", "n=3: belongs to sampling (sample.py)"),
+    ("train", "--foo", "--foo: no such option; choose one of --help, --print, --multirun, and *"),
+    ("train", "--max_steps=3", "--max_steps=3: no such option; *"),
+    ("train", "seed=1 seed=2", "seed is given twice: say it once"),
+    ("train", "logger=csv logger=none", "logger is given twice: say it once"),
+    ("sample", "", "ckpt is missing: say ckpt=..."),
+    ("sample", "runs/mnist/x", "runs/mnist/x: expected key=value, without spaces around '='"),
+    ("sample", "ckpt=", "ckpt=: expected a path"),
+    ("sample", "ckpt=x schedule.T=100", f"schedule.T=100: {BELONGS}"),
+    ("sample", "ckpt=x schedule=cosine", f"schedule=cosine: {BELONGS}"),
+    ("sample", "ckpt=x prediction=v", f"prediction=v: {BELONGS}"),
+    ("sample", "ckpt=x network.channels=8", f"network.channels=8: {BELONGS}"),
+    ("sample", "ckpt=x dataset.path=y", f"dataset.path=y: {BELONGS}"),
+    ("sample", "ckpt=x overrides.sampler.steps=5", "overrides.sampler.steps: no such key; did you mean sampler.steps?"),
+    ("sample", "ckpt=x sampler=dimm", "sampler=dimm: no such sampler; choose one of *; did you mean ddim?"),
+    ("sample", "ckpt=x sampler.stepz=5", "sampler.stepz: no such key; did you mean sampler.steps?"),
+    ("sample", "ckpt=x steps=5", "steps: no such key; did you mean sampler.steps?"),
+    ("sample", "ckpt=x sampler.steps=0", "sampler.steps=0: expected a whole number, 1 or more, or null"),
+    ("sample", "ckpt=x sampler.steps=all", "sampler.steps=all: expected a whole number, 1 or more, or null"),
+    ("sample", "ckpt=x n=-4", "n=-4: expected a whole number, 1 or more"),
+    ("sample", "ckpt=x weights=em", "weights=em: expected ema or raw"),
+    ("sample", "ckpt=x keep=every", "keep=every: expected a count, all, or every:k"),
+    ("sample", "ckpt=x keep=0", "keep=0: expected a count, all, or every:k"),
+    ("sample", "ckpt=x npz=maybe", "npz=maybe: expected true or false"),
+]
+
+
+@pytest.mark.parametrize(("name", "line", "expected"), BAD, ids=[f"{bad[0]} {bad[1]}" for bad in BAD])
+def test_a_mistake_is_one_line(name, line, expected, command, capsys):
+    seen = command(name)
+    # One word may hold a space ({T: 5}); several words are told apart by their "=".
+    words = line.split() if line.count("=") > 1 and ": " not in line else [line] if line else []
+    assert cli.main(name, words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert seen == []
+    assert err.count("\n") == 1
+    pieces = f"error: {expected}\n".split("*")
+    assert err.startswith(pieces[0])
+    assert err.endswith(pieces[-1])
+    assert all(piece in err for piece in pieces)
+
+
+@pytest.mark.parametrize("path", ODD_PATHS)
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [("sample", ["ckpt", "output"]), ("train", ["resume", "dataset.path", "run.root", "run.dir", "run.name"])],
+)
+def test_a_path_is_what_the_shell_handed_over(name, keys, path, command):
+    seen = command(name)
+    assert cli.main(name, [f"{key}={path}" for key in keys]) == 0
+    for config in seen[0], OmegaConf.create(OmegaConf.to_yaml(seen[0])):  # as given, and as saved and read back
+        assert [OmegaConf.select(config, key) for key in keys] == [path] * len(keys)
+
+
+def test_home_is_expanded_and_null_is_null(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    config = configs.compose("train", ["run.dir=~/run", "resume=null"])
+    assert config.run.dir == "/home/me/run"
+    assert config.resume is None
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("seed=3", 3),
+        ("trainer.max_steps=1e5", 100_000),
+        ("trainer.max_minutes=2", 2.0),
+        ("trainer.max_minutes=null", None),
+        ("ema.decay=0", 0.0),
+        ("optimizer.betas=[0,0.9]", [0.0, 0.9]),
+        ("strategy.devices=[0,1]", [0, 1]),
+        ("strategy.devices=2", 2),
+        ("trainer.precision=32", "32"),
+        ("trainer.precision=bf16-mixed", "bf16-mixed"),
+        ("logger.project=007", "007"),
+        ("logger.project='a, b'", "a, b"),
+        ("logger.entity=me", "me"),
+        ("dataset.val_images=null", None),
+        ("run.name=2024", "2024"),
+        ("preview.sampler.steps=7", 7),
+    ],
+)
+def test_values_take_the_kind_of_their_default(word, value):
+    got = OmegaConf.select(configs.compose("train", [word]), word.partition("=")[0])
+    assert got == value
+    assert type(got) is type(value) or isinstance(value, list)
+
+
+def test_whole_numbers_stay_whole():
+    assert type(configs.compose("train", ["trainer.max_steps=1e3"]).trainer.max_steps) is int
+
+
+@pytest.mark.parametrize(("word", "value"), [("keep=3", 3), ("keep=all", "all"), ("keep=every:5", "every:5")])
+def test_keep(word, value):
+    assert configs.compose("sample", [word]).keep == value
+
+
+def test_a_choice_fills_its_group_and_nothing_else():
+    plain, other = configs.compose("train"), configs.compose("train", ["preview.sampler=ddpm", "dataset=digits"])
+    assert other.dataset.name == "digits"
+    assert other.preview.sampler._target_ == plain.sampler._target_ != plain.preview.sampler._target_
+    assert other.sampler == plain.sampler
+
+
+def test_words_win_over_debug_and_debug_over_groups():
+    config = configs.compose("train", ["debug=fast", "trainer.max_steps=3"])
+    assert config.trainer.max_steps == 3
+    assert (config.preview.n, config.logger.name) == (4, "none")
+    assert configs.compose("train", ["logger=csv", "debug=fast"]).logger.name == "csv"
+
+
+def test_an_unchosen_sampler_of_sample_py_keeps_its_changes_apart():
+    config = configs.compose("sample", ["ckpt=x", "sampler.steps=50"])
+    assert config.sampler is None
+    assert config.clipping is None
+    assert config.overrides == {"sampler": {"steps": 50}, "clipping": {}}
+
+
+def test_a_chosen_sampler_of_sample_py_takes_its_changes():
+    config = configs.compose("sample", ["ckpt=x", "sampler=ddim", "sampler.steps=9"])
+    assert config.sampler.steps == 9
+    assert config.sampler._target_.startswith("diffusion.")
+    assert config.overrides == {"sampler": {}, "clipping": {}}
+
+
+def test_conf_is_found_in_a_wheel_and_in_a_checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr(configs, "__file__", str(tmp_path / "diffusion" / "config.py"))
+    with pytest.raises(UserError, match="no conf folder"):
+        configs.conf_folder()
+    for folder in tmp_path / "conf", tmp_path / "diffusion" / "conf":
+        folder.mkdir(parents=True)
+        (folder / "train.yaml").touch()
+        assert configs.conf_folder() == folder.resolve()
+
+
+def every_choice():
+    for name in "train", "sample":
+        for group in configs.groups(name).values():
+            for choice in group.choices:
+                yield name, group.key, choice
+
+
+@pytest.mark.parametrize(("name", "key", "choice"), list(every_choice()))
+def test_every_yaml_composes(name, key, choice):
+    config = configs.compose(name, [f"{key}={choice}", "dataset.path=x" if name == "train" else "ckpt=x"])
+    configs.check_complete(config)
+    if key not in ("experiment", "debug"):
+        assert OmegaConf.is_dict(OmegaConf.select(config, key))
+
+
+def test_every_yaml_belongs_to_a_group():
+    folders = {group.folder for name in ("train", "sample") for group in configs.groups(name).values()}
+    assert {file.parent.name for file in configs.conf_folder().glob("*/*.yaml")} <= folders
+    assert all(group.default is None or group.default in group.choices for group in configs.groups("train").values())
+
+
+def test_recipes_set_only_keys_that_are_read():
+    """A recipe's yaml is merged without a check: a misspelt key would be ignored in silence."""
+    known = configs.groups("train")
+    read = set(configs.known_keys(configs.compose("train"), known))
+    for group in known.values():
+        for choice in [] if group.key in ("experiment", "debug") else group.choices:
+            values = OmegaConf.load(configs.conf_folder() / group.folder / f"{choice}.yaml")
+            read |= {f"{group.key}.{name}" for name in configs.known_keys(values, known)}
+    for key in "experiment", "debug":
+        for choice in known[key].choices:
+            assert set(configs.known_keys(configs.compose("train", [f"{key}={choice}"]), known)) <= read
+
+
+def test_the_path_is_the_last_line(command, capsys, monkeypatch):
+    seen = command("train", lambda config: print("training") or Path("runs/digits/a"))
+    assert cli.main("train", ["dataset=digits"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["training", "runs/digits/a"]
+    assert seen[0].dataset.name == "digits"
+    monkeypatch.setenv("LOCAL_RANK", "1")  # only the first of several processes says it
+    assert cli.main("train", ["dataset=digits"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["training"]
+
+
+def raising(error, cause=None):
+    def run(config):
+        raise error from cause
+
+    return run
+
+
+def test_a_users_mistake_inside_a_command(command, capsys, monkeypatch):
+    command("train", raising(RuntimeError("wrapped"), UserError("28 does not divide\nby 8")))
+    assert cli.main("train", []) == 2
+    assert capsys.readouterr().err == "error: 28 does not divide by 8\n"
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert cli.main("train", []) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_keeps_its_traceback(command):
+    command("train", raising(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main("train", [])
+
+
+def test_ctrl_c(command, capsys):
+    command("train", raising(KeyboardInterrupt()))
+    assert cli.main("train", []) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("name", ["train", "sample"])
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_names_every_group_choice_and_stable_key(name, option, capsys):
+    assert cli.main(name, ["seed=nonsense", option]) == 0
+    page = capsys.readouterr().out
+    for group in configs.groups(name).values():
+        [line] = [line for line in page.splitlines() if line.split()[:1] == [group.key] and "=" not in line]
+        assert [choice.rstrip("*,") for choice in line.split()[1:]] == group.choices or not group.choices
+    keys = [line.split()[0] for line in page.partition("keys:")[2].partition("groups")[0].splitlines() if line]
+    composed = configs.known_keys(configs.compose(name), configs.groups(name))
+    assert set(keys) <= set(composed)
+    assert {"seed"} < set(keys)
+    assert max(map(len, page.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("name", ["train", "sample"])
+def test_print_shows_what_compose_gives(name, capsys, command):
+    seen = command(name)
+    assert cli.main(name, ["--print", "seed=5"]) == 0
+    assert OmegaConf.create(capsys.readouterr().out) == configs.compose(name, ["seed=5"])
+    assert seen == []
+
+
+@pytest.mark.parametrize("name", ["train", "sample"])
+@pytest.mark.parametrize("word", ["--help", "--print", "zzz=1"])
+def test_answers_come_before_anything_heavy(name, word):
+    code = (
+        "import sys\nfrom diffusion import cli\n"
+        f"cli.main({name!r}, [{word!r}])\n"
+        "print('heavy:', sorted({'torch', 'lightning', 'wandb', 'matplotlib', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+
+
+def test_the_scripts_work_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = script("train", "seed=x")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: seed=x: expected a whole number, 0 or more\n"
+    assert "ckpt=RUN_FOLDER" in script("sample", "--help").stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+JOB = """\
+import sys
+import time
+from diffusion.cli import main
+from pathlib import Path
+from types import ModuleType
+
+module = sys.modules["diffusion.commands.train"] = ModuleType("train")
+
+def run(config):
+    print("training", flush=True)
+    if config.seed == 2:
+        raise SystemExit(3)
+    if config.seed == 9:
+        try:
+            time.sleep(30)
+        finally:
+            time.sleep(0.5)
+            print("checkpoint written")
+    return Path(config.run.root, f"{config.seed} {config.optimizer.betas[0]} {config.logger.project}")
+
+module.run = run
+sys.exit(main("train", sys.argv[1:]))
+"""
+
+
+def sweep(tmp_path, *words):
+    job = tmp_path / "job.py"
+    job.write_text(JOB)
+    path = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, job, *words], env=path, capture_output=True, text=True, timeout=60)
+
+
+def test_multirun_is_every_combination_in_fresh_processes(tmp_path):
+    done = sweep(
+        tmp_path, "-m", "seed=0,1", "run.root=a,b", "optimizer.betas=[0.5,0.9],[0,0.9]", "logger.project='x y'"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-4:] == [f"a,b/{seed} {beta} x y" for seed in (0, 1) for beta in (0.5, 0.0)]
+    assert done.stdout.count("training") == 4
+
+
+def test_multirun_goes_on_after_a_failure_and_says_so(tmp_path):
+    done = sweep(tmp_path, "--multirun", "seed=range(1,4)")
+    assert done.returncode == 1
+    assert [line.split(":")[0] for line in done.stdout.splitlines()[-3:]] == [
+        "runs/1 0.9 diffusion",
+        "failed, exit code 3",
+        "runs/3 0.9 diffusion",
+    ]
+
+
+def test_ctrl_c_ends_a_multirun_after_its_job_has_saved(tmp_path):
+    job = tmp_path / "job.py"
+    job.write_text(JOB)
+    with subprocess.Popen(
+        [sys.executable, job, "-m", "seed=9,1"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        while process.stdout.readline() != "training\n":
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (130, "checkpoint written\n", "interrupted\n" * 2)
+
+
+@pytest.mark.parametrize("word", ["seed=1,x", "schedule=linear,linaer", "seed=interval(1,2)", "seed=1,(", "zzz=1,2"])
+def test_multirun_checks_every_job_before_the_first(word, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_run_job", lambda words: pytest.fail("a job was started"))
+    assert cli.main("train", ["-m", word]) == 2
+    assert capsys.readouterr().err.startswith("error: ")

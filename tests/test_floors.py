@@ -1,0 +1,52 @@
+"""Imports point down: a room knows only the rooms on lower floors (and the files of its own folder)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "diffusion"
+
+FLOORS = [
+    ["errors", "files", "random", "values", "quiet"],
+    ["images", "schedule", "networks", "config"],
+    ["process", "prediction"],
+    ["denoiser"],
+    ["clipping"],
+    ["losses", "samplers", "data", "optimizers"],
+    ["lit", "callbacks"],
+    ["build", "loggers"],
+    ["checkpoint"],
+    ["runs"],
+    ["commands"],
+    ["cli"],
+]
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def room_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path):
+    """Rooms of this package that a file imports, at its top or inside a function."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "diffusion":
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("diffusion."):
+            yield node.module.split(".")[1]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[1] for alias in node.names if alias.name.startswith("diffusion."))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    room = room_of(path)
+    assert room in FLOOR_OF, f"{room} has no floor: give it one in FLOORS"
+    up = [other for other in imported_rooms(path) if other != room and FLOOR_OF[other] >= FLOOR_OF[room]]
+    assert not up, f"{path.name} on floor {FLOOR_OF[room]} imports {up}"
+
+
+def test_every_room_of_the_plan_exists():
+    assert set(FLOOR_OF) == {room_of(path) for path in FILES}

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+import torch
+
+from diffusion import process, schedule
+
+ALL = [schedule.linear, schedule.cosine, schedule.sigmoid, schedule.quadratic]
+
+
+def test_q_sample_is_equation_4_per_image():
+    made = schedule.linear()
+    generator = torch.Generator().manual_seed(0)
+    x_0, eps = torch.randn(2, 3, 1, 4, 4, generator=generator, dtype=torch.float64)
+    t = torch.tensor([1.0, 500.0, 1000.0])
+    alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[[0, 499, 999]].reshape(3, 1, 1, 1)
+    expected = np.sqrt(alpha_bar) * x_0.numpy() + np.sqrt(1 - alpha_bar) * eps.numpy()
+    np.testing.assert_allclose(process.q_sample(made, x_0, t, eps), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_q_posterior_is_bayes_rule(make):
+    """q(x_s | x_t, x_0) is proportional to q(x_t | x_s) q(x_s | x_0): two Gaussians multiplied by their precisions."""
+    made = make(1000)
+    s, t = torch.tensor([0.5, 10, 300, 700]), torch.tensor([1.0, 11, 900, 999])
+    x_0, x_t = torch.full((4, 1), 0.7, dtype=torch.float64), torch.full((4, 1), -0.4, dtype=torch.float64)
+    (alpha_s, sigma_s), beta = made(s), made.beta(s, t)
+    alpha_ts = (1 - beta).sqrt()
+    precision = 1 / sigma_s**2 + alpha_ts**2 / beta
+    mean = (alpha_s * 0.7 / sigma_s**2 + alpha_ts * -0.4 / beta) / precision
+    got_mean, got_variance = process.q_posterior(made, x_0, x_t, s, t)
+    torch.testing.assert_close(got_mean[:, 0], mean, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(got_variance[:, 0], 1 / precision, rtol=1e-8, atol=1e-12)
+
+
+def test_q_posterior_at_0_is_x_0_without_variance():
+    x_0, x_t = torch.ones(2, 1), torch.zeros(2, 1)
+    mean, variance = process.q_posterior(schedule.linear(), x_0, x_t, torch.zeros(2), torch.tensor([1.0, 400.0]))
+    torch.testing.assert_close(mean, x_0)
+    assert (variance == 0).all()
+
+
+def test_q_posterior_refuses_to_go_up():
+    x = torch.zeros(1, 1)
+    with pytest.raises(ValueError, match="from t down to s"):
+        process.q_posterior(schedule.linear(), x, x, 5, 5)

@@ -1,0 +1,6 @@
+import sys
+
+from diffusion.cli import train
+
+if __name__ == "__main__":
+    sys.exit(train())
