@@ -46,7 +46,9 @@ def instantiate(node: Mapping[str, Any], **given: Any) -> Any:
     try:
         inspect.signature(target).bind(**arguments)
     except TypeError as error:
-        raise UserError(f"{node['_target_']}: {error}; it takes {', '.join(inspect.signature(target).parameters)}") from None
+        raise UserError(
+            f"{node['_target_']}: {error}; it takes {', '.join(inspect.signature(target).parameters)}"
+        ) from None
     return target(**arguments)
 
 

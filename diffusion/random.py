@@ -72,7 +72,9 @@ class Streams:
     float32, so that a seed means the same image on every device.
     """
 
-    def __init__(self, seed: int, purpose: str, index: Tensor, shape: Sequence[int], device: torch.device | str = "cpu"):
+    def __init__(
+        self, seed: int, purpose: str, index: Tensor, shape: Sequence[int], device: torch.device | str = "cpu"
+    ):
         streams = stream_seeds(seed, purpose, index).tolist()
         self.generators = [torch.Generator().manual_seed(stream) for stream in streams]
         self.shape = tuple(shape)

@@ -39,7 +39,11 @@ class Preview(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        if trainer.sanity_checking or epoch % self.every_n_epochs or not trainer.is_global_zero:
+        if (
+            trainer.sanity_checking
+            or (epoch % self.every_n_epochs and not trainer.should_stop)
+            or not trainer.is_global_zero
+        ):
             return
         start = time.perf_counter()
         x_0 = pl_module.sample(self.n, seed=self.seed, purpose="preview", sampler=self.sampler, progress=False)

@@ -55,9 +55,7 @@ def generate(
     kept = kept_steps(keep, steps)
     starts = range(0, len(index), batch_size)
     every = 0.1 if sys.stderr.isatty() else 10  # seconds: a log file wants fewer lines than a terminal
-    with tqdm(
-        total=steps * len(starts), desc="sampling", unit=" step", mininterval=every, disable=not progress
-    ) as bar:
+    with tqdm(total=steps * len(starts), desc="sampling", unit=" step", mininterval=every, disable=not progress) as bar:
         for start in starts:
             chosen = slice(start, start + batch_size)
             noise = Streams(seed, purpose, index[chosen], shape, device).normal

@@ -7,9 +7,7 @@ from diffusion.networks.embedding import LabelEmbedding, sinusoidal
 
 def test_sinusoidal_is_the_formula():
     t, width = torch.tensor([0.0, 1.0, 2.5, 999.0]), 6
-    expected = [
-        [f(value * 10_000 ** (-k / 2)) for f in (math.sin, math.cos) for k in range(3)] for value in t.tolist()
-    ]
+    expected = [[f(value * 10_000 ** (-k / 2)) for f in (math.sin, math.cos) for k in range(3)] for value in t.tolist()]
     torch.testing.assert_close(sinusoidal(t, width), torch.tensor(expected), atol=1e-4, rtol=0)
 
 

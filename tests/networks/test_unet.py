@@ -66,7 +66,6 @@ def test_every_parameter_learns():
     network = awake(UNet(1, 2, 8, patch=2, num_classes=3, **(SMALL | {"attention": (2,)})))
     out = network(torch.randn(3, 1, 8, 8), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 1, -1]))
     out.square().sum().backward()
-    # The bias of the keys shifts all scores of a query alike, which softmax does not see: its gradient is rounding.
     still = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert out.shape == (3, 2, 8, 8)
     assert still == []
@@ -116,7 +115,7 @@ def test_dropout_acts_in_training_only():
         (32, {"widths": [32, 40], "attention": []}, "40 does not divide into 32 groups.*network.norm_groups"),
         (32, {"widths": [64, 64], "attention": [16], "head_width": 48}, "64 .*heads of 48.*network.head_width=null"),
         (32, {"widths": [64, 96], "attention": [], "head_width": 64}, "96 .*heads of 64"),  # in the middle
-        (32, {"widths": [33, 66], "attention": [], "norm_groups": 33}, "33 is odd"),
+        (32, {"widths": [33, 66], "attention": [], "norm_groups": 33}, "first width, 33, is odd"),
     ],
 )
 def test_refusals_come_before_any_layer(size, options, words, monkeypatch):
