@@ -26,7 +26,7 @@ def from_uint8(images: Tensor) -> Tensor:
 
 def grid(images: Tensor, columns: int | None = None) -> Tensor:
     """Images side by side. images: uint8 (N, C, H, W); columns: by default about sqrt(N). Returns uint8 (C, H', W')."""
-    n, channels, height, width = images.shape
+    n, channels, height, _ = images.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
     zoom = max(1, math.ceil(_VISIBLE / height))

@@ -153,7 +153,8 @@ class LitDiffusion(LightningModule):
             )
 
     def sample(self, n: int = 16, seed: int = 0, **options) -> Tensor:
-        """The first n images of `seed`: float32 (n, C, H, W) in about [-1, 1], on the CPU; options: `sample_batches`."""
+        """The first n images of `seed`: float32 (n, C, H, W) in about [-1, 1], on the CPU; options as in
+        `sample_batches`."""
         batches = self.sample_batches(torch.arange(n), seed, **options)
         return torch.cat([states[-1] for _, states in batches])
 

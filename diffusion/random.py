@@ -22,7 +22,7 @@ def _key(seed: int, purpose: str) -> tuple[int, int]:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """A bijection on 32 bits that scatters neighbours (Wellons' lowbias32; int64 products wrap, their low bits hold)."""
+    """A bijection on 32 bits that scatters neighbours (Wellons' lowbias32; int64 products wrap, low bits hold)."""
     x = x ^ (x >> 16)
     x = (x * 0x7FEB352D) & _MASK
     x = x ^ (x >> 15)
@@ -37,7 +37,7 @@ def stream_seeds(seed: int, purpose: str, index: Tensor) -> Tensor:
     """
     first, second = _key(seed, purpose)
     high = _mix((index >> 32) & _MASK)
-    return _mix((_mix(((index & _MASK) + first + high) & _MASK) ^ second))
+    return _mix(_mix(((index & _MASK) + first + high) & _MASK) ^ second)
 
 
 def uniform(seed: int, purpose: str, index: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def uniform(seed: int, purpose: str, index: Tensor) -> Tensor:
 
 
 def normal(seed: int, purpose: str, index: Tensor, shape: Sequence[int]) -> Tensor:
-    """Standard normal noise, float32 (B, *shape); row i depends on (seed, purpose, index[i]) alone. index: int64 (B,)."""
+    """Standard normal noise, float32 (B, *shape). index: int64 (B,); row i depends on (seed, purpose, index[i])."""
     noise = torch.empty(len(index), *shape)
     generator = torch.Generator()
     for row, stream in zip(noise, stream_seeds(seed, purpose, index).tolist(), strict=True):

@@ -115,7 +115,7 @@ def _check_steps(T: int) -> None:
 def _resampled(betas: Tensor, T: int) -> Table:
     """The curve of a 1000-step table cut into T steps: x_T stays as noisy, and no beta can reach 1 for any T."""
     _check_steps(T)
-    if T == len(betas):
+    if len(betas) == T:
         return Table(betas)
     k = torch.linspace(0, len(betas), T + 1, dtype=torch.float64)
     return Table(-torch.expm1(Table(betas).log_alpha_bar(k).diff()))

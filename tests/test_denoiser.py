@@ -42,7 +42,7 @@ def test_a_network_that_hits_its_target_recovers_all_views(target, pair):
 
 
 def test_clipped_x_0_brings_its_own_eps(pair):
-    made, x_0, eps, t, x_t = pair
+    made, _, eps, t, x_t = pair
     clipped = clipping.Clip(Denoiser(Output(eps), made, prediction.Eps()), clipping.Static())(x_t, t)
     alpha, sigma = (scale.reshape(-1, 1, 1, 1) for scale in made(t))
     assert clipped.x_0.abs().max() <= 1
@@ -60,5 +60,5 @@ def test_dynamic_threshold_is_per_image_and_leaves_small_images_alone():
 
 @pytest.mark.parametrize("percentile", [0, 1.1, -1])
 def test_impossible_percentiles_are_refused(percentile):
-    with pytest.raises(UserError, match="clipping.percentile"):
+    with pytest.raises(UserError, match=r"clipping\.percentile"):
         clipping.Dynamic(percentile)

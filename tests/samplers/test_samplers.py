@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -45,7 +47,7 @@ def test_ddim_with_eta_1_and_all_steps_is_ancestral_sampling():
 
 @pytest.mark.parametrize("sampler", [DDPM, DDIM])
 @pytest.mark.parametrize("steps", [1, 2, 3, 7, 16, 17, 18, 19, 20])
-def test_every_step_count_walks_from_T_to_0(sampler, steps):
+def test_every_step_count_walks_down_to_0(sampler, steps):
     denoise = GaussianDenoiser(schedule.linear(20))
     noise = Streams(0, "sample", torch.arange(2), (1, 4, 4)).normal
     path = list(sampler(steps=steps).trajectory(denoise, noise(), noise))
@@ -53,7 +55,7 @@ def test_every_step_count_walks_from_T_to_0(sampler, steps):
     assert len(path) == steps + 1
     assert times[0] == 20
     assert times[-1] == 0
-    assert all(before > after for before, after in zip(times, times[1:], strict=False))
+    assert all(before > after for before, after in pairwise(times))
     assert [state.nfe for state in path] == list(range(steps + 1))
     assert torch.isfinite(path[-1].x).all()
 
