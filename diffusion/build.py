@@ -10,6 +10,7 @@ import torch
 from diffusion.denoiser import Denoiser
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion
+from diffusion.schedule import Schedule
 
 # A config may come from a stranger's checkpoint: only what these rooms define can be built from it.
 _ROOMS = (
@@ -52,13 +53,19 @@ def instantiate(node: Mapping[str, Any], **given: Any) -> Any:
     return target(**arguments)
 
 
+def schedule(node: Mapping[str, Any]) -> Schedule:
+    """The schedule of its config; `zero_terminal_snr` rescales its table."""
+    made = instantiate({key: value for key, value in node.items() if key != "zero_terminal_snr"})
+    return made.with_zero_terminal_snr() if node.get("zero_terminal_snr") else made
+
+
 def model(config: Mapping[str, Any]) -> LitDiffusion:
     """The untrained LitDiffusion of a resolved config in plain containers; its weights follow from config's seed."""
     channels, size = config["dataset"]["channels"], config["dataset"]["size"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"])
         network = instantiate(config["network"], in_channels=channels, out_channels=channels, size=size)
-    denoiser = Denoiser(network, instantiate(config["schedule"]), instantiate(config["prediction"]))
+    denoiser = Denoiser(network, schedule(config["schedule"]), instantiate(config["prediction"]))
     return LitDiffusion(
         denoiser,
         sampler=instantiate(config["sampler"]),

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from diffusion.prediction import Parametrization
+from diffusion.errors import UserError
+from diffusion.prediction import Eps, Parametrization
 from diffusion.schedule import Schedule, broadcast
 
 
@@ -14,7 +15,8 @@ class Prediction:
     """What a denoiser says of x_t. x_0 is stored; eps, v and the score follow from it, so that clipping x_0 can never
     leave a stale eps behind.
 
-    x_0, x_t: (B, C, H, W); t, alpha, sigma: float64, scalar or (B,).
+    x_0, x_t: (B, C, H, W); t, alpha, sigma: float64, scalar or (B,). variance_mix: (B, C, H, W), where between the
+    posterior's variance (0) and beta_t (1) a network with learned variance puts the reverse step's, else None.
     """
 
     x_0: Tensor
@@ -22,6 +24,7 @@ class Prediction:
     t: Tensor
     alpha: Tensor
     sigma: Tensor
+    variance_mix: Tensor | None = None
 
     @property
     def eps(self) -> Tensor:
@@ -40,16 +43,24 @@ class Prediction:
 
 
 class Denoiser(nn.Module):
-    """A network that is called with the paper's t. Published networks number their steps 0..T-1: only here is t - 1."""
+    """A network that is called with the paper's t. Published networks number their steps 0..T-1: only here is t - 1.
+
+    Raises UserError for eps prediction with zero terminal SNR (Lin et al. 2023).
+    """
 
     def __init__(self, network: nn.Module, schedule: Schedule, parametrization: Parametrization):
         super().__init__()
+        if isinstance(parametrization, Eps) and schedule(schedule.T)[0] == 0:
+            raise UserError("zero_terminal_snr leaves x_T without signal, and eps says nothing there: use prediction=v")
         self.network = network
         self.schedule = schedule
         self.parametrization = parametrization
 
     def output(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """The bare network output (B, C, H, W). t: scalar or (B,), in steps 0..T; y: int64 (B,) labels or None."""
+        """The bare network output (B, C, H, W), or (B, 2C, H, W) with learned variance.
+
+        t: scalar or (B,), in steps 0..T; y: int64 (B,) labels or None.
+        """
         step = (t - 1).to(x_t.device, torch.float32).expand(len(x_t))
         return self.network(x_t, step, y).to(x_t.dtype)
 
@@ -58,5 +69,14 @@ class Denoiser(nn.Module):
         t = torch.as_tensor(t, dtype=torch.float64)
         alpha, sigma = self.schedule(t)
         c_skip, c_out = self.parametrization.coefficients(alpha, sigma)
-        x_0 = broadcast(c_skip, x_t) * x_t + broadcast(c_out, x_t) * self.output(x_t, t, y)
-        return Prediction(x_0, x_t, t, alpha, sigma)
+        output, variance_mix = split_variance(self.output(x_t, t, y), x_t.shape[1])
+        x_0 = broadcast(c_skip, x_t) * x_t + broadcast(c_out, x_t) * output
+        return Prediction(x_0, x_t, t, alpha, sigma, variance_mix)
+
+
+def split_variance(output: Tensor, channels: int) -> tuple[Tensor, Tensor | None]:
+    """A network's output for the mean, and for the variance as a mix in about 0..1, where it has channels for it."""
+    if output.shape[1] == channels:
+        return output, None
+    mean, variance = output.split(channels, dim=1)
+    return mean, (variance + 1) / 2

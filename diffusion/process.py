@@ -37,3 +37,21 @@ def q_posterior(
     of_x_t = (1 - beta).sqrt() * sigma_s**2 / sigma_t**2
     variance = sigma_s**2 / sigma_t**2 * beta
     return broadcast(of_x_0, x_0) * x_0 + broadcast(of_x_t, x_t) * x_t, broadcast(variance, x_t)
+
+
+def reverse_variance(
+    schedule: Schedule, s: Tensor | float, t: Tensor | float, mix: Tensor | float, x: Tensor
+) -> Tensor:
+    """Variance of the reverse step from t to s, between the posterior's (mix = 0) and beta_t (mix = 1):
+    exp(mix log beta + (1 - mix) log posterior variance) (Nichol & Dhariwal 2021, Eq. 15); 0 at s = 0 for every mix.
+
+    s, t: scalar or (B,); mix: a number or a tensor of x's shape. Returns it broadcastable to x (B, C, H, W).
+    """
+    s = torch.as_tensor(s)
+    beta = schedule.beta(s, t)
+    _, sigma_s = schedule(s)
+    _, sigma_t = schedule(t)
+    # log(posterior variance / beta), kept finite where s = 0: there the variance is 0 in any case
+    log_ratio = torch.where(sigma_s > 0, 2 * (sigma_s / sigma_t).log(), 0.0)
+    scale = torch.where(sigma_s > 0, beta, 0.0)
+    return broadcast(scale, x) * (broadcast(log_ratio, x) * (1 - mix)).exp()

@@ -62,14 +62,14 @@ class Schedule(nn.Module, ABC):
 class Table(Schedule):
     """The schedule of the betas of steps 1..T.
 
-    betas: float64 (T,), each in (0, 1). Raises UserError where one is not; warns where alpha_bar_T > 1e-2, since the
-    reverse process then starts from what is not yet noise.
+    betas: float64 (T,), each in (0, 1), the last also 1. Raises UserError where one is not; warns where
+    alpha_bar_T > 1e-2, since the reverse process then starts from what is not yet noise.
     """
 
     def __init__(self, betas: Tensor):
         super().__init__()
         betas = torch.as_tensor(betas, dtype=torch.float64)
-        if not ((betas > 0) & (betas < 1)).all():
+        if not ((betas[:-1] < 1).all() and (betas > 0).all() and betas[-1] <= 1):
             raise UserError(
                 f"a schedule needs every beta in (0, 1), got {betas.min():.4g} to {betas.max():.4g}: lower its betas"
             )
@@ -98,13 +98,66 @@ class Table(Schedule):
         t = torch.as_tensor(t).to(self.table)
         k = t.floor().clamp(0, self.T - 1)
         below, above = self.table[k.long()], self.table[k.long() + 1]
-        return torch.lerp(below, above, t - k)
+        # alpha_bar_T may be 0, and 0 * log(0) is no number: on step k the table itself.
+        return torch.where(t == k, below, below + (above - below) * (t - k))
 
     def t_of_log_alpha_bar(self, log_alpha_bar: Tensor) -> Tensor:
         value = log_alpha_bar.to(self.table).clamp(self.table[-1], 0)
         k = torch.searchsorted(-self.table, -value, right=True).clamp(1, self.T) - 1
         below, above = self.table[k], self.table[k + 1]
-        return k + (value - below) / (above - below)
+        return k + torch.where(value == above, 1.0, (value - below) / (above - below))
+
+    def with_zero_terminal_snr(self) -> "Table":
+        """The same table with sqrt(alpha_bar) shifted and scaled so that alpha_bar_T = 0, x_T pure noise, and
+        alpha_bar_1 stays as it is (Lin et al. 2023, Algorithm 1). eps cannot be predicted at such a T."""
+        root = (self.table / 2).exp()
+        root = (root - root[-1]) * root[1] / (root[1] - root[-1])
+        root[0] = 1
+        return Table(1 - (root[1:] / root[:-1]) ** 2)
+
+
+class VP(Schedule):
+    """The VP-SDE in closed form (Song et al. 2021): beta(u) rises linearly over u = t / T, and
+    log alpha_bar(u) = -beta_min u - (beta_max - beta_min) u^2 / 2.
+    """
+
+    def __init__(self, T: int = 1000, beta_min: float = 0.1, beta_max: float = 20.0):
+        super().__init__()
+        _check_steps(T)
+        if not 0 < beta_min < beta_max:
+            raise UserError(f"schedule.beta_min={beta_min}, beta_max={beta_max}: expected 0 < beta_min < beta_max")
+        self.T = T
+        self.beta_min, self.rise = beta_min, beta_max - beta_min
+
+    def log_alpha_bar(self, t: Tensor | float) -> Tensor:
+        u = torch.as_tensor(t).double() / self.T
+        return -u * (self.beta_min + self.rise / 2 * u)
+
+    def t_of_log_alpha_bar(self, log_alpha_bar: Tensor) -> Tensor:
+        spent = -log_alpha_bar.double()
+        u = 2 * spent / (self.beta_min + (self.beta_min**2 + 2 * self.rise * spent).sqrt())
+        return (u * self.T).clamp(max=self.T)
+
+
+class Cosine(Schedule):
+    """The cosine schedule in closed form: alpha_t = cos(u a), u = t / T, with the angle a at which log-SNR has fallen
+    to log_snr_min (Nichol & Dhariwal 2021 without their offset; cut as in Salimans & Ho 2022).
+    """
+
+    def __init__(self, T: int = 1000, log_snr_min: float = -15.0):
+        super().__init__()
+        _check_steps(T)
+        self.T = T
+        self.angle = math.atan(math.exp(-log_snr_min / 2))
+
+    def log_alpha_bar(self, t: Tensor | float) -> Tensor:
+        u = torch.as_tensor(t).double() / self.T
+        return torch.log1p(-(torch.sin(u * self.angle) ** 2))
+
+    def t_of_log_alpha_bar(self, log_alpha_bar: Tensor) -> Tensor:
+        log_alpha_bar = log_alpha_bar.double()
+        angle = torch.atan2((-torch.expm1(log_alpha_bar)).sqrt(), (log_alpha_bar / 2).exp())
+        return (angle / self.angle * self.T).clamp(max=self.T)
 
 
 def _check_steps(T: int) -> None:
@@ -133,6 +186,11 @@ def linear(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> T
     return _resampled(torch.linspace(beta_start, beta_end, 1000, dtype=torch.float64), T)
 
 
+def scaled_linear(T: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> Table:
+    """Stable Diffusion's (Rombach et al. 2022): `quadratic` under another name, with betas of its own."""
+    return quadratic(T, beta_start, beta_end)
+
+
 def quadratic(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Table:
     """sqrt(beta) rises linearly (Song et al. 2020, DDIM). The betas are those of 1000 steps, as in `linear`."""
     roots = torch.linspace(math.sqrt(beta_start), math.sqrt(beta_end), 1000, dtype=torch.float64)
@@ -150,5 +208,15 @@ def sigmoid(T: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1
     def alpha_bar(u: Tensor) -> Tensor:
         last = torch.sigmoid(torch.tensor(end / tau, dtype=torch.float64))
         return last - torch.sigmoid((u * (end - start) + start) / tau)
+
+    return _of_curve(alpha_bar, T, beta_max)
+
+
+def laplace(T: int = 1000, mean: float = 0.0, scale: float = 0.5, beta_max: float = 0.999) -> Table:
+    """log-SNR at a uniform u is Laplace distributed (Hang et al. 2024), mean + scale sgn(u - 1/2) log(1 - 2 |u - 1/2|):
+    most steps are spent around log-SNR = mean."""
+
+    def alpha_bar(u: Tensor) -> Tensor:
+        return torch.sigmoid(mean + scale * torch.sign(u - 0.5) * torch.log(1 - 2 * (u - 0.5).abs()))
 
     return _of_curve(alpha_bar, T, beta_max)

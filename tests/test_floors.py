@@ -16,7 +16,7 @@ FLOORS = [
     ["losses", "samplers", "data", "optimizers"],
     ["lit", "callbacks"],
     ["build", "loggers"],
-    ["checkpoint"],
+    ["checkpoint", "plots"],
     ["runs"],
     ["commands"],
     ["cli"],

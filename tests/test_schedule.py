@@ -4,10 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion import schedule
+from diffusion import prediction, schedule
+from diffusion.denoiser import Denoiser
 from diffusion.errors import UserError
 
-ALL = [schedule.linear, schedule.cosine, schedule.sigmoid, schedule.quadratic]
+TABLES = [
+    schedule.linear,
+    schedule.cosine,
+    schedule.sigmoid,
+    schedule.quadratic,
+    schedule.scaled_linear,
+    schedule.laplace,
+]
+CLOSED = [schedule.VP, schedule.Cosine]
+ALL = TABLES + CLOSED
 
 
 def test_linear_is_the_papers_table():
@@ -44,20 +54,20 @@ def test_sigmoid_is_the_closed_form_where_beta_is_not_cut():
 def test_every_length_is_sound(make, T):
     made = make(T)
     t = torch.linspace(0, T, 301, dtype=torch.float64)
+    k = torch.arange(T)
     alpha, sigma = made(t)
     assert made.T == T
     assert alpha[0] == 1
     assert sigma[0] == 0
-    assert (made.betas > 0).all()
-    assert (made.betas < 1).all()
-    assert made.betas.max() <= 0.99997
+    assert (made.beta(k, k + 1) > 0).all()
+    assert (made.beta(k, k + 1) < 1).all()
     assert torch.isfinite(made.log_snr(t[1:])).all()
     assert (made.log_snr(t[1:]).diff() < 0).all()
     torch.testing.assert_close(alpha**2 + sigma**2, torch.ones_like(alpha))
     assert alpha[-1] ** 2 <= 1e-2
 
 
-@pytest.mark.parametrize("make", [schedule.linear, schedule.quadratic])
+@pytest.mark.parametrize("make", [schedule.linear, schedule.quadratic, schedule.scaled_linear])
 def test_another_length_cuts_the_same_curve(make):
     u = torch.linspace(0, 1, 11, dtype=torch.float64)
     torch.testing.assert_close(make(10).log_alpha_bar(10 * u), make(1000).log_alpha_bar(1000 * u))
@@ -104,7 +114,7 @@ def test_shapes_of_t():
     assert made(5)[0].shape == ()
 
 
-@pytest.mark.parametrize("betas", [[0.1, 1.0], [0.0, 0.5], [float("nan"), 0.5]])
+@pytest.mark.parametrize("betas", [[1.0, 0.1], [0.0, 0.5], [0.5, 1.1], [float("nan"), 0.5]])
 def test_betas_outside_0_1_are_refused(betas):
     with pytest.raises(UserError, match=r"every beta in \(0, 1\)"):
         schedule.Table(torch.tensor(betas))
@@ -119,3 +129,53 @@ def test_no_steps_are_refused(make):
 def test_a_schedule_that_does_not_reach_noise_warns():
     with pytest.warns(UserWarning, match=r"alpha_bar_T = 0\.\d+ is above 0\.01"):
         schedule.linear(beta_end=0.001)
+
+
+@pytest.mark.parametrize("make", TABLES)
+def test_zero_terminal_snr(make):
+    """Lin et al. 2023, Algorithm 1: sqrt(alpha_bar) goes linearly from its value at 1 to 0 at T."""
+    before, after = make(1000), make(1000).with_zero_terminal_snr()
+    t = torch.arange(1, 1001)
+    root, rescaled = before(t)[0], after(t)[0]
+    torch.testing.assert_close(rescaled, (root - root[-1]) * root[0] / (root[0] - root[-1]), rtol=1e-6, atol=1e-9)
+    assert rescaled[-1] == 0
+    assert after(1000)[1] == 1
+    half = after(torch.tensor([999.0, 999.5, 1000.0]))[0]
+    assert torch.isfinite(half).all()
+    assert after.t_of_log_snr(torch.tensor([-float("inf")])).item() == 1000
+    torch.testing.assert_close(after.t_of_log_snr(after.log_snr(t[:-1])), t[:-1].double(), rtol=1e-7, atol=1e-7)
+
+
+def test_eps_is_refused_with_zero_terminal_snr():
+    rescaled = schedule.linear().with_zero_terminal_snr()
+    with pytest.raises(UserError, match="use prediction=v"):
+        Denoiser(torch.nn.Identity(), rescaled, prediction.Eps())
+    Denoiser(torch.nn.Identity(), rescaled, prediction.V())
+
+
+def test_vp_is_the_limit_of_the_linear_table():
+    """Song et al. 2021, Eq. 33: beta_min / T and beta_max / T are the betas of the first and the last step."""
+    t = torch.linspace(0, 1000, 11, dtype=torch.float64)
+    torch.testing.assert_close(schedule.VP().log_alpha_bar(t), schedule.linear().log_alpha_bar(t), rtol=0.02, atol=1e-3)
+    u = t / 1000
+    torch.testing.assert_close(schedule.VP().log_alpha_bar(t), -(0.1 * u + 19.9 * u**2 / 2))
+
+
+def test_closed_cosine_ends_at_the_log_snr_it_is_given():
+    made = schedule.Cosine(T=7, log_snr_min=-9.0)
+    assert made.log_snr(7).item() == pytest.approx(-9)
+    torch.testing.assert_close(made(3.5)[0], torch.cos(torch.tensor(made.angle / 2, dtype=torch.float64)))
+
+
+def test_laplace_has_the_quantiles_of_its_distribution():
+    """log-SNR at u is the (1 - u) quantile of Laplace(mean, scale), where beta is not cut."""
+    from scipy.stats import laplace
+
+    made = schedule.laplace(1000, mean=0.5, scale=0.7)
+    u = np.arange(1, 1000) / 1000
+    np.testing.assert_allclose(made.log_snr(torch.arange(1, 1000)), laplace.ppf(1 - u, 0.5, 0.7), rtol=1e-9, atol=1e-9)
+
+
+def test_betas_that_make_no_sense_are_refused():
+    with pytest.raises(UserError, match="beta_min"):
+        schedule.VP(beta_min=3, beta_max=2)

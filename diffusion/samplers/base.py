@@ -1,37 +1,47 @@
 """The one loop that every sampler walks, from x_T down to x_0."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from diffusion.denoiser import Prediction
-from diffusion.samplers.grid import trailing
-from diffusion.schedule import Schedule
+from diffusion.samplers.grid import visit
+from diffusion.schedule import Schedule, broadcast
 
 
 @dataclass
 class Path:
-    """What a solver has at hand on its way: the denoiser and fresh noise.
+    """What a solver has at hand on its way: the denoiser, fresh noise, and what was predicted so far.
 
     denoise: (x_t, t, y) -> Prediction, with a `schedule`; noise: () -> (B, C, H, W), the next of each image's stream.
+    steps: of the whole way; left: of them still to go, this one among them. history: the latest predictions, newest
+    last. carry: whatever the solver hands from one step to the next.
     """
 
     denoise: Callable[..., Prediction]
     noise: Callable[[], Tensor]
     y: Tensor | None = None
+    steps: int = 1
+    left: int = 1
     nfe: int = 0
+    history: deque[Prediction] = field(default_factory=lambda: deque(maxlen=4))
+    carry: Any = None
 
     @property
     def schedule(self) -> Schedule:
         return self.denoise.schedule
 
     def predict(self, x_t: Tensor, t: Tensor) -> Prediction:
-        """One network evaluation."""
+        """One network evaluation; the prediction joins the history."""
         self.nfe += 1
-        return self.denoise(x_t, t, self.y)
+        self.history.append(self.denoise(x_t, t, self.y))
+        return self.history[-1]
 
 
 @dataclass(frozen=True)
@@ -44,30 +54,54 @@ class Step:
 
 
 class Sampler(ABC):
-    """Hyperparameters of a solver; it keeps no state between calls. steps: how many, None for all T."""
+    """Hyperparameters of a solver; it keeps no state between calls.
 
-    def __init__(self, steps: int | None = None):
+    steps: how many, None for all T. times: which, see `grid.visit`.
+    """
+
+    beyond = True  # more steps than the schedule has: sense in continuous time only
+
+    def __init__(self, steps: int | None = None, times: str | Sequence[float] = "trailing"):
         self.steps = steps
+        self.spacing = times
 
     def times(self, schedule: Schedule) -> Tensor:
-        """The times visited, float64 (steps + 1,), from T down to 0."""
-        return trailing(schedule, self.steps)
+        """The times visited, float64 (steps + 1,), down to 0."""
+        return visit(schedule, self.spacing, self.steps, self.beyond)
 
     def trajectory(
-        self, denoise: Callable[..., Prediction], x_T: Tensor, noise: Callable[[], Tensor], y: Tensor | None = None
+        self,
+        denoise: Callable[..., Prediction],
+        x: Tensor,
+        noise: Callable[[], Tensor],
+        y: Tensor | None = None,
+        start: float | None = None,
     ) -> Iterator[Step]:
-        """The states of the reverse process: x_T first, x_0 last, steps + 1 of them.
+        """The states of the reverse process, the given one first, x_0 last.
 
-        x_T: (B, C, H, W), standard normal. denoise, noise: as in `Path`. y: int64 (B,) labels or None.
+        x: (B, C, H, W), standard normal; or the state at time `start`, from which the later times are walked.
+        denoise, noise: as in `Path`. y: int64 (B,) labels or None.
         """
-        path = Path(denoise, noise, y)
-        times = self.times(path.schedule)
-        x = x_T
+        times = self.times(denoise.schedule)
+        if start is not None:
+            times = torch.cat([torch.tensor([start], dtype=times.dtype), times[times < start]])
+        path = Path(denoise, noise, y, steps=len(times) - 1)
         yield Step(x, times[0].item(), 0)
-        for t, s in pairwise(times):
+        for number, (t, s) in enumerate(pairwise(times)):
+            path.left = path.steps - number
             x = self.step(path, x, t, s)
             yield Step(x, s.item(), path.nfe)
 
     @abstractmethod
     def step(self, path: Path, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """x_s from x_t, s < t. t, s: scalar or (B,): images of one batch may be at different times."""
+
+
+def combine(*terms: tuple[Tensor, Tensor]) -> Tensor:
+    """The sum of scale * x over pairs (scale, x). scale: scalar or (B,), float64; x: (B, C, H, W)."""
+    return sum(broadcast(scale, x) * x for scale, x in terms)
+
+
+def half_log_snr(schedule: Schedule, t: Tensor) -> Tensor:
+    """lambda_t = log(alpha_t / sigma_t), the time in which DPM-Solver and UniPC step."""
+    return schedule.log_snr(t) / 2

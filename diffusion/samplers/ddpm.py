@@ -1,36 +1,41 @@
 """Ancestral sampling: Algorithm 2 of Ho et al. 2020, between any two times s < t."""
 
-from typing import Literal
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from diffusion.errors import UserError
-from diffusion.process import q_posterior
+from diffusion.process import q_posterior, reverse_variance
 from diffusion.samplers.base import Path, Sampler
-from diffusion.schedule import Schedule, broadcast
+
+_MIX = {"fixed_small": 0.0, "fixed_large": 1.0}
 
 
 class DDPM(Sampler):
     """x_s = mean of q(x_s | x_t, x_0) + posterior_std z, with the network's x_0.
 
-    steps: how many, None for all T. variance: `fixed_small`, the posterior's own, or `fixed_large`, beta_t.
+    variance: `fixed_small`, the posterior's own; `fixed_large`, beta_t; a number in 0..1 between them, in the
+    logarithm; or `learned`, what the network's extra channels say (Nichol & Dhariwal 2021, Eq. 15).
     """
 
-    def __init__(self, steps: int | None = None, variance: Literal["fixed_small", "fixed_large"] = "fixed_small"):
-        super().__init__(steps)
-        if variance not in ("fixed_small", "fixed_large"):
-            raise UserError(f"sampler.variance={variance}: expected fixed_small or fixed_large")
-        self.variance = variance
+    beyond = False
+
+    def __init__(
+        self,
+        steps: int | None = None,
+        times: str | Sequence[float] = "trailing",
+        variance: str | float = "fixed_small",
+    ):
+        super().__init__(steps, times)
+        self.mix = None if variance == "learned" else _MIX.get(variance, variance)
+        if self.mix is not None and not (isinstance(self.mix, int | float) and 0 <= self.mix <= 1):
+            raise UserError(f"sampler.variance={variance}: expected fixed_small, fixed_large, learned, or 0 to 1")
 
     def step(self, path: Path, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        x_0 = path.predict(x_t, t).x_0
-        mean, variance = q_posterior(path.schedule, x_0, x_t, s, t)
-        if self.variance == "fixed_large":
-            variance = broadcast(self._beta(path.schedule, s, t), x_t)
+        prediction = path.predict(x_t, t)
+        mean, _ = q_posterior(path.schedule, prediction.x_0, x_t, s, t)
+        mix = prediction.variance_mix if self.mix is None else self.mix
+        if mix is None:
+            raise UserError("sampler.variance=learned: this network predicts no variance; use fixed_small")
+        variance = reverse_variance(path.schedule, s, t, mix, x_t)
         return mean + variance.sqrt() * path.noise()
-
-    @staticmethod
-    def _beta(schedule: Schedule, s: Tensor, t: Tensor) -> Tensor:
-        """beta_t, but 0 for the images whose step ends at 0: the last step adds no noise."""
-        return torch.where(s.to(schedule.beta(s, t)) > 0, schedule.beta(s, t), 0.0)

@@ -1,15 +1,22 @@
+from copy import copy
 from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
 
-from diffusion import schedule
+from diffusion import clipping, prediction, process, schedule
+from diffusion.denoiser import Denoiser
 from diffusion.errors import UserError
 from diffusion.random import Streams
 from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
+from diffusion.samplers.dpm_solver_pp import DPMSolverPP
+from diffusion.samplers.euler import Euler
 from diffusion.samplers.generate import generate, kept_steps
-from tests.exact import GaussianDenoiser
+from diffusion.samplers.heun import Heun
+from diffusion.samplers.unipc import UniPC
+from tests.exact import GaussianDenoiser, MixtureDenoiser
 
 ALL = [schedule.linear, schedule.cosine, schedule.sigmoid, schedule.quadratic]
 
@@ -101,3 +108,130 @@ def test_options_are_checked():
         DDPM(variance="large")
     with pytest.raises(UserError, match="batch_size=0"):
         next(generate(GaussianDenoiser(schedule.linear()), DDPM(), (1, 4, 4), torch.arange(1), 0, batch_size=0))
+
+
+FEW_STEP = [
+    DDIM(), Euler(), Heun(), DPMSolverPP(order=1), DPMSolverPP(order=2), DPMSolverPP(order=3), UniPC(order=1),
+    UniPC(order=2), UniPC(order=3),
+]  # fmt: skip
+STOCHASTIC = [
+    DDPM(steps=1000), DDPM(steps=1000, variance="fixed_large"), DDPM(steps=1000, variance=0.5),
+    DDIM(steps=1000, eta=1.0), DDIM(steps=500, eta=0.5), Euler(steps=400, times="karras", churn=40.0),
+    Heun(steps=200, times="karras", churn=40.0), DPMSolverPP(steps=400, times="log_snr", order=1, stochastic=True),
+    DPMSolverPP(steps=100, times="log_snr", order=2, stochastic=True),
+    DPMSolverPP(steps=100, times="log_snr", order=3, stochastic=True),
+]  # fmt: skip
+
+
+def name(sampler):
+    return " ".join([type(sampler).__name__, *(f"{key}={value}" for key, value in vars(sampler).items() if value)])
+
+
+@pytest.mark.parametrize("sampler", STOCHASTIC, ids=name)
+def test_stochastic_samplers_have_the_right_mean_and_variance_on_a_mixture(sampler):
+    """Of the mixture, not of a Gaussian fitted to it: the share of the left component is compared as well."""
+    denoise = MixtureDenoiser(schedule.VP(), means=(-0.6, 0.5), weights=(0.3, 0.7), std=0.2)
+    x_0 = draw(sampler, denoise).double()
+    n = x_0.numel()
+    mean = 0.3 * -0.6 + 0.7 * 0.5
+    variance = 0.2**2 + 0.3 * (-0.6 - mean) ** 2 + 0.7 * (0.5 - mean) ** 2
+    assert x_0.mean() == pytest.approx(mean, abs=4 * variance**0.5 / n**0.5 + 0.005)
+    assert x_0.var() == pytest.approx(variance, rel=4 * (2 / n) ** 0.5 + 0.02)
+    assert (x_0 < -0.05).double().mean() == pytest.approx(0.3, abs=4 * 0.46 / n**0.5 + 0.01)
+
+
+@pytest.mark.parametrize("sampler", FEW_STEP, ids=name)
+@pytest.mark.parametrize("times", ["trailing", "leading", "linspace", "quadratic", "log_snr", "karras"])
+def test_every_step_count_and_spacing_is_finite_and_ends_at_0(sampler, times):
+    denoise = MixtureDenoiser(schedule.cosine(20))
+    for steps in range(1, 21):
+        chosen = copy(sampler)
+        chosen.steps, chosen.spacing = steps, times
+        grid = chosen.times(denoise.schedule)
+        assert len(grid) == steps + 1
+        assert (grid.diff() < 0).all()
+        assert grid[-1] == 0
+        assert torch.isfinite(draw(chosen, denoise, n=2, shape=(1, 4, 4))).all()
+
+
+@pytest.mark.parametrize("sampler", FEW_STEP, ids=name)
+def test_with_zero_terminal_snr_every_solver_walks_from_pure_noise(sampler):
+    denoise = MixtureDenoiser(schedule.linear(1000).with_zero_terminal_snr())
+    chosen = copy(sampler)
+    chosen.steps = 50
+    x_0 = draw(chosen, denoise, n=16, shape=(1, 8, 8))
+    assert torch.isfinite(x_0).all()
+    assert x_0.mean() == pytest.approx(0.17, abs=0.1)
+    chosen.spacing = "karras"
+    with pytest.raises(UserError, match="zero_terminal_snr; use trailing"):
+        draw(chosen, denoise)
+
+
+@pytest.mark.parametrize("sampler", [Euler(), Heun(), DPMSolverPP(), UniPC()], ids=name)
+def test_continuous_solvers_take_more_steps_than_the_schedule_has(sampler):
+    sampler.steps = 75
+    denoise = GaussianDenoiser(schedule.linear(50))
+    assert torch.isfinite(draw(sampler, denoise, n=2, shape=(1, 4, 4))).all()
+    sampler.spacing = "leading"
+    with pytest.raises(UserError, match=r"sampler.steps=75: expected 1 to 50"):
+        draw(sampler, denoise)
+
+
+def test_euler_without_churn_is_ddim():
+    denoise = MixtureDenoiser(schedule.cosine(1000))
+    torch.testing.assert_close(draw(Euler(steps=20), denoise), draw(DDIM(steps=20), denoise))
+
+
+def test_a_list_of_times_is_walked_as_it_stands():
+    denoise = GaussianDenoiser(schedule.linear(1000))
+    listed = draw(DDIM(times=[1000, 500, 0]), denoise)
+    assert torch.equal(listed, draw(DDIM(steps=2), denoise))
+    for times in ([1000, 500], [500, 1000, 0], [1001, 0], [0], []):
+        with pytest.raises(UserError, match="expected times that fall from at most 1000 to 0"):
+            draw(DDIM(times=times), denoise)
+    with pytest.raises(UserError, match="the list of times has 2 steps"):
+        draw(DDIM(times=[1000, 500, 0], steps=3), denoise)
+    with pytest.raises(UserError, match=r"sampler.times=trailling: expected trailing, leading"):
+        draw(DDIM(times="trailling", steps=3), denoise)
+
+
+def test_karras_and_log_snr_times_are_even_in_their_own_unit():
+    made = schedule.cosine(1000)
+    for steps in (2, 10):
+        log_snr = made.log_snr(DDIM(steps=steps, times="log_snr").times(made)[:-1])
+        torch.testing.assert_close(log_snr.diff(), log_snr.diff()[:1].expand(steps - 1))
+        alpha, sigma = made(DDIM(steps=steps, times="karras").times(made)[:-1])
+        ramp = (sigma / alpha) ** (1 / 7)
+        torch.testing.assert_close(ramp.diff(), ramp.diff()[:1].expand(steps - 1))
+        assert ramp[0] == pytest.approx((made(1000)[1] / made(1000)[0]).item() ** (1 / 7))
+
+
+class LearnedVariance(nn.Module):
+    def forward(self, x, t, y):
+        return torch.cat([0.1 * x, torch.full_like(x, 0.5)], dim=1)
+
+
+def test_learned_variance_is_the_mix_the_network_says():
+    """Nichol & Dhariwal 2021, Eq. 15: an output of 0.5 in -1..1 stands for a mix of 0.75."""
+    denoise = clipping.Clip(Denoiser(LearnedVariance(), schedule.linear(1000), prediction.Eps()), clipping.Static())
+    learned = draw(DDPM(steps=20, variance="learned"), denoise, n=2)
+    torch.testing.assert_close(learned, draw(DDPM(steps=20, variance=0.75), denoise, n=2))
+    with pytest.raises(UserError, match="this network predicts no variance"):
+        draw(DDPM(steps=20, variance="learned"), GaussianDenoiser(schedule.linear(1000)))
+
+
+def test_interpolated_variance_is_geometric():
+    made, x = schedule.linear(1000), torch.zeros(3, 1, 1, 1, dtype=torch.float64)
+    s, t = torch.tensor([0.0, 100, 400]), torch.tensor([1.0, 200, 401])
+    small, half, large = (process.reverse_variance(made, s, t, mix, x).flatten() for mix in (0, 0.5, 1))
+    _, posterior = process.q_posterior(made, x, x, s, t)
+    torch.testing.assert_close(small, posterior.flatten())
+    torch.testing.assert_close(large[1:], made.beta(s, t)[1:])
+    torch.testing.assert_close(half, (small * large).sqrt())
+    assert small[0] == half[0] == large[0] == 0
+
+
+@pytest.mark.parametrize("sampler", [DPMSolverPP, UniPC])
+def test_orders_that_do_not_exist_are_refused(sampler):
+    with pytest.raises(UserError, match=r"sampler.order=4: expected 1, 2 or 3"):
+        sampler(order=4)

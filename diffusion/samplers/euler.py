@@ -1,0 +1,50 @@
+"""Euler steps of the probability flow, with the churn of Karras et al. 2022 (EDM)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from diffusion.samplers.base import Path, Sampler, combine
+
+
+class Euler(Sampler):
+    """Algorithm 2 of Karras et al. 2022 without its correction; without churn it is DDIM with eta = 0.
+
+    EDM's variables are x / alpha and sigma / alpha, in which d(x / alpha) / d(sigma / alpha) = eps.
+    churn: their S_churn, noise added back over the whole way. churn_min, churn_max: the sigma / alpha between which.
+    noise_scale: their S_noise.
+    """
+
+    def __init__(
+        self,
+        steps: int | None = None,
+        times: str | Sequence[float] = "trailing",
+        churn: float = 0.0,
+        churn_min: float = 0.0,
+        churn_max: float = float("inf"),
+        noise_scale: float = 1.0,
+    ):
+        super().__init__(steps, times)
+        self.churn = churn
+        self.churn_min, self.churn_max = churn_min, churn_max
+        self.noise_scale = noise_scale
+
+    def step(self, path: Path, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        if self.churn:
+            x_t, t = self._add_noise(path, x_t, t)
+        prediction = path.predict(x_t, t)
+        alpha_s, sigma_s = path.schedule(s)
+        return combine((alpha_s, prediction.x_0), (sigma_s, prediction.eps))
+
+    def _add_noise(self, path: Path, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """x_hat at t_hat, where (sigma / alpha)_hat = (1 + gamma) sigma / alpha, though never beyond T (lines 5-6)."""
+        schedule = path.schedule
+        alpha, sigma = schedule(t)
+        ratio = sigma / alpha
+        gamma = min(self.churn / path.steps, 2**0.5 - 1)
+        gamma = torch.where((ratio >= self.churn_min) & (ratio <= self.churn_max), gamma, 0.0)
+        t_hat = torch.maximum(schedule.t_of_log_snr(-2 * (ratio * (1 + gamma)).log()), t.to(ratio))
+        alpha_hat, sigma_hat = schedule(t_hat)
+        added = alpha_hat * ((sigma_hat / alpha_hat) ** 2 - ratio**2).clamp(min=0).sqrt()
+        return combine((alpha_hat / alpha, x_t), (self.noise_scale * added, path.noise())), t_hat

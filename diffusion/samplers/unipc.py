@@ -1,0 +1,71 @@
+"""UniPC: a predictor and a corrector of any order from one evaluation a step (Zhao et al. 2023, arXiv:2302.04867)."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffusion.denoiser import Prediction
+from diffusion.errors import UserError
+from diffusion.samplers.base import Path, Sampler, combine, half_log_snr
+
+
+class _Stride(NamedTuple):
+    """The last step, for the corrector: its corrected start, what was known there, newest first, and its order."""
+
+    x: Tensor
+    past: list[Prediction]
+    order: int
+
+
+class UniPC(Sampler):
+    """B(h) = exp(h) - 1 of the paper, on x_0. Every evaluation first corrects the point it was made at (UniC), then
+    predicts the next (UniP). order: 1 to 3; lower at both ends of the way.
+    """
+
+    def __init__(self, steps: int | None = None, times: str | Sequence[float] = "trailing", order: int = 3):
+        super().__init__(steps, times)
+        if order not in (1, 2, 3):
+            raise UserError(f"sampler.order={order}: expected 1, 2 or 3")
+        self.order = order
+
+    def step(self, path: Path, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        here = path.predict(x_t, t)
+        if path.carry is not None:
+            x_t = _advance(path, path.carry, t, here)
+        past = [prediction for prediction in reversed(path.history) if (prediction.alpha > 0).all()] or [here]
+        order = 1 if (s == 0).any() else min(self.order, path.left, len(past))
+        path.carry = _Stride(x_t, past[:order], order)
+        return _advance(path, path.carry, s)
+
+
+def _advance(path: Path, stride: _Stride, s: Tensor, end: Prediction | None = None) -> Tensor:
+    """x_s by the predictor; or, with the prediction made at its `end`, by the corrector (Eqs. 3 and 9)."""
+    newest, *older = stride.past
+    alpha_s, sigma_s = path.schedule(s)
+    lambda_t = half_log_snr(path.schedule, newest.t)
+    h = half_log_snr(path.schedule, s) - lambda_t
+    ratios = [(half_log_snr(path.schedule, point.t) - lambda_t) / h for point in older]
+    slopes = [combine((1 / ratio, point.x_0 - newest.x_0)) for ratio, point in zip(ratios, older, strict=True)]
+    if end is not None:
+        ratios.append(torch.ones_like(h))
+        slopes.append(end.x_0 - newest.x_0)
+    growth = -torch.expm1(-h)
+    bends = [(alpha_s * growth * rho, slope) for rho, slope in zip(_rhos(ratios, h), slopes, strict=True)]
+    return combine((sigma_s / newest.sigma, stride.x), (alpha_s * growth, newest.x_0), *bends)
+
+
+def _rhos(ratios: list[Tensor], h: Tensor) -> list[Tensor]:
+    """What makes the method exact for polynomials: sum_m rho_m r_m^(k-1) = k! phi_(k+1) / B, k = 1, 2, ... (Eq. 5)."""
+    if len(ratios) < 2:  # the authors' choice, of the same order for B(h) = exp(h) - 1
+        return [torch.full_like(h, 0.5)] * len(ratios)
+    rows, right = [], []
+    phi = torch.expm1(-h)
+    for k in range(1, len(ratios) + 1):
+        phi = phi / -h - 1 / math.factorial(k)
+        rows.append(torch.stack([ratio ** (k - 1) for ratio in ratios], dim=-1))
+        right.append(phi * math.factorial(k) / torch.expm1(-h))
+    rhos = torch.linalg.solve(torch.stack(rows, dim=-2), torch.stack(right, dim=-1).unsqueeze(-1)).squeeze(-1)
+    return list(rhos.unbind(-1))

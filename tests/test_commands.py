@@ -1,0 +1,224 @@
+"""The commands, run as a user runs them."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import diffusion
+from diffusion import random
+from tests.offline_wandb import read_offline_runs
+
+ROOT = Path(__file__).parent.parent
+DATA = ROOT.parent / "shared" / "data"
+SMALL = ["dataset=digits", "network=unet_tiny", "network.widths=[16,32]", "preview.n=4", "preview.sampler.steps=3"]
+
+
+def command(script, *words, cwd=ROOT, **environment):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", **environment}
+    environment.pop("WANDB_API_KEY", None)
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+
+
+def succeed(script, *words, **options):
+    done = command(script, *words, **options)
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.splitlines()[-1]), done
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Two epochs of digits, logged to W&B offline."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    made, done = succeed("train.py", *SMALL, "trainer.max_epochs=2", "trainer.log_every_n_steps=1", f"run.dir={folder}")
+    assert made == folder
+    return folder, done
+
+
+def test_training_opens_without_a_page_of_warnings(run):
+    _, done = run
+    assert "Warning" not in done.stderr + done.stdout
+    assert len([line for line in done.stderr.splitlines() if "step/s" not in line]) <= 3
+
+
+def test_the_run_folder_has_everything(run):
+    folder, _ = run
+    assert (folder / "config.yaml").exists()
+    assert {file.name for file in (folder / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert len(list((folder / "samples").glob("epoch_*.png"))) == 2
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    losses = [float(row["train/loss"]) for row in rows if row["train/loss"]]
+    assert len(losses) == 2 * 11
+    for band in range(1, 5):
+        assert len([row for row in rows if row[f"val/loss_t{band}of4"]]) == 2
+
+
+def test_wandb_holds_a_grid_per_epoch_the_loss_and_the_config(run):
+    folder, done = run
+    [offline] = read_offline_runs(folder)
+    pictures = offline.images("preview")
+    on_disk = [np.asarray(Image.open(file)) for file in sorted((folder / "samples").glob("*.png"))]
+    assert len(pictures) == 2
+    assert all(np.array_equal(logged, written) for logged, written in zip(pictures, on_disk, strict=True))
+    assert len(offline.values("train/loss")) == 22
+    assert len(offline.values("val/loss")) == 2
+    assert offline.config["dataset"]["name"] == "digits"
+    assert f"wandb sync {folder}" in done.stdout + done.stderr
+
+
+def test_sample_needs_nothing_but_the_checkpoint(run, tmp_path):
+    folder, _ = run
+    lonely = tmp_path / "lonely=1, ü.ckpt"
+    lonely.write_bytes((folder / "checkpoints" / "last.ckpt").read_bytes())
+    output = tmp_path / "out"
+    made, _ = succeed(
+        "sample.py", f"ckpt={lonely}", "n=5", "sampler.steps=4", f"output={output}", "keep=3", "npz=true", cwd=tmp_path
+    )
+    assert made == output
+    assert {file.name for file in output.iterdir()} == {
+        *(f"{i:06d}.png" for i in range(5)),
+        *("grid.png", "strip.png", "states.gif", "samples.json", "samples.npz"),
+    }
+    stored = np.load(output / "samples.npz")["arr_0"]
+    assert stored.shape == (5, 8, 8, 1)
+    assert stored.dtype == np.uint8
+    assert np.array_equal(stored[2, ..., 0], np.asarray(Image.open(output / "000002.png")))
+    description = json.loads((output / "samples.json").read_text())
+    assert description["seed"] == 0
+    assert description["sampler"]["steps"] == 4
+    assert description["seconds"] > 0
+    with Image.open(output / "states.gif") as gif:
+        assert gif.n_frames == 3
+
+
+def test_the_same_seed_gives_the_same_images_in_any_batch_size_and_in_python(run, tmp_path):
+    folder, _ = run
+    words = [f"ckpt={folder}", "n=5", "seed=3", "sampler=ddim", "sampler.steps=5", "npz=true"]
+    one, _ = succeed("sample.py", *words, f"output={tmp_path / 'one'}", "batch_size=1")
+    all_, _ = succeed("sample.py", *words, f"output={tmp_path / 'all'}", "batch_size=5")
+    arrays = [np.load(made / "samples.npz")["arr_0"].astype(int) for made in (one, all_)]
+    assert abs(arrays[0] - arrays[1]).max() <= 1  # matrix products of another size round differently
+    from diffusion.samplers.ddim import DDIM
+
+    model = diffusion.load(folder)
+    x_0 = model.sample(5, seed=3, sampler=DDIM(steps=5), progress=False)
+    here = diffusion.images.to_uint8(x_0).permute(0, 2, 3, 1).numpy().astype(int)
+    assert abs(here - arrays[1]).max() <= 1
+
+
+def test_raw_and_averaged_weights_differ_and_both_are_used(run):
+    folder, _ = run
+    raw, ema = diffusion.load(folder, weights="raw"), diffusion.load(folder)
+    contents = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    key = "denoiser.network.conv_in.weight"
+    assert torch.equal(raw.state_dict()[key], contents["state_dict"][key])
+    assert torch.equal(ema.state_dict()[key], contents["ema_state_dict"][key])
+    assert not torch.equal(raw.state_dict()[key], ema.state_dict()[key])
+
+
+def test_samples_are_completed_and_never_overwritten(run, tmp_path):
+    folder, _ = run
+    words = [f"ckpt={folder}", "sampler.steps=3", f"output={tmp_path / 'out'}"]
+    made, _ = succeed("sample.py", *words, "n=2")
+    before = (made / "000001.png").stat().st_mtime_ns
+    succeed("sample.py", *words, "n=4")
+    assert (made / "000001.png").stat().st_mtime_ns == before
+    assert json.loads((made / "samples.json").read_text())["n"] == 4
+    refused = command("sample.py", *words, "n=4", "seed=1")
+    assert refused.returncode == 2
+    assert "holds samples of another seed (0)" in refused.stderr
+
+
+def test_resume_auto_goes_on_and_says_so(run, tmp_path):
+    words = [*SMALL, "logger=none", f"run.root={tmp_path}", "run.name=a", "resume=auto"]
+    first, done = succeed("train.py", *words, "trainer.max_steps=5")
+    assert "resuming" not in done.stdout
+    again, done = succeed("train.py", *words, "trainer.max_steps=8", "optimizer.lr=1e-5")
+    assert first == again == tmp_path / "digits" / "a"
+    assert "resuming" in done.stdout
+    assert "step 5" in done.stdout
+    assert "learning rate: 0.0002 -> 1e-05" in done.stdout + done.stderr
+    assert torch.load(first / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 8
+    _, done = succeed("train.py", *words, "trainer.max_steps=8")
+    assert "nothing left to train: max_steps=8 reached" in done.stdout
+
+
+MISTAKES = [
+    (["dataset=digits", "network=unet_small"], "does not divide"),
+    (["resume=auto"], "resume=auto: of which run?"),
+    (["resume=runs/nothing"], "no such file or run folder"),
+    (["dataset=image_folder", "dataset.path=nowhere"], "nowhere"),
+    (["dataset.path=/dev/null/data"], "/dev/null/data"),
+    (["schedule.T=0"], "schedule.T=0"),
+    (["ema.decay=1"], "ema.decay=1"),
+    (["preview.sampler.steps=2000"], "sampler.steps=2000"),
+    (["strategy=gpu"], "gpu"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), MISTAKES, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_mistake_is_one_line_and_leaves_no_run_folder(words, said, tmp_path):
+    base = ["dataset=digits", "network=unet_tiny"] if not any("dataset" in word for word in words) else []
+    done = command("train.py", *base, *words, "logger=none", f"run.root={tmp_path / 'runs'}")
+    assert done.returncode == 2, done.stderr
+    [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert said in line
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("runs/*/*/checkpoints/*"))
+
+
+def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path):
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "other.ckpt")
+    (tmp_path / "garbage.ckpt").write_bytes(b"not a checkpoint")
+    (tmp_path / "empty").mkdir()
+    for ckpt, said in [
+        ("other.ckpt", "not a checkpoint of this program"),
+        ("garbage.ckpt", "not a readable checkpoint"),
+        ("empty", "no checkpoint"),
+        ("nowhere", "no such file or run folder"),
+    ]:
+        done = command("sample.py", f"ckpt={tmp_path / ckpt}")
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (DATA / "MNIST").is_dir(), reason="needs MNIST in ../shared/data")
+def test_mnist_trains_and_samples(tmp_path):
+    words = [f"dataset.path={DATA}", "trainer.max_steps=3", "logger=csv", f"run.dir={tmp_path / 'run'}", "preview.n=2"]
+    words += ["preview.sampler.steps=2", "dataset.val_images=64", "dataset.batch_size=16"]
+    folder, _ = succeed("train.py", *words)
+    made, _ = succeed("sample.py", f"ckpt={folder}", "n=2", "sampler=ddim", "sampler.steps=2")
+    assert Image.open(made / "000000.png").size == (28, 28)
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one(tmp_path):
+    """ddp_cpu sees the same global batches, t and noise as one process: the weights agree to rounding."""
+    words = [*SMALL, "logger=none", "trainer.max_steps=6", "optimizer.warmup_steps=0", "preview.n=0"]
+    one, _ = succeed("train.py", *words, f"run.dir={tmp_path / 'one'}")
+    two, _ = succeed("train.py", *words, f"run.dir={tmp_path / 'two'}", "strategy=ddp_cpu")
+    weights = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in (one, two)]
+    for key, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][key], rtol=2e-3, atol=2e-4)
+    start = diffusion.build.model(diffusion.checkpoint.read(one / "checkpoints" / "last.ckpt")["config"]).state_dict()
+    moved = max((value - start[key]).abs().max().item() for key, value in weights[0].items())
+    assert moved > 5e-4  # the tolerance is far below what was learnt
+
+
+def test_ranks_draw_different_noise_and_together_that_of_one_process():
+    whole = random.normal(0, "train/eps", torch.arange(8), (1, 2, 2))
+    first, second = (random.normal(0, "train/eps", index, (1, 2, 2)) for index in torch.arange(8).chunk(2))
+    assert torch.equal(whole, torch.cat([first, second]))
+    assert not torch.equal(first, second)
