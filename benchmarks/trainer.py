@@ -74,7 +74,7 @@ def bare(config: dict) -> float:
 def main() -> None:
     quiet()
     words = sys.argv[1:] or ["experiment=digits"]
-    config = OmegaConf.to_container(compose("train", [*words, "logger=none", "preview.n=0"]), resolve=True)
+    config = OmegaConf.to_container(compose("train", [*words, "preview.n=0"]), resolve=True)
     config["trainer"] |= {"max_steps": STEPS, "max_minutes": None, "val_every_n_epochs": 10**9}
     rates = [(full(config), bare(config)) for _ in range(ROUNDS)]
     trained, looped = (statistics.median(column) for column in zip(*rates, strict=True))

@@ -18,8 +18,8 @@ _SHARED = "DIFFUSION_RUN_DIR"
 _FIXED = ("network", "schedule", "prediction", "dataset.channels", "dataset.size")
 
 
-def open_run(config: Mapping[str, Any]) -> tuple[Path, Path | None]:
-    """The run folder, made where it is new, and the checkpoint to go on from, or None.
+def locate(config: Mapping[str, Any]) -> tuple[Path, Path | None]:
+    """The run folder, not made yet, and the checkpoint to go on from, or None.
 
     Raises UserError where a folder is taken, a checkpoint is missing, or `resume=auto` does not say of which run.
     """
@@ -38,11 +38,21 @@ def open_run(config: Mapping[str, Any]) -> tuple[Path, Path | None]:
     folder = folder or _new(config)
     if folder.is_dir() and any(folder.iterdir()) and not resume:
         raise UserError(f"{folder} exists: resume=auto continues this run, another run.name starts a new one")
-    folder.mkdir(parents=True, exist_ok=True)
-    os.environ[_SHARED] = str(folder.absolute())
-    with atomic(folder / "config.yaml") as temporary:
-        OmegaConf.save(OmegaConf.create(dict(config)), temporary)
     return folder, ckpt
+
+
+def create(folder: Path, config: Mapping[str, Any]) -> None:
+    """Makes the run folder with its config.yaml. Processes launched from here on find it."""
+    if _SHARED in os.environ:
+        return
+    try:
+        with atomic(folder / "config.yaml") as temporary:
+            OmegaConf.save(OmegaConf.create(dict(config)), temporary)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be written ({error.strerror}); choose another run.root= or run.dir="
+        ) from None
+    os.environ[_SHARED] = str(folder.absolute())
 
 
 def _named(config: Mapping[str, Any]) -> Path | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion import build, checkpoint, runs
@@ -14,6 +15,7 @@ from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
 from diffusion.callbacks.preview import Preview
 from diffusion.callbacks.progress import Progress
+from diffusion.errors import UserError
 from diffusion.loggers import build_loggers
 from diffusion.quiet import quiet
 
@@ -24,10 +26,18 @@ def run(config: DictConfig) -> Path:
     config = OmegaConf.to_container(config, resolve=True)
     model = build.model(config)
     data = build.instantiate(config["dataset"], seed=config["seed"])
-    folder, ckpt = runs.open_run(config)
+    folder, ckpt = runs.locate(config)
     if ckpt and _finished(config, checkpoint.read(ckpt), ckpt):
         return folder
     trainer = make_trainer(config, folder)
+    # What can be wrong is found out before there is a run folder.
+    for sampler in (model.sampler, build.instantiate(config["preview"]["sampler"])):
+        sampler.times(model.denoiser.schedule)
+    if trainer.is_global_zero:
+        data.prepare_data()
+        data.split("train")
+    runs.create(folder, config)
+    trainer.loggers = build_loggers(config["logger"], folder, config["run"]["name"] or folder.name, config)
     if trainer.is_global_zero:
         parameters = sum(parameter.numel() for parameter in model.parameters())
         print(f"run folder {folder}\n{parameters / 1e6:.2f}M parameters, precision {trainer.precision}", flush=True)
@@ -47,31 +57,41 @@ def _finished(config: Mapping[str, Any], saved: Mapping[str, Any], ckpt: Path) -
 
 
 def make_trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
-    """The Trainer of a resolved config, with its callbacks and loggers, for the run in `folder`."""
+    """The Trainer of a resolved config, with its callbacks, for the run in `folder`; it has no loggers yet.
+
+    Raises UserError for hardware that is not there.
+    """
     trainer, strategy = config["trainer"], config["strategy"]
     minutes = trainer["max_minutes"]
-    return Trainer(
-        accelerator=strategy["accelerator"],
-        devices=strategy["devices"],
-        strategy=strategy["strategy"],
-        num_nodes=strategy["num_nodes"],
-        precision=_precision(trainer["precision"], strategy["accelerator"]),
-        max_steps=-1 if trainer["max_steps"] is None else trainer["max_steps"],
-        max_epochs=trainer["max_epochs"],
-        max_time=None if minutes is None else timedelta(minutes=minutes),
-        check_val_every_n_epoch=trainer["val_every_n_epochs"],
-        gradient_clip_val=trainer["gradient_clip"] or None,
-        accumulate_grad_batches=trainer["accumulate"],
-        log_every_n_steps=trainer["log_every_n_steps"],
-        overfit_batches=trainer["overfit_batches"],
-        num_sanity_val_steps=1,
-        logger=build_loggers(config["logger"], folder, config["run"]["name"] or folder.name, dict(config)),
-        callbacks=_callbacks(config, folder),
-        plugins=[checkpoint.AtomicCheckpointIO()],
-        use_distributed_sampler=False,  # the data set shares itself out
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
+    callbacks = _callbacks(config, folder)
+    try:
+        return Trainer(
+            accelerator=strategy["accelerator"],
+            devices=strategy["devices"],
+            strategy=strategy["strategy"],
+            num_nodes=strategy["num_nodes"],
+            precision=_precision(trainer["precision"], strategy["accelerator"]),
+            max_steps=trainer["max_steps"],
+            max_epochs=trainer["max_epochs"],
+            max_time=None if minutes is None else timedelta(minutes=minutes),
+            check_val_every_n_epoch=trainer["val_every_n_epochs"],
+            gradient_clip_val=trainer["gradient_clip"] or None,
+            accumulate_grad_batches=trainer["accumulate"],
+            log_every_n_steps=trainer["log_every_n_steps"],
+            overfit_batches=trainer["overfit_batches"],
+            num_sanity_val_steps=1,
+            logger=False,
+            callbacks=callbacks,
+            plugins=[checkpoint.AtomicCheckpointIO()],
+            use_distributed_sampler=False,  # the data set shares itself out
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+    except (MisconfigurationException, ValueError, ModuleNotFoundError) as error:
+        raise UserError(
+            f"strategy {strategy['strategy']} on {strategy['devices']} x {strategy['accelerator']}: "
+            f"{' '.join(str(error).split())}; strategy=auto takes what is there"
+        ) from error
 
 
 def _callbacks(config: Mapping[str, Any], folder: Path) -> list[Callback]:
