@@ -28,6 +28,7 @@ def quiet() -> None:
             "Tip: For seamless cloud",  # an advertisement
             "GPU available",  # the run's first line says what is used
             "TPU available",
-            "`Trainer.fit` stopped",  # our own last line says it
+            "`Trainer.fit` stopped",  # our own last lines say it
+            "Detected KeyboardInterrupt",
         )
     )

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 import diffusion
-from diffusion import random
+from diffusion import build, checkpoint, random
 from tests.offline_wandb import read_offline_runs
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +33,22 @@ def command(script, *words, cwd=ROOT, **environment):
         text=True,
         timeout=120,
     )
+
+
+def interrupt(number, *words):
+    """Starts a training, sends it a signal once it trains, and returns what it printed and its exit code."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *words],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    while b"step/s" not in started.stderr.readline():
+        assert started.poll() is None
+    started.send_signal(number)
+    output, _ = started.communicate(timeout=60)
+    return output.decode(), started.returncode
 
 
 def succeed(script, *words, **options):
@@ -158,6 +175,23 @@ def test_resume_auto_goes_on_and_says_so(run, tmp_path):
     assert "nothing left to train: max_steps=8 reached" in done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_saves_its_step_and_ends_as_if_it_had_not_been_stopped(number, tmp_path):
+    words = [*SMALL, "logger=none", "trainer.val_every_n_epochs=3"]
+    stopped = tmp_path / "stopped"
+    output, code = interrupt(number, *words, f"run.dir={stopped}")
+    assert code == 130
+    step = torch.load(stopped / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert f"stopped at step {step}" in output
+    last = f"trainer.max_steps={step + 7}"
+    succeed("train.py", *words, last, f"run.dir={stopped}", "resume=auto")
+    whole, _ = succeed("train.py", *words, last, f"run.dir={tmp_path / 'whole'}")
+    ends = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (stopped, whole)]
+    for weights in ("state_dict", "ema_state_dict"):
+        assert all(torch.equal(value, ends[1][weights][key]) for key, value in ends[0][weights].items())
+
+
 MISTAKES = [
     (["dataset=mnist", "network=unet_ddpm"], "28 does not divide by 8"),
     (["resume=auto"], "resume=auto: of which run?"),
@@ -212,13 +246,13 @@ def test_mnist_trains_and_samples(tmp_path):
 @pytest.mark.slow
 def test_two_processes_train_like_one(tmp_path):
     """ddp_cpu sees the same global batches, t and noise as one process: the weights agree to rounding."""
-    words = [*SMALL, "logger=none", "trainer.max_steps=6", "optimizer.warmup_steps=0", "preview.n=0"]
+    words = [*SMALL, "logger=none", "trainer.max_steps=6", "optimizer.warmup_steps=0"]
     one, _ = succeed("train.py", *words, f"run.dir={tmp_path / 'one'}")
     two, _ = succeed("train.py", *words, f"run.dir={tmp_path / 'two'}", "strategy=ddp_cpu")
     weights = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in (one, two)]
     for key, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][key], rtol=2e-3, atol=2e-4)
-    start = diffusion.build.model(diffusion.checkpoint.read(one / "checkpoints" / "last.ckpt")["config"]).state_dict()
+    start = build.model(checkpoint.read(one / "checkpoints" / "last.ckpt")["config"]).state_dict()
     moved = max((value - start[key]).abs().max().item() for key, value in weights[0].items())
     assert moved > 5e-4  # the tolerance is far below what was learnt
 

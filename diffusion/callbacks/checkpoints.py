@@ -1,5 +1,7 @@
-"""Keeps `last.ckpt` and `best.ckpt` of a run."""
+"""Keeps `last.ckpt` and `best.ckpt` of a run, also of one that is told to stop."""
 
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -7,14 +9,15 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-_CLOCK_STEPS = 20  # steps between looks at the clock: with several processes each look is a broadcast
+_TOGETHER = 20  # steps between two looks at the clock in several processes: there each look is a broadcast
 
 
 class Checkpoints(Checkpoint):
-    """Writes folder/last.ckpt every `minutes`, after each validation and at the end, also an early one; and
+    """Writes folder/last.ckpt every `minutes`, after each validation, and when the run is told to stop; and
     folder/best.ckpt whenever val/loss is the lowest so far. Their names never change, so no `=` is in them.
 
-    Lightning runs callbacks of this base class last, so the averaged weights of the step are in the file.
+    Ctrl+C and SIGTERM end the run after the step in which they arrive, so that what is saved is a whole step; a second
+    Ctrl+C ends it at once. Lightning runs callbacks of this base class last: the averaged weights of the step are in.
     """
 
     def __init__(self, folder: Path | str, minutes: float = 10.0):
@@ -22,6 +25,8 @@ class Checkpoints(Checkpoint):
         self.minutes = minutes
         self.best = float("inf")
         self._saved_at = time.monotonic()
+        self._stop = False
+        self._handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best}
@@ -29,13 +34,21 @@ class Checkpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._on_signal)
+
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step % _CLOCK_STEPS:
-            return
-        # Rank 0's clock decides: saving is a collective act, and clocks differ.
-        due = time.monotonic() - self._saved_at > 60 * self.minutes
-        if trainer.strategy.broadcast(due) if trainer.world_size > 1 else due:
+        due, stop = time.monotonic() - self._saved_at > 60 * self.minutes, self._stop
+        if trainer.world_size > 1:  # saving and stopping are collective acts: rank 0 decides for all
+            if trainer.global_step % _TOGETHER:
+                return
+            due, stop = trainer.strategy.broadcast((due, stop))
+        if due or stop:
             self._save(trainer, "last")
+        if stop:
+            raise KeyboardInterrupt
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
@@ -46,10 +59,15 @@ class Checkpoints(Checkpoint):
             self._save(trainer, "best")
         self._save(trainer, "last")
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        # One process of several cannot save alone: the others may never come.
-        if trainer.world_size == 1 and trainer.global_step > 0:
-            self._save(trainer, "last")
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+
+    def _on_signal(self, number: int, _: Any) -> None:
+        if self._stop and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._stop = True
 
     def _save(self, trainer: Trainer, name: str) -> None:
         trainer.save_checkpoint(self.folder / f"{name}.ckpt", weights_only=False)

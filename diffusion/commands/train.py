@@ -41,7 +41,12 @@ def run(config: DictConfig) -> Path:
     if trainer.is_global_zero:
         parameters = sum(parameter.numel() for parameter in model.parameters())
         print(f"run folder {folder}\n{parameters / 1e6:.2f}M parameters, precision {trainer.precision}", flush=True)
-    trainer.fit(model, datamodule=data, ckpt_path=ckpt, weights_only=True)
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=ckpt, weights_only=True)
+    except SystemExit:  # how Lightning ends a run that was told to stop
+        if trainer.is_global_zero:
+            print(f"stopped at step {trainer.global_step}; resume={folder} goes on from there", flush=True)
+        raise KeyboardInterrupt from None
     return folder
 
 
