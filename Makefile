@@ -9,12 +9,18 @@ help: ## list the targets
 
 demo: $(VENV)/installed ## install, train on the digits that scikit-learn brings, and draw samples (5 minutes)
 	$(BIN)/python train.py experiment=digits logger=none run.dir=runs/digits/demo resume=auto
-	$(BIN)/python sample.py ckpt=runs/digits/demo seed=0
+	$(BIN)/python sample.py ckpt=runs/digits/demo output=runs/digits/demo/drawn
+	@echo runs/digits/demo/drawn/grid.png
 
 test: $(VENV)/installed-dev ## install, check the style, and run every test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/installed ## measure what the trainer, its noise and the samplers cost
+	$(BIN)/python benchmarks/trainer.py
+	$(BIN)/python benchmarks/noise.py
+	$(BIN)/python benchmarks/samplers.py
 
 clean: ## remove the environment
 	rm -rf $(VENV)
