@@ -21,6 +21,7 @@ _ROOMS = (
     "diffusion.prediction",
     "diffusion.samplers",
     "diffusion.schedule",
+    "diffusion.tasks",
 )
 
 
@@ -54,7 +55,7 @@ def instantiate(node: Mapping[str, Any], **given: Any) -> Any:
 
 
 def schedule(node: Mapping[str, Any]) -> Schedule:
-    """The schedule of its config; `zero_terminal_snr` rescales its table."""
+    """The schedule of its config; `zero_terminal_snr` rescales it."""
     made = instantiate({key: value for key, value in node.items() if key != "zero_terminal_snr"})
     return made.with_zero_terminal_snr() if node.get("zero_terminal_snr") else made
 

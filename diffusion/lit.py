@@ -15,7 +15,7 @@ from diffusion.data.base import Batch
 from diffusion.denoiser import Denoiser
 from diffusion.optimizers import AdamW
 from diffusion.samplers.base import Sampler
-from diffusion.samplers.generate import generate
+from diffusion.tasks.generate import Generate, generate
 
 _GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, are evenly spread however many there are
 
@@ -125,6 +125,7 @@ class LitDiffusion(LightningModule):
         seed: int = 0,
         *,
         y: Tensor | None = None,
+        task: Generate | None = None,
         sampler: Sampler | None = None,
         clip: Callable[[Tensor], Tensor] | None = None,
         batch_size: int = 64,
@@ -134,7 +135,8 @@ class LitDiffusion(LightningModule):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The images `index` (int64 (n,)) of the endless row that belongs to `seed`, in batches.
 
-        sampler, clip: instead of those of the training. keep: k, the last k states; `all`; or `every:k`.
+        task: None is `Generate`. sampler, clip: instead of those of the training. keep: k, the last k states; `all`;
+        or `every:k`.
         Yields indices (B,) and kept states (kept, B, C, H, W), float32 on the CPU, x_0 last.
         """
         with self._evaluating():
@@ -144,6 +146,7 @@ class LitDiffusion(LightningModule):
                 self.shape,
                 index,
                 seed,
+                task=task,
                 purpose=purpose,
                 y=y,
                 batch_size=batch_size,

@@ -15,6 +15,15 @@ def q_sample(schedule: Schedule, x_0: Tensor, t: Tensor | float, eps: Tensor) ->
     return broadcast(alpha, x_0) * x_0 + broadcast(sigma, x_0) * eps
 
 
+def q_step(schedule: Schedule, x_s: Tensor, s: Tensor | float, t: Tensor | float, eps: Tensor) -> Tensor:
+    """x_t ~ q(x_t | x_s) = sqrt(1 - beta) x_s + sqrt(beta) eps, s < t (Eq. 2, which is the case s = t - 1).
+
+    x_s, eps: (B, C, H, W); s, t: scalar or (B,), in steps 0..T.
+    """
+    beta = schedule.beta(s, t)
+    return broadcast((1 - beta).sqrt(), x_s) * x_s + broadcast(beta.sqrt(), x_s) * eps
+
+
 def q_posterior(
     schedule: Schedule, x_0: Tensor, x_t: Tensor, s: Tensor | float, t: Tensor | float
 ) -> tuple[Tensor, Tensor]:

@@ -59,6 +59,13 @@ def _matching(pattern: str) -> Callable[[Any], Any]:
     return read
 
 
+def _list_of(kind: Kind) -> Kind:
+    def read(value):
+        return [kind.read(item) for item in _instance(list)(value)]
+
+    return Kind(f"a list such as [a,b], each {kind.words}", read)
+
+
 def _or_null(kind: Kind) -> Kind:
     return Kind(f"{kind.words}, or null", lambda value: None if value is None else kind.read(value))
 
@@ -89,9 +96,14 @@ BY_NAME = {
     "dataset.val_images": _or_null(COUNT),
     "optimizer.lr": POSITIVE,
     "optimizer.warmup_steps": NATURAL,
-    "trainer.max_steps": COUNT,
-    "trainer.max_minutes": POSITIVE,
-    "trainer.max_epochs": COUNT,
+    "task.t": _or_null(POSITIVE),
+    "task.points": COUNT,
+    "task.resamples": COUNT,
+    "task.jump": COUNT,
+    "task.steps": _list_of(COUNT),
+    "trainer.max_steps": _or_null(COUNT),
+    "trainer.max_minutes": _or_null(POSITIVE),
+    "trainer.max_epochs": _or_null(COUNT),
     "trainer.val_every_n_epochs": COUNT,
     "trainer.gradient_clip": Kind("a number, 0 or more", _number(least=0)),
     "trainer.accumulate": COUNT,
@@ -115,10 +127,3 @@ def kind_of(name: str, default: Any) -> Kind:
         if isinstance(default, cls):
             return kind
     return TEXT
-
-
-def _list_of(kind: Kind) -> Kind:
-    def read(value):
-        return [kind.read(item) for item in _instance(list)(value)]
-
-    return Kind(f"a list such as [a,b], each {kind.words}", read)

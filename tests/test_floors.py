@@ -14,6 +14,7 @@ FLOORS = [
     ["denoiser"],
     ["clipping"],
     ["losses", "samplers", "data", "optimizers"],
+    ["tasks"],
     ["lit", "callbacks"],
     ["build", "loggers"],
     ["checkpoint", "plots"],

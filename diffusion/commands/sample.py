@@ -14,10 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion import build, checkpoint, images
+from diffusion.commands import compare
 from diffusion.errors import UserError
 from diffusion.files import atomic
 from diffusion.lit import LitDiffusion
 from diffusion.quiet import quiet
+from diffusion.tasks.generate import Generate
 
 _GRID = 64  # images in the grid
 _STRIP = 8  # images and states in the strip
@@ -28,13 +30,11 @@ def run(config: DictConfig) -> Path:
     """Samples as the composed `conf/sample.yaml` says. Returns the folder; raises UserError for a user's mistake."""
     quiet()
     config = OmegaConf.to_container(config, resolve=True)
-    for key in ("n", "batch_size"):
-        if config[key] < 1:
-            raise UserError(f"{key}={config[key]}: expected at least 1")
     ckpt = checkpoint.find(config["ckpt"])
     model = checkpoint.load(ckpt, config["weights"], _device(config["accelerator"]))
     sampler, clipping = (_chosen(config, model.config, group) for group in ("sampler", "clipping"))
     settings = {
+        "task": config["task"],
         "checkpoint": str(ckpt),
         "weights": config["weights"],
         "sampler": sampler,
@@ -42,10 +42,15 @@ def run(config: DictConfig) -> Path:
         "seed": config["seed"],
     }
     model.sampler, model.clip = build.instantiate(sampler), build.instantiate(clipping)
+    if config["task"].get("name") == "compare":
+        folder = _open(config["output"], ckpt, settings)
+        return compare.draw(model, config, folder / "compare.png")
+    task = build.instantiate(config["task"], shape=model.shape)
+    task.times(model.sampler, model.denoiser.schedule)  # what is impossible is found out before there is a folder
     folder = _open(config["output"], ckpt, settings)
-    seconds = _draw(model, config, folder)
+    seconds = _draw(model, task, config, folder)
     pictures = sorted(folder.glob("[0-9]*.png"))
-    images.write_png(folder / "grid.png", images.grid(_read(pictures[:_GRID])))
+    images.write_png(folder / "grid.png", images.grid(_read(pictures[:_GRID]), task.columns))
     if config["npz"]:
         with atomic(folder / "samples.npz") as temporary, open(temporary, "wb") as file:
             np.savez(file, _read(pictures).permute(0, 2, 3, 1).numpy())
@@ -53,12 +58,12 @@ def run(config: DictConfig) -> Path:
     return folder
 
 
-def _draw(model: LitDiffusion, config: Mapping[str, Any], folder: Path) -> float:
+def _draw(model: LitDiffusion, task: Generate, config: Mapping[str, Any], folder: Path) -> float:
     """Draws the images that are not in the folder yet; returns the seconds it took."""
     start = time.perf_counter()
     missing = torch.tensor([i for i in range(config["n"]) if not _picture(folder, i).exists()], dtype=torch.int64)
-    options = {"seed": config["seed"], "batch_size": config["batch_size"]}
-    for index, states in model.sample_batches(missing, keep=config["keep"], **options):
+    options = {"seed": config["seed"], "batch_size": config["batch_size"], "keep": config["keep"]}
+    for index, states in model.sample_batches(missing, task=task, **options):
         for i, image in zip(index.tolist(), images.to_uint8(states[-1]), strict=True):
             images.write_png(_picture(folder, i), image)
         if len(states) > 1 and index[0] == missing[0]:
