@@ -12,7 +12,7 @@ FLOORS = [
     ["images", "schedule", "networks", "config"],
     ["process", "prediction"],
     ["denoiser"],
-    ["clipping"],
+    ["clipping", "guidance"],
     ["losses", "samplers", "data", "optimizers"],
     ["tasks"],
     ["lit", "callbacks"],
