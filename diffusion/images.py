@@ -13,6 +13,9 @@ from torch.nn import functional as F
 from diffusion.files import atomic
 
 _VISIBLE = 56  # pixels: smaller images are enlarged by a whole factor in grids, to be seen at all
+_GREY = 64  # of what is between and around images
+_FONT = ImageFont.load_default(size=14)
+_LINE = 22  # pixels: the height of a line of text
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -25,29 +28,54 @@ def from_uint8(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
-def grid(images: Tensor, columns: int | None = None, names: Sequence[str] | None = None) -> Tensor:
+def grid(
+    images: Tensor,
+    columns: int | None = None,
+    names: Sequence[str] | None = None,
+    titles: Sequence[str] | None = None,
+) -> Tensor:
     """Images side by side. images: uint8 (N, C, H, W); columns: by default about sqrt(N); names: one for each row,
-    written in front of it. Returns uint8 (C, H', W')."""
+    written in front of it; titles: one for each column, written above it. Returns uint8 (C, H', W')."""
     n, channels, height, _ = images.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
     zoom = max(1, math.ceil(_VISIBLE / height))
     images = images.repeat_interleave(zoom, dim=2).repeat_interleave(zoom, dim=3)
-    images = F.pad(images, (1, 1, 1, 1), value=64)
-    blank = images.new_full((rows * columns - n, *images.shape[1:]), 64)
+    images = F.pad(images, (1, 1, 1, 1), value=_GREY)
+    height, width = images.shape[2:]
+    blank = images.new_full((rows * columns - n, *images.shape[1:]), _GREY)
     cells = torch.cat([images, blank]).reshape(rows, columns, *images.shape[1:])
-    whole = cells.permute(2, 0, 3, 1, 4).reshape(channels, rows * images.shape[2], columns * images.shape[3])
-    return whole if names is None else torch.cat([_margin(names, images.shape[2], channels), whole], dim=2)
+    whole = cells.permute(2, 0, 3, 1, 4).reshape(channels, rows * height, columns * width)
+    if titles is not None:
+        places = [((column + 0.5) * width, _LINE / 2) for column in range(columns)]
+        whole = torch.cat([_written(titles, places, "mm", _LINE, columns * width, channels), whole], dim=1)
+    if names is not None:
+        top = whole.shape[1] - rows * height
+        places = [(6, top + (row + 0.5) * height) for row in range(rows)]
+        margin = math.ceil(max(map(_FONT.getlength, names))) + 12
+        whole = torch.cat([_written(names, places, "lm", whole.shape[1], margin, channels), whole], dim=2)
+    return whole
 
 
-def _margin(names: Sequence[str], height: int, channels: int) -> Tensor:
-    """Names below each other, each in the middle of `height` pixels: uint8 (C, H', W')."""
-    font = ImageFont.load_default(size=14)
-    width = math.ceil(max(font.getlength(name) for name in names)) + 12
-    margin = Image.new("L", (width, height * len(names)), 64)
-    for row, name in enumerate(names):
-        ImageDraw.Draw(margin).text((6, (row + 0.5) * height), name, fill=255, font=font, anchor="lm")
-    return torch.from_numpy(np.array(margin)).expand(channels, -1, -1)
+def strip(states: Tensor, titles: Sequence[str] | None = None) -> Tensor:
+    """The way of some images: an image a row, time to the right. states: uint8 (kept, N, C, H, W); titles: one for each
+    state. Returns uint8 (C, H', W')."""
+    return grid(states.transpose(0, 1).flatten(0, 1), columns=len(states), titles=titles)
+
+
+def evenly(n: int, at_most: int) -> Tensor:
+    """Up to at_most of 0..n-1, evenly spread, the last always among them: int64."""
+    return torch.linspace(0, n - 1, min(n, at_most)).round().long()
+
+
+def _written(
+    texts: Sequence[str], places: Sequence[tuple[float, float]], anchor: str, height: int, width: int, channels: int
+) -> Tensor:
+    """Texts at their places (x, y), which are their `anchor` (Pillow's word), on grey: uint8 (C, H, W)."""
+    paper = Image.new("L", (width, height), _GREY)
+    for text, place in zip(texts, places, strict=True):
+        ImageDraw.Draw(paper).text(place, text, fill=255, font=_FONT, anchor=anchor)
+    return torch.from_numpy(np.array(paper)).expand(channels, -1, -1)
 
 
 def to_pil(image: Tensor) -> Image.Image:

@@ -154,9 +154,11 @@ class LitDiffusion(LightningModule):
 
     # Validation
 
-    def validation_step(self, batch: TrainingPair, batch_idx: int) -> None:
+    def validation_step(self, batch: TrainingPair, batch_idx: int) -> Tensor:
+        """The loss of each image, (B,)."""
         loss = SIMPLE(self.denoiser, images.from_uint8(batch.x), batch.t, batch.eps, batch.y)
         self._validation.append(by_quarter(loss, batch.t, self.denoiser.schedule.T))
+        return loss
 
     def on_validation_epoch_end(self) -> None:
         sums, counts = (sum(column) for column in zip(*self._validation, strict=True))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from torch import Tensor
@@ -12,21 +13,84 @@ from torch import Tensor
 from diffusion import build, images
 from diffusion.config import conf_folder
 from diffusion.files import atomic
+from diffusion.losses.weighting import Simple, Weighting
 from diffusion.schedule import Schedule
+
+_BINS = 20  # parts of 0..T
+_BAND = torch.tensor([0.1, 0.9], dtype=torch.float64)
 
 
 def draw_schedules(schedules: Mapping[str, Schedule]) -> Figure:
     """alpha_bar_t and log-SNR against t / T, a line for each named schedule."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, axes = _panels(2)
     for name, schedule in schedules.items():
-        t = torch.linspace(0, schedule.T, 501, dtype=torch.float64)
-        left.plot(t / schedule.T, schedule.log_alpha_bar(t).exp(), label=name)
-        right.plot(t[1:] / schedule.T, schedule.log_snr(t[1:]))
-    left.set(xlabel="t / T", ylabel=r"$\bar\alpha_t$", title="what is left of the image")
-    right.set(xlabel="t / T", ylabel="log SNR", title="log signal-to-noise ratio")
-    left.legend()
+        _draw_schedule(axes, schedule, unit=schedule.T, label=name)
+    for axis in axes:
+        axis.set_xlabel("t / T")
+    axes[0].legend()
     return figure
+
+
+def draw_training(schedule: Schedule, t: Tensor, weighting: Weighting | None) -> Figure:
+    """What a training sees of its schedule: alpha_bar_t and log-SNR against t; and how often each t is drawn and how
+    much its loss counts, both relative to L_simple with uniform t.
+
+    t: many draws of t, in steps, (n,); weighting: None where the loss has no such weights.
+    """
+    figure, axes = _panels(3)
+    _draw_schedule(axes, schedule, unit=1)
+    density = t.histc(_BINS, min=0, max=schedule.T) * _BINS / len(t)
+    axes[2].stairs(density, torch.linspace(0, schedule.T, _BINS + 1), baseline=None, label="draws of t")
+    if weighting is not None:
+        of_eps = Simple()  # weights are of the error of v; this is the weight of the error of eps
+        k = torch.arange(1, schedule.T + 1, dtype=torch.float64)
+        axes[2].plot(k, weighting(schedule, k) / of_eps(schedule, k), label="weight")
+    axes[2].set(yscale="log", title="where training looks", ylabel=r"relative to $L_{simple}$, uniform t")
+    low, high = axes[2].get_ylim()
+    axes[2].set_ylim(min(low, 0.1), max(high, 10))  # what is nearly flat looks flat
+    axes[2].legend()
+    for axis in axes:
+        axis.set_xlabel("t")
+    return figure
+
+
+def draw_losses(t: Tensor, losses: Tensor, T: int) -> Figure:
+    """The losses of single images against t: the mean and the 10th to 90th percentile in each of 20 parts of 0..T.
+
+    t: in steps, (n,); losses: (n,).
+    """
+    part = ((t - 1) * _BINS / T).long().clamp(0, _BINS - 1)
+    parts = [losses[part == k].double() for k in range(_BINS)]
+    middles, parts = zip(*((T * (k + 0.5) / _BINS, each) for k, each in enumerate(parts) if len(each)), strict=True)
+    low, high = torch.stack([each.quantile(_BAND) for each in parts], dim=1)
+    figure = Figure(figsize=(6, 3.8), layout="constrained")
+    axis = figure.subplots()
+    axis.fill_between(middles, low, high, alpha=0.25, linewidth=0, label="10% to 90% of the images")
+    axis.plot(middles, [each.mean() for each in parts], marker="o", markersize=3, label="mean")
+    axis.set(
+        yscale="log", xlim=(0, T), xlabel="t", ylabel=r"$|\epsilon - \epsilon_\theta(x_t, t)|^2$, mean over pixels"
+    )
+    axis.set_title(f"loss of {len(losses)} images against t")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return figure
+
+
+def _panels(n: int) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(4.5 * n, 3.4), layout="constrained")
+    axes = list(figure.subplots(1, n))
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    return figure, axes
+
+
+def _draw_schedule(axes: Sequence[Axes], schedule: Schedule, unit: float, label: str | None = None) -> None:
+    """alpha_bar_t and log-SNR into two panels, against t / unit."""
+    t = torch.linspace(0, schedule.T, 501, dtype=torch.float64)
+    axes[0].plot(t / unit, schedule.log_alpha_bar(t).exp(), label=label)
+    axes[1].plot(t[1:] / unit, schedule.log_snr(t[1:]))
+    axes[0].set(ylabel=r"$\bar\alpha_t$", title="what is left of the image")
+    axes[1].set(ylabel="log SNR", title="log signal-to-noise ratio")
 
 
 def draw_table(rows: Mapping[str, Sequence[tuple[Tensor | None, str]]], columns: Sequence[str]) -> Figure:

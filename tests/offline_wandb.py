@@ -29,9 +29,13 @@ class OfflineRun:
     def values(self, name: str) -> list[Any]:
         return [row[name] for row in self.history if name in row]
 
+    def files(self, name: str) -> list[Path]:
+        """The file of each picture logged under that name."""
+        return [self.folder / "files" / value["path"] for value in self.values(name)]
+
     def images(self, name: str) -> list[np.ndarray]:
         """The pixels, uint8 (H, W) or (H, W, C), of each image logged under that name."""
-        return [np.asarray(Image.open(self.folder / "files" / value["path"])) for value in self.values(name)]
+        return [np.asarray(Image.open(path)) for path in self.files(name)]
 
 
 def read_offline_runs(run_folder: Path | str) -> list[OfflineRun]:

@@ -89,7 +89,7 @@ def test_wandb_holds_a_grid_per_epoch_the_loss_and_the_config(run):
     folder, done = run
     [offline] = read_offline_runs(folder)
     pictures = offline.images("preview")
-    on_disk = [np.asarray(Image.open(file)) for file in sorted((folder / "samples").glob("*.png"))]
+    on_disk = [np.asarray(Image.open(file)) for file in sorted((folder / "samples").glob("epoch_*.png"))]
     assert len(pictures) == 2
     assert all(np.array_equal(logged, written) for logged, written in zip(pictures, on_disk, strict=True))
     assert len(offline.values("train/loss")) == 22

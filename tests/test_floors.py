@@ -15,10 +15,10 @@ FLOORS = [
     ["clipping", "guidance"],
     ["losses", "samplers", "data", "optimizers"],
     ["tasks"],
-    ["lit", "callbacks"],
+    ["lit"],
     ["build", "loggers"],
     ["checkpoint", "plots"],
-    ["runs"],
+    ["runs", "callbacks"],
     ["commands"],
     ["cli"],
 ]

@@ -45,3 +45,28 @@ def test_gif_has_every_frame(tmp_path):
     frames = [torch.full((1, 8, 8), 40 * i, dtype=torch.uint8) for i in range(6)]
     with Image.open(images.write_gif(tmp_path / "a.gif", frames)) as gif:
         assert gif.n_frames == 6
+
+
+def test_names_and_titles_stand_around_the_grid():
+    shades = torch.arange(4, dtype=torch.uint8).mul(60).reshape(4, 1, 1, 1).expand(4, 3, 60, 60)
+    bare = images.grid(shades, columns=2)
+    whole = images.grid(shades, columns=2, names=["above", "below"], titles=["t=1000", "t=0"])
+    assert torch.equal(whole[:, -bare.shape[1] :, -bare.shape[2] :], bare)
+    top, left = whole.shape[1] - bare.shape[1], whole.shape[2] - bare.shape[2]
+    assert (whole[:, :top, :left] == 64).all()  # the corner
+    written = whole != 64
+    for half in whole.shape[2] - bare.shape[2], whole.shape[2] - bare.shape[2] // 2:
+        assert written[:, :top, half : half + 62].any()
+    assert written[:, top : top + 62, :left].any()
+    assert written[:, top + 62 :, :left].any()
+
+
+def test_a_strip_is_an_image_a_row_and_time_to_the_right():
+    shades = torch.arange(6, dtype=torch.uint8).mul(40).reshape(3, 2, 1, 1, 1).expand(3, 2, 1, 60, 60)
+    assert images.strip(shades)[0, 31::62, 31::62].tolist() == [[0, 80, 160], [40, 120, 200]]
+
+
+def test_evenly():
+    assert images.evenly(5, 8).tolist() == [0, 1, 2, 3, 4]
+    assert images.evenly(51, 3).tolist() == [0, 25, 50]
+    assert images.evenly(1, 3).tolist() == [0]

@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 import torch
 import wandb
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from diffusion.callbacks.preview import Preview
 from diffusion.errors import UserError
 from diffusion.loggers import MetricsFile, WandbRun, build_loggers
-from diffusion.random import normal
 from tests.offline_wandb import read_offline_runs
+from tests.painter import Painter
 
 CONFIG = {"seed": 0, "dataset": {"name": "digits", "batch_size": 4}, "list": [1, 2]}
 KEY = "0" * 40
@@ -38,31 +37,11 @@ def nobody_is_logged_in(monkeypatch, tmp_path):
     wandb.teardown()
 
 
-class Painter(LightningModule):
-    def __init__(self, channels=1):
-        super().__init__()
-        self.channels = channels
-        self.weight = torch.nn.Parameter(torch.tensor(0.5))
+class Dark(Painter):
+    """Dark and without contrast: a logger that rescales it shows other pixels."""
 
-    def sample(self, n, seed, purpose, sampler, progress):
-        # Dark and without contrast: a logger that rescales it shows other pixels.
-        return normal(seed, purpose, torch.arange(n), (self.channels, 8, 8)) * 0.05 - 0.5 + self.global_step / 50
-
-    def training_step(self, batch, batch_idx):
-        loss = (self.weight - 1).square()
-        self.log("train/loss", loss)
-        return loss
-
-    def validation_step(self, batch, batch_idx):
-        self.log("val/loss", self.weight)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    def train_dataloader(self):
-        return DataLoader(torch.zeros(4, 1), batch_size=1)
-
-    val_dataloader = train_dataloader
+    def paint(self, noise):
+        return noise * 0.05 - 0.5 + self.global_step / 50
 
 
 def train(run_folder, logger="wandb", epochs=2, model=None, checkpoint=None) -> Trainer:
@@ -71,7 +50,7 @@ def train(run_folder, logger="wandb", epochs=2, model=None, checkpoint=None) -> 
         accelerator="cpu", callbacks=[Preview(run_folder / "samples", n=4)], logger=loggers, max_epochs=epochs,
         log_every_n_steps=1, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
     )  # fmt: skip
-    trainer.fit(model or Painter(), ckpt_path=checkpoint)
+    trainer.fit(model or Dark(), ckpt_path=checkpoint)
     return trainer
 
 
@@ -82,7 +61,7 @@ def rows(run_folder) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_wandb_offline_run_holds_loss_config_and_the_pixels_on_disk(tmp_path, channels, capfd):
-    train(tmp_path, model=Painter(channels))
+    train(tmp_path, model=Dark(channels))
     (run,) = read_offline_runs(tmp_path)
     assert run.name == "a run"
     assert run.project == "diffusion"
@@ -97,9 +76,12 @@ def test_wandb_offline_run_holds_loss_config_and_the_pixels_on_disk(tmp_path, ch
     assert len(run.values("val/loss")) == len(run.values("preview/seconds")) == 2
 
     assert [row["trainer/global_step"] for row in run.history if "preview" in row] == [4, 8]
-    on_disk = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "samples").glob("*.png"))]
-    assert not np.array_equal(*on_disk)
-    np.testing.assert_array_equal(run.images("preview"), on_disk)
+    for name, files in (("preview", "epoch_*.png"), ("preview/strip", "strip_*.png")):
+        on_disk = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "samples").glob(files))]
+        assert not np.array_equal(*on_disk)
+        np.testing.assert_array_equal(run.images(name), on_disk)
+    gifs = sorted((tmp_path / "samples").glob("states_*.gif"))
+    assert [path.read_bytes() for path in run.files("preview/states")] == [path.read_bytes() for path in gifs]
 
     out, err = capfd.readouterr()
     assert "wandb:" not in out + err  # no page of greetings, no question
@@ -155,7 +137,7 @@ def test_preview_in_wandb_leaves_the_global_random_state_alone(tmp_path, monkeyp
 def test_disabled_wandb_trains_without_a_trace(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     train(tmp_path)
-    assert len(list((tmp_path / "samples").glob("*.png"))) == 2
+    assert len(list((tmp_path / "samples").glob("epoch_*.png"))) == 2
     assert "W&B" not in capfd.readouterr().out
     assert read_offline_runs(tmp_path) == []
 

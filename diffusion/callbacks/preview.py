@@ -1,30 +1,28 @@
 """Images drawn at the end of a validation epoch: how training is going, to the eye."""
 
-import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from torch import Tensor
+from lightning.pytorch import LightningModule
 
 from diffusion import images
+from diffusion.callbacks.pictures import Pictures
+from diffusion.tasks.generate import kept_steps
+
+_STRIP = 8  # images and states in the strip
+_FRAMES = 32  # of the GIF, at most: of colour each costs 20 ms
+_MOVING = 16  # images in the GIF
 
 
-class Preview(Callback):
-    """Draws n images from the same noise each time, so that epochs can be compared, into one grid.
-
-    The grid is written to `folder/epoch_0003_step_0001234.png` (epochs and optimiser steps done) and the same pixels go
-    to every logger that shows images. The seconds spent are logged as `preview/seconds`. With the EMA callback,
-    wherever it stands in the list, the images are drawn with the averaged weights. Only rank 0 draws: nothing here
-    waits for other processes.
+class Preview(Pictures):
+    """Draws n images from the same noise each time, so that epochs can be compared, into one grid, the file
+    `epoch_0003_step_0001234.png`; and how the first of them came about: `strip_...png`, an image a row, and
+    `states_...gif`.
 
     Args:
-        folder: where the grids go, `samples` in the run folder.
+        folder, every_n_epochs: as in `Pictures`.
         n: images in a grid.
-        every_n_epochs: epochs between previews; only epochs that end with a validation can have one.
         seed: of the noise.
         sampler: a cheaper one than the module's own, or None for that.
     """
@@ -32,38 +30,37 @@ class Preview(Callback):
     def __init__(
         self, folder: Path | str, n: int = 36, every_n_epochs: int = 1, seed: int = 0, sampler: Any = None
     ) -> None:
-        self.folder = Path(folder)
+        super().__init__(folder, every_n_epochs)
         self.n = n
-        self.every_n_epochs = every_n_epochs
         self.seed = seed
         self.sampler = sampler
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        epoch = trainer.current_epoch + 1
-        if (
-            trainer.sanity_checking
-            or (epoch % self.every_n_epochs and not trainer.should_stop)
-            or not trainer.is_global_zero
-        ):
-            return
-        start = time.perf_counter()
-        classes = pl_module.classes
-        y = torch.arange(self.n) % len(classes) if classes else None  # a column a class
-        x_0 = pl_module.sample(self.n, seed=self.seed, y=y, purpose="preview", sampler=self.sampler, progress=False)
-        grid = images.grid(images.to_uint8(x_0), columns=len(classes) if classes else None)
-        path = images.write_png(self.folder / f"epoch_{epoch:04d}_step_{trainer.global_step:07d}.png", grid)
-        show(trainer.loggers, "preview", grid, path, trainer.global_step)
-        pl_module.log("preview/seconds", time.perf_counter() - start, rank_zero_only=True)
-
-
-def show(loggers: Iterable[Logger], name: str, image: Tensor, path: Path, step: int) -> None:
-    """Gives an image, uint8 (C, H, W) and written at `path`, to the loggers that can show one."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            import wandb
-
-            # The file itself, since W&B rescales the contrast of arrays it takes for floats. Lightning passes the step
-            # on as the metric `trainer/global_step`: W&B's own step may only grow, and drops what comes late.
-            logger.log_metrics({name: wandb.Image(str(path))}, step=step)
-        elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_image(name, image, global_step=step)
+    def draw(self, pl_module: LightningModule, when: str) -> dict[str, Path]:
+        sampler, classes = self.sampler or pl_module.sampler, pl_module.classes
+        times = sampler.times(pl_module.denoiser.schedule)
+        steps = len(times) - 1
+        keep = f"every:{-(-steps // (_FRAMES - 1))}"
+        batches = [
+            images.to_uint8(states)
+            for _, states in pl_module.sample_batches(
+                torch.arange(self.n),
+                self.seed,
+                y=torch.arange(self.n) % len(classes) if classes else None,  # a column a class
+                sampler=sampler,
+                keep=keep,
+                purpose="preview",
+                progress=False,
+            )
+        ]
+        x_0 = torch.cat([states[-1] for states in batches])
+        grid = images.grid(x_0, columns=len(classes) if classes else None)
+        states = batches[0]
+        shown = images.evenly(len(states), _STRIP)
+        titles = [f"t={t:.0f}" for t in times[list(kept_steps(keep, steps))][shown]]
+        strip = images.strip(states[shown, :_STRIP], titles)
+        frames = [images.grid(frame) for frame in states[:, :_MOVING]]
+        return {
+            "preview": images.write_png(self.folder / f"{when}.png", grid),
+            "preview/strip": images.write_png(self.folder / f"strip_{when}.png", strip),
+            "preview/states": images.write_gif(self.folder / f"states_{when}.gif", frames),
+        }

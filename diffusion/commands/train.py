@@ -12,7 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusion import build, checkpoint, runs
 from diffusion.callbacks.checkpoints import Checkpoints
+from diffusion.callbacks.curves import LossCurve, ScheduleCurve
 from diffusion.callbacks.ema import EMA
+from diffusion.callbacks.predictions import Predictions
 from diffusion.callbacks.preview import Preview
 from diffusion.callbacks.progress import Progress
 from diffusion.data.base import ImageData
@@ -115,9 +117,11 @@ def _callbacks(config: Mapping[str, Any], folder: Path) -> list[Callback]:
     callbacks: list[Callback] = [Progress(), Checkpoints(folder / "checkpoints")]
     if config["ema"]["decay"]:
         callbacks.append(EMA(config["ema"]["decay"]))
+    samples, every = folder / "samples", preview["every_n_epochs"]
+    callbacks += [ScheduleCurve(folder), LossCurve(samples, every)]
     if preview["n"]:
         sampler = build.instantiate(preview["sampler"])
-        callbacks.append(Preview(folder / "samples", preview["n"], preview["every_n_epochs"], config["seed"], sampler))
+        callbacks += [Preview(samples, preview["n"], every, config["seed"], sampler), Predictions(samples, every)]
     return callbacks
 
 

@@ -5,44 +5,18 @@ import random
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from diffusion import images
 from diffusion.callbacks.ema import EMA
-from diffusion.callbacks.preview import Preview, show
+from diffusion.callbacks.pictures import show
+from diffusion.callbacks.preview import Preview
 from diffusion.random import normal
-
-
-class Painter(LightningModule):
-    """Its 'images' are noise times its one weight, so that a picture tells which weights drew it."""
-
-    classes = None
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.tensor(0.05))
-        self.drawn = []
-
-    def sample(self, n, seed, y, purpose, sampler, progress):
-        self.drawn.append((n, seed, purpose, sampler, self.weight.item()))
-        return normal(seed, purpose, torch.arange(n), (1, 8, 8)) * self.weight.item()
-
-    def training_step(self, batch, batch_idx):
-        return (self.weight - 1).square()
-
-    def validation_step(self, batch, batch_idx):
-        pass
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-    def train_dataloader(self):
-        return DataLoader(torch.zeros(4, 1), batch_size=1)
-
-    val_dataloader = train_dataloader
+from diffusion.samplers.ddim import DDIM
+from diffusion.tasks.generate import kept_steps
+from tests.painter import Painter
 
 
 def fit(folder, *callbacks, **options) -> tuple[Painter, Trainer]:
@@ -56,12 +30,13 @@ def fit(folder, *callbacks, **options) -> tuple[Painter, Trainer]:
 
 
 def test_one_grid_per_due_epoch_and_none_in_the_sanity_check(tmp_path):
-    sampler = object()
+    sampler = DDIM(steps=2)
     model, trainer = fit(tmp_path, Preview(tmp_path, n=5, every_n_epochs=2, seed=7, sampler=sampler), max_epochs=4)
-    assert sorted(path.name for path in tmp_path.glob("*.png")) == [
-        "epoch_0002_step_0000008.png",
-        "epoch_0004_step_0000016.png",
-    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        name
+        for when in ("epoch_0002_step_0000008", "epoch_0004_step_0000016")
+        for name in (f"{when}.png", f"strip_{when}.png", f"states_{when}.gif")
+    )
     assert [drawn[:4] for drawn in model.drawn] == [(5, 7, "preview", sampler)] * 2
     assert trainer.callback_metrics["preview/seconds"] > 0
 
@@ -73,7 +48,7 @@ def test_averaged_weights_draw_whatever_the_order_of_callbacks(tmp_path, ema_fir
     averaged = next(ema._average_model.parameters()).item()
     assert model.drawn[0][-1] == averaged != model.weight.item()
     expected = normal(0, "preview", torch.arange(4), (1, 8, 8)) * averaged
-    written = np.asarray(Image.open(next(tmp_path.glob("*.png"))))
+    written = np.asarray(Image.open(next(tmp_path.glob("epoch_*.png"))))
     np.testing.assert_array_equal(written, images.grid(images.to_uint8(expected))[0])
 
 
@@ -82,21 +57,68 @@ def test_global_random_state_is_left_alone(tmp_path):
     grid = images.grid(torch.zeros(4, 1, 8, 8, dtype=torch.uint8))
     torch.manual_seed(1), np.random.seed(1), random.seed(1)
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
-    show([logger], "preview", grid, images.write_png(tmp_path / "grid.png", grid), step=3)
+    show([logger], "preview", images.write_png(tmp_path / "grid.png", grid), step=3)
     assert torch.equal(before[0], torch.get_rng_state())
     assert (before[1] == np.random.get_state()[1]).all()
     assert before[2] == random.getstate()
 
 
-def test_tensorboard_gets_the_same_pixels(tmp_path):
+@pytest.mark.parametrize("name", ["preview", "preview/strip"])
+def test_tensorboard_gets_the_same_pixels(tmp_path, name):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     logger = TensorBoardLogger(tmp_path, name="board", version="")
     fit(tmp_path, Preview(tmp_path / "samples", n=4), max_epochs=2, logger=logger)
     events = accumulator.EventAccumulator(str(tmp_path / "board")).Reload()
-    shown = events.Images("preview")
+    shown = events.Images(name)
+    files = "strip_*.png" if name == "preview/strip" else "epoch_*.png"
     assert [event.step for event in shown] == [4, 8]
-    for event, path in zip(shown, sorted((tmp_path / "samples").glob("*.png")), strict=True):
+    for event, path in zip(shown, sorted((tmp_path / "samples").glob(files)), strict=True):
         (tmp_path / "shown.png").write_bytes(event.encoded_image_string)
-        pixels = np.asarray(Image.open(tmp_path / "shown.png").convert("RGB"))
-        np.testing.assert_array_equal(pixels, np.asarray(Image.open(path).convert("RGB")))
+        np.testing.assert_array_equal(pixels(tmp_path / "shown.png"), pixels(path))
     assert len(events.Scalars("preview/seconds")) == 2
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def test_the_strip_and_the_gif_end_with_the_images_of_the_grid(tmp_path):
+    model, _ = fit(tmp_path, Preview(tmp_path, n=10, sampler=DDIM(steps=3)), max_epochs=1)
+    assert len(model.drawn) == 1  # once for all three
+    grid, strip = (pixels(next(tmp_path.glob(name)))[..., 0] for name in ("epoch_*.png", "strip_*.png"))
+    cell = 58  # 8 pixels, seven times as large, and a border
+    assert grid.shape == (3 * cell, 4 * cell)
+    rows, columns = 5, 4  # the first batch; x_T and 3 steps
+    assert strip.shape[1] == columns * cell
+    drawn = strip[strip.shape[0] - rows * cell :]
+    assert drawn.shape[0] < strip.shape[0]  # a line of text above
+    for i in range(rows):
+        of_grid = grid[i // 4 * cell :, i % 4 * cell :][:cell, :cell]
+        np.testing.assert_array_equal(drawn[i * cell : (i + 1) * cell, -cell:], of_grid)
+        assert not np.array_equal(drawn[i * cell : (i + 1) * cell, -2 * cell : -cell], of_grid)
+    with Image.open(next(tmp_path.glob("states_*.gif"))) as gif:
+        assert gif.n_frames == columns
+        gif.seek(columns - 1)
+        last = np.asarray(gif.convert("L")).astype(int)
+    np.testing.assert_allclose(last[:cell, :cell], grid[:cell, :cell], atol=1)
+
+
+@pytest.mark.parametrize(("steps", "frames"), [(1, 2), (31, 32), (50, 26), (1000, 31)])
+def test_a_gif_has_few_frames_however_many_steps(tmp_path, steps, frames):
+    class Still(Painter):
+        def sample_batches(self, index, seed, keep, sampler, **_):
+            kept = kept_steps(keep, sampler.steps)
+            shade = torch.arange(len(kept)).reshape(-1, 1, 1, 1, 1) / len(kept)
+            yield index, shade.expand(len(kept), len(index), 1, 8, 8)
+
+    pictures = Preview(tmp_path, n=1, sampler=DDIM(steps=steps)).draw(Still(), "now")
+    with Image.open(pictures["preview/states"]) as gif:
+        assert gif.n_frames == frames
+
+
+def test_a_full_disk_costs_a_picture_and_not_the_run(tmp_path, caplog):
+    (tmp_path / "samples").write_text("in the way")
+    _, trainer = fit(tmp_path, Preview(tmp_path / "samples", n=4), max_epochs=1)
+    assert trainer.global_step == 4
+    assert "a picture was not written" in caplog.text

@@ -1,0 +1,66 @@
+"""Curves of a run: its schedule when it starts, its loss against t whenever it is validated."""
+
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffusion import plots
+from diffusion.callbacks.pictures import Pictures, publish
+from diffusion.lit import TrainingPair
+
+_DRAWS = 2**16  # of t
+
+
+class ScheduleCurve(Callback):
+    """Draws alpha_bar, log-SNR, and where on them training looks, into `schedule.png` in the run folder when a run
+    begins; a resumed one keeps it."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step == 0 and trainer.is_global_zero:
+            publish(trainer, lambda: {"schedule": self._draw(pl_module)})
+
+    def _draw(self, pl_module: LightningModule) -> Path:
+        schedule = deepcopy(pl_module.denoiser.schedule).cpu()
+        t, _ = pl_module.timesteps.draw(pl_module.seed, torch.arange(_DRAWS), schedule)
+        weighting = getattr(pl_module.objective, "weighting", None)  # L_vlb has weights of its own
+        return plots.write_figure(self.folder / "schedule.png", plots.draw_training(schedule, t, weighting))
+
+
+class LossCurve(Pictures):
+    """Draws the validation losses of the images of all processes against t, into `loss_epoch_0003_step_0001234.png`."""
+
+    def __init__(self, folder: Path | str, every_n_epochs: int = 1) -> None:
+        super().__init__(folder, every_n_epochs)
+        self._losses: list[Tensor] = []  # (B, 2): t and loss, of this process's batches
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._losses.clear()
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Tensor, batch: TrainingPair, batch_idx: int
+    ) -> None:
+        self._losses.append(torch.stack([batch.t, outputs.float()], dim=1))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._losses = [_of_all_processes(trainer, torch.cat(self._losses))]  # a collective act, whoever draws
+        super().on_validation_epoch_end(trainer, pl_module)
+
+    def draw(self, pl_module: LightningModule, when: str) -> dict[str, Path]:
+        t, losses = self._losses[0].cpu().unbind(1)
+        figure = plots.draw_losses(t, losses, pl_module.denoiser.schedule.T)
+        return {"val/loss_against_t": plots.write_figure(self.folder / f"loss_{when}.png", figure)}
+
+
+def _of_all_processes(trainer: Trainer, rows: Tensor) -> Tensor:
+    """The rows (n, 2) of every process, whose n may differ; t is never 0 in one of them."""
+    longest = trainer.strategy.reduce(torch.tensor(len(rows), device=rows.device), reduce_op="max")
+    padded = F.pad(rows, (0, 0, 0, int(longest) - len(rows)))
+    together = trainer.strategy.all_gather(padded).reshape(-1, 2)
+    return together[together[:, 0] > 0]

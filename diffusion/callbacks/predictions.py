@@ -1,0 +1,48 @@
+"""What the denoiser makes of validation images at several t."""
+
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from diffusion import images, random
+from diffusion.callbacks.pictures import Pictures
+from diffusion.lit import TrainingPair
+from diffusion.process import q_sample
+
+_LEVELS = 8  # of t, evenly spaced up to T
+_IMAGES = 4
+
+
+class Predictions(Pictures):
+    """Draws the first validation images: x_t at several t, with the same eps in every epoch, and the prediction of x_0
+    below it, into `x_0_epoch_0003_step_0001234.png`. The first column is the image."""
+
+    def __init__(self, folder: Path | str, every_n_epochs: int = 1) -> None:
+        super().__init__(folder, every_n_epochs)
+        self._first: tuple[Tensor, Tensor] | None = None  # x, y
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs, batch: TrainingPair, batch_idx: int
+    ) -> None:
+        if batch_idx == 0:
+            self._first = batch.x[:_IMAGES], batch.y[:_IMAGES]
+
+    def draw(self, pl_module: LightningModule, when: str) -> dict[str, Path]:
+        (x, y), denoiser = self._first, pl_module.denoiser
+        x_0 = images.from_uint8(x)
+        eps = random.normal(0, "validation/eps", torch.arange(len(x)), x.shape[1:]).to(x.device)
+        levels = torch.linspace(0, denoiser.schedule.T, _LEVELS + 1).round().unique()[1:]
+        columns = [torch.stack([x_0, x_0], dim=1)]
+        for t in levels:
+            x_t = q_sample(denoiser.schedule, x_0, t, eps)
+            columns.append(torch.stack([x_t, denoiser(x_t, t, y).x_0], dim=1))
+        cells = torch.stack(columns, dim=2)  # image, x_t or x_0, t, and the image's own three
+        grid = images.grid(
+            images.to_uint8(cells.flatten(0, 2)).cpu(),
+            columns=len(columns),
+            names=["x_t", "x_0"] * len(x),
+            titles=["data", *(f"t={t:.0f}" for t in levels)],
+        )
+        return {"preview/x_0": images.write_png(self.folder / f"x_0_{when}.png", grid)}

@@ -1,0 +1,52 @@
+"""A module whose pictures tell which weight drew them."""
+
+from types import SimpleNamespace
+
+import torch
+from lightning.pytorch import LightningModule
+from torch.utils.data import DataLoader
+
+from diffusion.random import normal
+from diffusion.samplers.ddim import DDIM
+from diffusion.schedule import linear
+
+
+class Painter(LightningModule):
+    """Draws noise times its one weight: as x_0; the states before it are of another weight, half at each."""
+
+    classes = None
+    sampler = DDIM(steps=3)
+    denoiser = SimpleNamespace(schedule=linear())
+
+    def __init__(self, channels=1):
+        super().__init__()
+        self.channels = channels
+        self.weight = torch.nn.Parameter(torch.tensor(0.05))
+        self.drawn = []
+
+    def paint(self, noise):
+        return noise * self.weight.item()
+
+    def sample_batches(self, index, seed, y, sampler, keep, purpose, progress):
+        self.drawn.append((len(index), seed, purpose, sampler, self.weight.item()))
+        x_0 = self.paint(normal(seed, purpose, index, (self.channels, 8, 8)))
+        states = torch.stack([x_0 / 2**k for k in range(sampler.steps, -1, -1)])
+        half = len(index) // 2
+        yield index[:half], states[:, :half]
+        yield index[half:], states[:, half:]
+
+    def training_step(self, batch, batch_idx):
+        loss = (self.weight - 1).square()
+        self.log("train/loss", loss)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", self.weight, sync_dist=True)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def train_dataloader(self):
+        return DataLoader(torch.zeros(4, 1), batch_size=1)
+
+    val_dataloader = train_dataloader
