@@ -17,6 +17,8 @@ _ROOMS = (
     "diffusion.averages",
     "diffusion.clipping",
     "diffusion.data",
+    "diffusion.guidance",
+    "diffusion.losses",
     "diffusion.networks",
     "diffusion.optimizers",
     "diffusion.prediction",
@@ -64,16 +66,29 @@ def schedule(node: Mapping[str, Any]) -> Schedule:
 def model(config: Mapping[str, Any]) -> LitDiffusion:
     """The untrained LitDiffusion of a resolved config in plain containers; its weights follow from config's seed."""
     channels, size = config["dataset"]["channels"], config["dataset"]["size"]
+    objective = instantiate(config["loss"], weighting=instantiate(config["weighting"]))
+    self_condition, classes = config["self_conditioning"], config["conditioning"]["classes"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"])
-        network = instantiate(config["network"], in_channels=channels, out_channels=channels, size=size)
-    denoiser = Denoiser(network, schedule(config["schedule"]), instantiate(config["prediction"]))
+        network = instantiate(
+            config["network"],
+            in_channels=channels * (2 if self_condition else 1),
+            out_channels=channels * (2 if objective.learns_variance else 1),
+            size=size,
+            num_classes=len(classes) if classes else None,
+        )
+    denoiser = Denoiser(network, schedule(config["schedule"]), instantiate(config["prediction"]), self_condition)
     return LitDiffusion(
         denoiser,
         sampler=instantiate(config["sampler"]),
         clip=instantiate(config["clipping"]),
         shape=(channels, size, size),
-        optimizer=instantiate(config["optimizer"]),
+        optimizer=instantiate(config["optimizer"], decay=instantiate(config["lr_schedule"])),
+        objective=objective,
+        timesteps=instantiate(config["timesteps"]),
+        guidance=instantiate(config["guidance"]),
+        classes=classes,
+        label_drop=config["conditioning"]["drop"],
         seed=config["seed"],
         config=dict(config),
     )

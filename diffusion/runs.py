@@ -15,7 +15,10 @@ from diffusion.files import atomic
 
 # Processes that Lightning launches for the other devices read here which run they belong to.
 _SHARED = "DIFFUSION_RUN_DIR"
-_FIXED = ("network", "schedule", "prediction", "dataset.channels", "dataset.size")
+_FIXED = (
+    *("network", "schedule", "prediction", "self_conditioning", "conditioning.classes"),
+    *("dataset.channels", "dataset.size"),
+)
 
 
 def locate(config: Mapping[str, Any]) -> tuple[Path, Path | None]:

@@ -24,6 +24,16 @@ def _number(least: float = -math.inf, above: float = -math.inf) -> Callable[[Any
     return read
 
 
+def _fraction(value) -> float:
+    if not 0 <= _number()(value) <= 1:
+        raise ValueError
+    return float(value)
+
+
+def _number_or_infinity(value) -> float:
+    return math.inf if value == math.inf else _number()(value)
+
+
 def _whole(least: float = -math.inf) -> Callable[[Any], int]:
     number = _number(least)
 
@@ -38,6 +48,15 @@ def _whole(least: float = -math.inf) -> Callable[[Any], int]:
 def _instance(cls: type) -> Callable[[Any], Any]:
     def read(value):
         if not isinstance(value, cls):
+            raise ValueError
+        return value
+
+    return read
+
+
+def _any_of(*classes: type) -> Callable[[Any], Any]:
+    def read(value):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, classes)):
             raise ValueError
         return value
 
@@ -75,6 +94,7 @@ NATURAL = Kind("a whole number, 0 or more", _whole(least=0))
 COUNT = Kind("a whole number, 1 or more", _whole(least=1))
 NUMBER = Kind("a number", _number())
 POSITIVE = Kind("a number above 0", _number(above=0))
+FRACTION = Kind("a number, 0 to 1", _fraction)
 SWITCH = Kind("true or false", _instance(bool))
 TEXT = Kind("a text", _text)
 ANYTHING = Kind("a value", lambda value: value)
@@ -85,6 +105,7 @@ BY_NAME = {
     "seed": NATURAL,
     "n": COUNT,
     "batch_size": COUNT,
+    "y": Kind("a class, a list such as [0,1], or all", _any_of(int, str, list)),
     "keep": Kind("a count, all, or every:k", _matching(r"all|(every:)?[1-9]\d*")),
     "weights": Kind("ema, raw, the name of an average, or a width such as 0.08", _matching(r"[a-z_]+[\w.]*|0?\.\d+")),
     "devices": DEVICES,
@@ -92,6 +113,9 @@ BY_NAME = {
     "preview.n": NATURAL,
     "preview.every_n_epochs": COUNT,
     "preview.sampler.steps": _or_null(COUNT),
+    "conditioning.drop": FRACTION,
+    "guidance.interval": _list_of(Kind("a number", _number_or_infinity)),
+    "lr_schedule.steps": COUNT,
     "dataset.batch_size": COUNT,
     "dataset.val_images": _or_null(COUNT),
     "ema.half_life": _list_of(COUNT),

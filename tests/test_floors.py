@@ -12,7 +12,7 @@ FLOORS = [
     ["images", "schedule", "networks", "config", "averages"],
     ["process", "prediction", "snapshots"],
     ["denoiser"],
-    ["clipping"],
+    ["clipping", "guidance"],
     ["losses", "samplers", "data", "optimizers"],
     ["tasks"],
     ["lit", "callbacks"],

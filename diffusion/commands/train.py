@@ -15,6 +15,7 @@ from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
 from diffusion.callbacks.preview import Preview
 from diffusion.callbacks.progress import Progress
+from diffusion.data.base import ImageData
 from diffusion.errors import UserError
 from diffusion.loggers import build_loggers
 from diffusion.quiet import quiet
@@ -24,8 +25,10 @@ def run(config: DictConfig) -> Path:
     """Trains as the composed `conf/train.yaml` says. Returns the run folder; raises UserError for a user's mistake."""
     quiet()
     config = OmegaConf.to_container(config, resolve=True)
-    model = build.model(config)
     data = build.instantiate(config["dataset"], seed=config["seed"])
+    if config["conditioning"]["classes"] is not None:
+        config["conditioning"]["classes"] = _classes(data)
+    model = build.model(config)
     folder, ckpt = runs.locate(config)
     if ckpt and _finished(config, checkpoint.read(ckpt), ckpt):
         return folder
@@ -48,6 +51,14 @@ def run(config: DictConfig) -> Path:
             print(f"stopped at step {trainer.global_step}; resume={folder} goes on from there", flush=True)
         raise KeyboardInterrupt from None
     return folder
+
+
+def _classes(data: ImageData) -> list[str]:
+    if not data.classes:
+        raise UserError(
+            f"conditioning=label: {data.name} has no classes; image_folder takes them from the names of its folders"
+        )
+    return list(data.classes)
 
 
 def _finished(config: Mapping[str, Any], saved: Mapping[str, Any], ckpt: Path) -> bool:

@@ -19,9 +19,9 @@ from diffusion.schedule import Schedule, broadcast
 class Path:
     """What a solver has at hand on its way: the denoiser, fresh noise, and what was predicted so far.
 
-    denoise: (x_t, t, y) -> Prediction, with a `schedule`; noise: () -> (B, C, H, W), the next of each image's stream.
-    steps: of the whole way; left: of them still to go, this one among them. history: the latest predictions, newest
-    last. carry: whatever the solver hands from one step to the next.
+    denoise: (x_t, t, y, x_0_before) -> Prediction, with a `schedule`. noise: () -> (B, C, H, W), the next of each
+    image's stream. steps: of the whole way; left: of them still to go, this one among them. history: the latest
+    predictions, newest last. carry: whatever the solver hands from one step to the next.
     """
 
     denoise: Callable[..., Prediction]
@@ -40,7 +40,7 @@ class Path:
     def predict(self, x_t: Tensor, t: Tensor) -> Prediction:
         """One network evaluation; the prediction joins the history."""
         self.nfe += 1
-        self.history.append(self.denoise(x_t, t, self.y))
+        self.history.append(self.denoise(x_t, t, self.y, self.history[-1].x_0 if self.history else None))
         return self.history[-1]
 
     def back(self, x_s: Tensor, s: Tensor, t: Tensor) -> Tensor:

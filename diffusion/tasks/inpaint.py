@@ -21,8 +21,10 @@ class KeepKnown:
         self.denoise, self.x_0, self.known = denoise, x_0, known
         self.schedule = denoise.schedule
 
-    def __call__(self, x_t: Tensor, t: Tensor | float, y: Tensor | None = None) -> Prediction:
-        prediction = self.denoise(x_t, t, y)
+    def __call__(
+        self, x_t: Tensor, t: Tensor | float, y: Tensor | None = None, x_0_before: Tensor | None = None
+    ) -> Prediction:
+        prediction = self.denoise(x_t, t, y, x_0_before)
         x_0 = torch.where(self.known.to(x_t.device), self.x_0.to(x_t), prediction.x_0)
         return replace(prediction, x_0=x_0)
 
