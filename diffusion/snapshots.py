@@ -69,7 +69,7 @@ def _distance(step: int, least: int) -> int:
 
 
 def _files(folder: Path) -> dict[int, Path]:
-    return {int(path.stem): path for path in sorted(folder.glob("[0-9]*.pt"))}
+    return {int(path.stem): path for path in sorted(folder.glob("*.pt")) if path.stem.isdigit()}
 
 
 def _listed(averages: Mapping[str, Mapping[str, Tensor]]) -> str:

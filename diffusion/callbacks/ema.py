@@ -43,7 +43,7 @@ class EMA(Callback):
         if isinstance(trainer.strategy, _SHARDED):
             raise UserError(
                 "the moving average needs whole weights on every process, but this strategy shards them: "
-                "use strategy=ddp, or train without the average by ema.decay=0"
+                "use strategy=ddp, or train without an average by ema=decay ema.decay=0"
             )
         if stage != "fit":
             return
