@@ -45,23 +45,28 @@ def reconstruct(
     if not stored:
         raise UserError(f"weights={sigma_rel}: a width needs a run trained with ema=power; {_listed(averages)}")
     earlier = {taken: path for taken, path in _files(folder).items() if taken < step}
-    steps = np.repeat([*earlier, step], len(stored))
-    sources = steps, [*stored.values()] * (len(earlier) + 1)
-    weights, missed = coefficients(*sources, step, sigma_rel)
-    if missed > _TOLERANCE:
-        tried = {*stored.values(), *(np.arange(1, 58) / 200)}
-        possible = [width for width in tried if coefficients(*sources, step, width)[1] <= _TOLERANCE]
-        raise UserError(
-            f"weights={sigma_rel} would be missed by {missed:.0%}: {len(earlier)} snapshots before step {step} in "
-            f"{folder} give widths from {min(possible)} to {max(possible)}"
-        )
+    shares = _shares(folder, [*earlier, step], [*stored.values()], sigma_rel)
     total = {key: torch.zeros_like(tensor, dtype=torch.float64) for key, tensor in averages[min(stored)].items()}
-    for path, row in zip([*earlier.values(), None], weights.reshape(-1, len(stored)), strict=True):
+    for path, row in zip([*earlier.values(), None], shares, strict=True):
         source = _read(path, averages) if path else averages
-        for name, weight in zip(stored, row, strict=True):
+        for name, share in zip(stored, row, strict=True):
             for key, tensor in total.items():
-                tensor.add_(source[name][key], alpha=float(weight))
+                tensor.add_(source[name][key], alpha=share)
     return {key: tensor.float() for key, tensor in total.items()}
+
+
+def _shares(folder: Path, steps: list[int], stored: list[float], sigma_rel: float) -> list[list[float]]:
+    """How much the average of each stored width (columns) after each of `steps` (rows) has in that of sigma_rel."""
+    sources = np.repeat(steps, len(stored)), stored * len(steps)
+    shares, missed = coefficients(*sources, steps[-1], sigma_rel)
+    if missed > _TOLERANCE:
+        tried = {*stored, *(np.arange(1, 58) / 200)}
+        possible = [width for width in tried if coefficients(*sources, steps[-1], width)[1] <= _TOLERANCE]
+        raise UserError(
+            f"weights={sigma_rel} would be missed by {missed:.0%}: {len(steps) - 1} snapshots before step {steps[-1]} "
+            f"in {folder} give widths from {min(possible)} to {max(possible)}"
+        )
+    return shares.reshape(len(steps), len(stored)).tolist()
 
 
 def _distance(step: int, least: int) -> int:
