@@ -4,9 +4,13 @@ import json
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import diffusion
 from diffusion import cli
+from diffusion import config as configs
+from diffusion.callbacks.ema import EMA
+from diffusion.commands.train import make_trainer
 from diffusion.errors import UserError
 
 WORDS = ["dataset=digits", "dataset.batch_size=16", "network=unet_tiny", "network.widths=[16,32]", "preview.n=0"]
@@ -53,6 +57,12 @@ def test_half_lives_by_name(half_lives):
         assert torch.equal(weights(half_lives, name), average[KEY])
     assert torch.equal(weights(half_lives, "ema"), averages["half_life_50"][KEY])
     assert not torch.equal(averages["half_life_50"][KEY], saved(half_lives)["state_dict"][KEY])
+
+
+def test_half_lives_count_the_images_of_an_optimiser_step(tmp_path):
+    config = configs.compose("train", [*WORDS, "ema=half_life", "trainer.accumulate=3"])
+    trainer = make_trainer(OmegaConf.to_container(config, resolve=True), tmp_path)
+    assert [callback.batch_size for callback in trainer.callbacks if isinstance(callback, EMA)] == [16 * 3]
 
 
 def test_power_averages_by_name(power):
