@@ -21,7 +21,8 @@ KEY = "denoiser.network.conv_in.weight"
 def run(command, *words):
     """A command as a user says it, in this process."""
     with pytest.MonkeyPatch.context() as environment:
-        environment.delenv("DIFFUSION_RUN_DIR", raising=False)
+        environment.setenv("DIFFUSION_RUN_DIR", "")  # so that what the command puts there is gone afterwards
+        environment.delenv("DIFFUSION_RUN_DIR")
         return cli.main(command, [str(word) for word in words])
 
 
