@@ -4,6 +4,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from diffusion import clipping, prediction, process, schedule
+from diffusion.averages import Decay
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
 from diffusion.data.digits import Digits
@@ -35,7 +36,7 @@ def small_model(seed=0, **optimizer):
     torch.manual_seed(0)
     denoiser = Denoiser(Small(), schedule.linear(), prediction.Eps())
     return LitDiffusion(
-        denoiser, DDPM(), clipping.Static(), (1, 8, 8), AdamW(**{"lr": 1e-3} | optimizer), seed, config={}
+        denoiser, DDPM(), clipping.Static(), (1, 8, 8), AdamW(**{"lr": 1e-3} | optimizer), seed=seed, config={}
     )
 
 
@@ -47,7 +48,7 @@ def trainer(folder, max_steps, **options):
     return Trainer(
         accelerator="cpu",
         max_steps=max_steps,
-        callbacks=[EMA(0.9), Checkpoints(folder)],
+        callbacks=[EMA(Decay(0.9)), Checkpoints(folder)],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
