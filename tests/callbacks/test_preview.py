@@ -1,6 +1,7 @@
 """Previews: which epochs, whose weights, which files, and nothing taken from the global random state."""
 
 import random
+import time
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from diffusion import images
 from diffusion.averages import Decay
 from diffusion.callbacks.ema import EMA
-from diffusion.callbacks.pictures import show
+from diffusion.callbacks.pictures import Pictures, show
 from diffusion.callbacks.preview import Preview
 from diffusion.random import normal
 from diffusion.samplers.ddim import DDIM
@@ -123,3 +124,18 @@ def test_a_full_disk_costs_a_picture_and_not_the_run(tmp_path, caplog):
     _, trainer = fit(tmp_path, Preview(tmp_path / "samples", n=4), max_epochs=1)
     assert trainer.global_step == 4
     assert "a picture was not written" in caplog.text
+
+
+class Slow(Pictures):
+    def __init__(self, folder, seconds):
+        super().__init__(folder)
+        self.seconds = seconds
+
+    def draw(self, pl_module, when):
+        time.sleep(self.seconds)
+        return {}
+
+
+def test_the_seconds_of_all_pictures_are_added_up(tmp_path):
+    _, trainer = fit(tmp_path, Slow(tmp_path, 0.2), Slow(tmp_path, 0.4), max_epochs=1)
+    assert 0.6 <= trainer.callback_metrics["preview/seconds"] < 0.8
