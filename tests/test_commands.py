@@ -15,6 +15,7 @@ from PIL import Image
 
 import diffusion
 from diffusion import build, checkpoint, random
+from diffusion.data.digits import Digits
 from tests.offline_wandb import read_offline_runs
 
 ROOT = Path(__file__).parent.parent
@@ -240,6 +241,43 @@ def test_a_stopped_run_saves_its_step_and_ends_as_if_it_had_not_been_stopped(num
     ends = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (stopped, whole)]
     for weights in ("state_dict", "ema_state_dict"):
         assert all(torch.equal(value, ends[1][weights][key]) for key, value in ends[0][weights].items())
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    """A network that has been told the classes of the digits for a minute or so."""
+    folder = tmp_path_factory.mktemp("conditional") / "run"
+    words = ["experiment=digits", "conditioning=label", "prediction=v", "timesteps=stratified", "optimizer.lr=2e-3"]
+    words += ["network.widths=[16,32]", "trainer.max_steps=400", "ema.decay=0.98", "preview.n=10", "logger=none"]
+    return succeed("train.py", *words, f"run.dir={folder}", OMP_NUM_THREADS="2")[0]
+
+
+@pytest.mark.slow
+def test_a_classifier_agrees_with_the_label_that_was_asked_for(conditional, tmp_path):
+    """200 samples, 20 of each digit, judged by a classifier that learnt from the same data."""
+    from sklearn.svm import SVC
+
+    digits = Digits(channels=1, size=8, batch_size=1)
+    images, labels = digits.split("train")
+    judge = SVC(C=10).fit(images.flatten(1).numpy() / 255, labels.numpy())
+    words = [f"ckpt={conditional}", "n=200", "sampler=dpm_solver_pp", "guidance.scale=2", "npz=true"]
+    made, _ = succeed("sample.py", *words, "y=all", f"output={tmp_path / 'all'}")
+    drawn = np.load(made / "samples.npz")["arr_0"].reshape(200, -1) / 255
+    assert (judge.predict(drawn) == np.arange(200) % 10).mean() >= 0.95
+    width, height = Image.open(made / "grid.png").size
+    assert width > 1.5 * height  # a row a class, 16 images in each, with its name in front
+    some, _ = succeed("sample.py", *words[:1], "n=6", "y=[7,3]", "sampler.steps=20", f"output={tmp_path / 'some'}")
+    assert json.loads((some / "samples.json").read_text())["y"] == [7, 3]
+
+
+@pytest.mark.slow
+def test_labels_that_do_not_exist_are_refused_with_the_list(conditional, run):
+    refused = command("sample.py", f"ckpt={conditional}", "y=[1,10]")
+    assert refused.returncode == 2
+    assert "y=10: no such class; choose among 0, 1, 2" in refused.stderr
+    refused = command("sample.py", f"ckpt={run[0]}", "y=7")
+    assert refused.returncode == 2
+    assert "y=7: this model was trained without classes" in refused.stderr
 
 
 MISTAKES = [

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -7,13 +9,17 @@ from diffusion import clipping, prediction, process, schedule
 from diffusion.averages import Decay
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
+from diffusion.data.base import Batch
 from diffusion.data.digits import Digits
 from diffusion.denoiser import Denoiser
-from diffusion.lit import SIMPLE, LitDiffusion
-from diffusion.losses.objective import by_quarter
-from diffusion.losses.timesteps import steps
+from diffusion.errors import UserError
+from diffusion.lit import SIMPLE, LitDiffusion, TrainingPair
+from diffusion.losses.objective import Hybrid, by_quarter
+from diffusion.losses.timesteps import LossSecondMoment, steps
+from diffusion.losses.weighting import MinSNR
 from diffusion.networks.unet import UNet
-from diffusion.optimizers import AdamW
+from diffusion.optimizers import AdamW, Constant, Cosine, InverseSqrt
+from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -74,6 +80,114 @@ def test_n_plus_n_steps_equal_2n_steps_bit_for_bit(tmp_path, first):
         assert all(torch.equal(whole[key], rest[key]) for key in whole)
     raw, ema = both_weights(tmp_path / "rest" / "last.ckpt")
     assert any(not torch.equal(raw[key], ema[key]) for key in raw)
+
+
+def everything_model():
+    """All that could forget itself: labels dropped, self-conditioning, learned variance, resampling by past losses."""
+    torch.manual_seed(0)
+    network = UNet(2, 2, 8, widths=(16,), layers=1, attention=(), mid_attention=False, norm_groups=8, num_classes=10)
+    return LitDiffusion(
+        Denoiser(network, schedule.linear(20), prediction.V(), self_condition=True),
+        DDPM(),
+        clipping.Static(),
+        (1, 8, 8),
+        AdamW(lr=1e-3),
+        objective=Hybrid(MinSNR()),
+        timesteps=LossSecondMoment(history=2),
+        classes=tuple("0123456789"),
+        label_drop=0.3,
+        config={},
+    )
+
+
+def test_what_objectives_remember_survives_a_resume_bit_for_bit(tmp_path):
+    trainer(tmp_path / "whole", 8).fit(everything_model(), digits())
+    trainer(tmp_path / "half", 4).fit(everything_model(), digits())
+    rest = everything_model()
+    trainer(tmp_path / "rest", 8).fit(rest, digits(), ckpt_path=tmp_path / "half" / "last.ckpt", weights_only=True)
+    contents = [torch.load(tmp_path / name / "last.ckpt", weights_only=True) for name in ("whole", "rest")]
+    for weights in ("state_dict", "ema_state_dict"):
+        assert all(torch.equal(value, contents[1][weights][key]) for key, value in contents[0][weights].items())
+    assert torch.equal(contents[0]["timesteps"]["losses"], contents[1]["timesteps"]["losses"])
+    assert (rest.timesteps.counts >= 2).all()  # the distribution was no longer uniform
+
+
+class Echo(nn.Module):
+    """Says the second half of what it is shown, and remembers it."""
+
+    def forward(self, x, t, y):
+        self.shown = x[:, 1:]
+        return self.shown
+
+
+def test_a_self_conditioned_network_is_shown_its_last_prediction():
+    network = Echo()
+    denoise = Denoiser(network, schedule.linear(), prediction.X0(), self_condition=True)
+    x_T, shown = torch.ones(2, 1, 4, 4), []
+    sampler = DDIM(steps=3)
+    for state in sampler.trajectory(adding(denoise), x_T, noise=None):
+        shown.append(getattr(network, "shown", None))
+        assert state.x.shape == x_T.shape
+    assert (shown[1] == 0).all()
+    assert (shown[2] == 0.25).all()
+    assert (shown[3] == 0.5).all()
+
+
+def adding(denoiser):
+    """The denoiser with 0.25 added to each prediction, so that it can be told from the one before."""
+
+    class Added:
+        schedule = denoiser.schedule
+
+        def __call__(self, *args):
+            found = denoiser(*args)
+            return replace(found, x_0=found.x_0 + 0.25)
+
+    return Added()
+
+
+def test_in_training_half_of_the_images_are_shown_a_prediction():
+    model = everything_model()
+    x_0, eps = torch.randn(2, 6, 1, 8, 8)
+    t, half = torch.full((6,), 10.0), torch.tensor([True, False] * 3)
+    pair = TrainingPair(x_0, torch.zeros(6, dtype=torch.int64), t, eps, torch.ones(6), half)
+    with torch.no_grad():
+        model.denoiser.network.conv_out.weight.normal_()
+    shown = model._shown(pair, x_0)
+    assert (shown[1::2] == 0).all()
+    x_t = process.q_sample(model.denoiser.schedule, x_0, t, eps)
+    torch.testing.assert_close(shown[::2], model.clip(model.denoiser(x_t, t, pair.y).x_0)[::2], rtol=1e-4, atol=1e-5)
+    assert not shown.requires_grad
+
+
+def test_labels_are_dropped_with_the_probability_asked_for():
+    model = everything_model()
+    model.trainer = type("Training", (), {"training": True})()
+    model._trainer = model.trainer
+    batch = Batch(torch.zeros(5000, 1, 8, 8), torch.full((5000,), 7), torch.arange(5000))
+    y = model.on_before_batch_transfer(batch, 0).y
+    assert set(y.tolist()) == {-1, 7}
+    assert (y == -1).double().mean() == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("decay", "expected"),
+    [
+        (Constant(), [1, 1, 1, 1]),
+        (Cosine(steps=100, final=0.1), [1, 0.55, 0.1, 0.1]),
+        (InverseSqrt(steps=25), [1, 2**-0.5, 0.5, 0.25]),
+    ],
+)
+def test_learning_rate_schedules_count_optimiser_steps(decay, expected):
+    plan = AdamW(lr=1.0, warmup_steps=0, decay=decay)
+    assert [plan.factor(step) for step in (0, 50, 100, 400)] == pytest.approx(expected)
+    warm = AdamW(lr=1.0, warmup_steps=10, decay=decay)
+    assert warm.factor(4) == pytest.approx(0.5 * decay(4))
+
+
+def test_a_cosine_needs_its_end():
+    with pytest.raises(UserError, match=r"say lr_schedule.steps= or trainer.max_steps="):
+        Cosine(steps=None)
 
 
 def test_a_resumed_run_takes_the_learning_rate_it_is_given(tmp_path, capfd):
