@@ -16,6 +16,7 @@ from diffusion.schedule import Schedule
 _ROOMS = (
     "diffusion.clipping",
     "diffusion.data",
+    "diffusion.evaluation",
     "diffusion.guidance",
     "diffusion.losses",
     "diffusion.networks",

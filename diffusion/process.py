@@ -86,11 +86,13 @@ def discretized_log_likelihood(x_0: Tensor, mean: Tensor, std: Tensor) -> Tensor
 
 def bound_variance(schedule: Schedule, s: Tensor | float, t: Tensor | float, mix: Tensor | float, x: Tensor) -> Tensor:
     """`reverse_variance` for likelihoods, which need one above 0 at s = 0: there the posterior's is taken from the step
-    before (Nichol & Dhariwal 2021, section 3.1)."""
+    before (Nichol & Dhariwal 2021, section 3.1), or is beta_t where t = T and there is none."""
     s, t = torch.as_tensor(s), torch.as_tensor(t)
     beta = schedule.beta(s, t)
     first, next_t = torch.where(s > 0, s, t), torch.where(s > 0, t, (2 * t - s).clamp(max=schedule.T))
-    small = reverse_variance(schedule, first, next_t, 0, x)
+    small = torch.where(
+        broadcast(first < next_t, x) > 0, reverse_variance(schedule, first, next_t, 0, x), broadcast(beta, x)
+    )
     return (mix * broadcast(beta, x).log() + (1 - mix) * small.log()).exp()
 
 

@@ -18,7 +18,7 @@ FLOORS = [
     ["lit", "callbacks"],
     ["build", "loggers"],
     ["checkpoint", "plots"],
-    ["runs"],
+    ["runs", "evaluation"],
     ["commands"],
     ["cli"],
 ]
