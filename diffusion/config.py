@@ -228,7 +228,8 @@ def _unknown(key: str, text: str, command: str, names: list[str], known: dict[st
     head = key.partition(".")[0]
     if head not in names:
         for other, where in COMMANDS.items():
-            if head in groups(other) or head in OmegaConf.to_container(OmegaConf.load(conf_folder() / f"{other}.yaml")):
+            keys = {*groups(other), *OmegaConf.load(conf_folder() / f"{other}.yaml")}
+            if other != command and head in keys:
                 return f"{key}={text}: belongs to {where}{suggest(key, names)}"
     for group in known.values():
         rest = key.removeprefix(f"{group.key}.")

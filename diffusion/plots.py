@@ -51,8 +51,7 @@ def draw_terms(by_t: Tensor, prior: float) -> Figure:
     axis = figure.subplots()
     axis.plot(1, by_t[0], "o", label=r"decoder, $L_0$")
     axis.plot(range(2, len(by_t) + 1), by_t[1:], ".", markersize=3, label=r"$L_{t-1}$")
-    axis.axhline(prior, color="gray", linestyle=":", label=r"prior, $L_T$")
-    axis.set(xlabel="t", ylabel="bits per dimension", xscale="log", yscale="log")
+    axis.set(xlabel="t", ylabel="bits per dimension", xscale="log", yscale="log", title=f"prior $L_T$ = {prior:.2g}")
     axis.legend()
     return figure
 

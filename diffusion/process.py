@@ -1,5 +1,7 @@
 """The diffusion process of Ho et al. 2020 as functions of a schedule; no network in sight."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -81,7 +83,9 @@ def discretized_log_likelihood(x_0: Tensor, mean: Tensor, std: Tensor) -> Tensor
     below = torch.where(x_0 < -0.999, -torch.inf, (x_0 - 1 / 255 - mean) / std)
     # In the upper tail both are 1 to all digits: there the mass is that of the mirrored interval.
     above, below = torch.where(below > 0, -below, above), torch.where(below > 0, -above, below)
-    return (torch.special.ndtr(above) - torch.special.ndtr(below)).clamp(min=1e-12).log()
+    # ndtr is (1 + erf) / 2 in float32, and loses that tail: erfc keeps it.
+    below, above = (torch.special.erfc(-edge / math.sqrt(2)) / 2 for edge in (below, above))
+    return (above - below).clamp(min=1e-12).log()
 
 
 def bound_variance(schedule: Schedule, s: Tensor | float, t: Tensor | float, mix: Tensor | float, x: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ from diffusion.schedule import Schedule, broadcast
 class Bound:
     """The bound of each of B images in bits per dimension, float64 on the CPU.
 
-    prior: (B,), L_T, the divergence of q(x_T | x_0) from N(0, I). t: int64 (B, steps), the times of the other terms; the
-    first is 1, the decoder. terms: (B, steps), L_{t-1}. weights: (B, steps), how often each counts in the sum.
+    prior: (B,), L_T, the divergence of q(x_T | x_0) from N(0, I). t: int64 (B, steps), the times of the other terms,
+    the decoder's 1 first. terms: (B, steps), L_{t-1}. weights: (B, steps), how often each counts in the sum.
     """
 
     prior: Tensor
@@ -70,9 +70,7 @@ class BPD(Metric):
         if variance not in ("auto", "fixed_small", "fixed_large"):
             raise UserError(f"metric.variance={variance}: expected auto, fixed_small or fixed_large")
         if steps is not None and steps < 2:
-            raise UserError(
-                f"metric.steps={steps}: expected at least 2, the decoder and one term more, or null for all"
-            )
+            raise UserError(f"metric.steps={steps}: expected at least 2 (the decoder, another term), or null for all")
         self.n, self.steps, self.variance = n, steps, variance
 
     def __call__(self, model: LitDiffusion, data: ImageData, *, seed: int = 0, batch_size: int = 64) -> Score:
