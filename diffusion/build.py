@@ -14,6 +14,7 @@ from diffusion.schedule import Schedule
 
 # A config may come from a stranger's checkpoint: only what these rooms define can be built from it.
 _ROOMS = (
+    "diffusion.averages",
     "diffusion.clipping",
     "diffusion.data",
     "diffusion.evaluation",

@@ -7,13 +7,12 @@ from zipfile import BadZipFile
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
-from diffusion import build
+from diffusion import build, snapshots
 from diffusion.errors import UserError
 from diffusion.files import atomic
 from diffusion.lit import LitDiffusion
-
-WEIGHTS = {"ema": "ema_state_dict", "raw": "state_dict"}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -56,17 +55,31 @@ def read(path: str | Path) -> dict[str, Any]:
     return contents
 
 
-def load(ckpt: str | Path, weights: str = "ema", device: str | torch.device = "cpu") -> LitDiffusion:
-    """The trained model of a run folder or checkpoint, in eval mode. weights: `ema` or `raw`.
+def load(ckpt: str | Path, weights: str | float = "ema", device: str | torch.device = "cpu") -> LitDiffusion:
+    """The trained model of a run folder or checkpoint, in eval mode.
 
+    weights: `ema` (the first average), `raw`, the name of an average such as `half_life_50000`, or after `ema=power` a
+    number: the width, sigma_rel, of an average that is reconstructed from the snapshots beside the checkpoint.
     Raises UserError where there is none, it is damaged, or it holds no such weights.
     """
-    if weights not in WEIGHTS:
-        raise UserError(f"weights={weights}: expected ema or raw")
     path = find(ckpt)
     contents = read(path)
-    if WEIGHTS[weights] not in contents:
-        raise UserError(f"{path}: trained without EMA (ema.decay=0); use weights=raw")
     model = build.model(contents["config"])
-    model.load_state_dict(contents[WEIGHTS[weights]])
+    model.load_state_dict(_weights(contents, path, weights))
     return model.to(device).eval()
+
+
+def _weights(contents: dict[str, Any], path: Path, weights: str | float) -> dict[str, Tensor]:
+    raw, averages = contents["state_dict"], contents.get("averages", {})
+    if weights == "raw":
+        return raw
+    if not isinstance(weights, str):
+        folder, step = path.parent / snapshots.FOLDER, contents["global_step"]
+        return {**raw, **snapshots.reconstruct(folder, step, averages, weights)}
+    if weights in averages:
+        return {**raw, **averages[weights]}
+    if "ema_state_dict" not in contents:
+        raise UserError(f"{path}: trained without EMA (ema.decay=0); use weights=raw")
+    if weights != "ema":
+        raise UserError(f"weights={weights}: {path} has {', '.join(['ema', 'raw', *averages])}")
+    return contents["ema_state_dict"]

@@ -15,7 +15,7 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusion.errors import UserError
@@ -91,7 +91,7 @@ def compose(command: str, words: Sequence[str] = ()) -> DictConfig:
             values[key] = text
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            config = hydra_compose(command, [f"{known[key].word}={choice}" for key, choice in chosen.items()])
+            config = _compose(command, chosen, known)
         for key, text in values.items():
             _put(config, key, text, command, known)
         OmegaConf.to_container(config, resolve=True)  # an interpolation that leads nowhere
@@ -178,6 +178,20 @@ def _choice(group: Group, text: str) -> str:
     _refuse_sweep(parse(group.key, text), group.key, text)
     choices = f"choose one of {', '.join(group.choices)}" if group.choices else f"conf/{group.folder} has none"
     raise UserError(f"{group.key}={text}: no such {group.folder}; {choices}{suggest(text, group.choices)}")
+
+
+def _compose(command: str, chosen: dict[str, str], known: dict[str, Group]) -> DictConfig:
+    """Hydra's composition, but a recipe's ema.decay=0.998 means nothing to the ema=power that a word asked for."""
+    config = hydra_compose(command, [f"{known[key].word}={choice}" for key, choice in chosen.items()])
+    sections = {key: choice for key, choice in chosen.items() if OmegaConf.select(config, key) is not None}
+    if sections and len(sections) < len(chosen):
+        plain = hydra_compose(command, [f"{known[key].word}={choice}" for key, choice in sections.items()])
+        for key in sections:
+            section = OmegaConf.select(config, key)
+            with open_dict(section):
+                for name in set(section) - set(OmegaConf.select(plain, key)):
+                    del section[name]
+    return config
 
 
 def _put(config: DictConfig, key: str, text: str, command: str, known: dict[str, Group]) -> None:

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion import build, checkpoint, runs
+from diffusion import build, checkpoint, runs, snapshots
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
 from diffusion.callbacks.preview import Preview
@@ -113,8 +113,10 @@ def make_trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
 def _callbacks(config: Mapping[str, Any], folder: Path) -> list[Callback]:
     preview = config["preview"]
     callbacks: list[Callback] = [Progress(), Checkpoints(folder / "checkpoints")]
-    if config["ema"]["decay"]:
-        callbacks.append(EMA(config["ema"]["decay"]))
+    profiles = build.instantiate(config["ema"])
+    if profiles.names:
+        batch_size = config["dataset"]["batch_size"] * config["trainer"]["accumulate"]
+        callbacks.append(EMA(profiles, batch_size, folder / "checkpoints" / snapshots.FOLDER))
     if preview["n"]:
         sampler = build.instantiate(preview["sampler"])
         callbacks.append(Preview(folder / "samples", preview["n"], preview["every_n_epochs"], config["seed"], sampler))
