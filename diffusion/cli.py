@@ -80,7 +80,7 @@ usage: python evaluate.py ckpt=RUN_FOLDER [OPTION] [GROUP=CHOICE] [KEY=VALUE] ..
 keys:
   ckpt                  a run folder, RUN_FOLDER/last, RUN_FOLDER/best, or a checkpoint file
   dataset.path          folder of the data, where it is not that of the training
-  weights               ema or raw
+  weights               ema, raw, the name of an average, or a width such as 0.08 (ema=power)
   seed                  other noise
   output                folder for <metric>.json and <metric>.png instead of RUN_FOLDER/evaluation
   batch_size            images at a time; the number does not depend on it

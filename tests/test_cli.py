@@ -142,7 +142,6 @@ BAD = [
     ("evaluate", "ckpt=x n=3", "n=3: belongs to sampling (sample.py); did you mean metric.n?"),
     ("evaluate", "ckpt=x steps=3", "steps: no such key; did you mean metric.steps?"),
     ("evaluate", "ckpt=x metric.n=0", "metric.n=0: expected a whole number, 1 or more, or null"),
-    ("evaluate", "ckpt=x weights=best", "weights=best: expected ema or raw"),
     ("evaluate", "ckpt=x schedule=cosine", f"schedule=cosine: {BELONGS}"),
     ("evaluate", "ckpt=x dataset=mnist", "dataset=mnist: dataset is a section; set one of its keys (dataset.path)"),
     ("train", "--foo", "--foo: no such option; choose one of --help, --print, --multirun, and *"),

@@ -347,6 +347,7 @@ def test_a_mistake_in_evaluate_is_one_line(run, tmp_path, capsys):
     (tmp_path / "file").touch()
     for words, said in [
         ([f"ckpt={tmp_path / 'nowhere'}"], "no such file or run folder"),
+        ([f"ckpt={folder}", "weights=best"], "weights=best: "),
         ([f"ckpt={folder}", "metric.variance=large"], "metric.variance=large: expected auto, fixed_small or"),
         ([f"ckpt={folder}", "metric.steps=1001"], "metric.steps=1001: the bound has T=1000 terms"),
         ([f"ckpt={folder}", "metric.n=1"], "expected at least 2, for the standard error"),
