@@ -17,6 +17,7 @@ _ROOMS = (
     "diffusion.averages",
     "diffusion.clipping",
     "diffusion.data",
+    "diffusion.evaluation",
     "diffusion.guidance",
     "diffusion.losses",
     "diffusion.networks",

@@ -1,4 +1,4 @@
-"""The command line: `python train.py` and `python sample.py`.
+"""The command line: `python train.py`, `python sample.py` and `python evaluate.py`.
 
 Options, help, sweeps and exit codes live here; `config.py` turns the words into a config. Nothing heavy is imported
 before the words have been found right: `--help` and a typing mistake answer at once.
@@ -68,6 +68,26 @@ keys:
   keep                  states to keep: the last k, all, or every:k
   npz                   true: all images as one uint8 array as well
 """,
+    "evaluate": """\
+Measure a trained model on the validation images of its data set.
+
+usage: python evaluate.py ckpt=RUN_FOLDER [OPTION] [GROUP=CHOICE] [KEY=VALUE] ...
+
+  python evaluate.py ckpt=runs/mnist/first metric=bpd    the variational bound in bits per dimension, estimated
+  python evaluate.py ckpt=runs/mnist/first metric.n=null metric.steps=null   all images and all T terms
+  python evaluate.py ckpt=runs/mnist/first/best dataset.path=my/data output=my/numbers
+
+keys:
+  ckpt                  a run folder, RUN_FOLDER/last, RUN_FOLDER/best, or a checkpoint file
+  dataset.path          folder of the data, where it is not that of the training
+  weights               ema, raw, the name of an average, or a width such as 0.08 (ema=power)
+  seed                  other noise
+  output                folder for <metric>.json and <metric>.png instead of RUN_FOLDER/evaluation
+  batch_size            images at a time; the number does not depend on it
+  metric.n              validation images
+  metric.steps          network evaluations per image
+  metric.variance       auto, fixed_small or fixed_large
+""",
 }
 
 
@@ -79,6 +99,11 @@ def train() -> int:
 def sample() -> int:
     """Entry point of sample.py and diffusion-sample. Returns the exit code, as `train` does."""
     return main("sample", sys.argv[1:])
+
+
+def evaluate() -> int:
+    """Entry point of evaluate.py and diffusion-evaluate. Returns the exit code, as `train` does."""
+    return main("evaluate", sys.argv[1:])
 
 
 def main(command: str, words: Sequence[str]) -> int:

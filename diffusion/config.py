@@ -27,6 +27,13 @@ LITERAL = {
     *("task.image", "task.mask", "task.start", "task.end"),
 }
 
+# Each has a conf/<command>.yaml; what a word is told that belongs to another command.
+COMMANDS = {
+    "train": "training: the checkpoint fixes it",
+    "sample": "sampling (sample.py)",
+    "evaluate": "evaluation (evaluate.py)",
+}
+
 
 class Group(NamedTuple):
     """A group of choices, conf/<folder>/<choice>.yaml, and the key of the config that the choice fills."""
@@ -52,7 +59,7 @@ def conf_folder() -> Path:
 
 
 def groups(command: str) -> dict[str, Group]:
-    """The groups of `command` ("train" or "sample") by key, as the defaults list of conf/<command>.yaml has them."""
+    """The groups of `command`, a key of COMMANDS, by key, as the defaults list of conf/<command>.yaml has them."""
     folder = conf_folder()
     found = {}
     for entry in OmegaConf.load(folder / f"{command}.yaml").defaults:
@@ -66,7 +73,7 @@ def groups(command: str) -> dict[str, Group]:
 
 
 def compose(command: str, words: Sequence[str] = ()) -> DictConfig:
-    """The config of `command` ("train" or "sample") with `words` ("key=value") applied.
+    """The config of `command`, a key of COMMANDS, with `words` ("key=value") applied.
 
     Mandatory values may still be missing, see `check_complete`. In sampling, `sampler.steps=50` without a choice of
     `sampler` is kept in `overrides.sampler`: it changes the sampler that the checkpoint brings.
@@ -234,10 +241,10 @@ def _refuse_sweep(override: Override, key: str, text: str) -> None:
 def _unknown(key: str, text: str, command: str, names: list[str], known: dict[str, Group]) -> str:
     head = key.partition(".")[0]
     if head not in names:
-        other = "train" if command == "sample" else "sample"
-        if head in groups(other) or head in OmegaConf.to_container(OmegaConf.load(conf_folder() / f"{other}.yaml")):
-            where = "training: the checkpoint fixes it" if other == "train" else "sampling (sample.py)"
-            return f"{key}={text}: belongs to {where}"
+        for other, where in COMMANDS.items():
+            keys = {*groups(other), *OmegaConf.load(conf_folder() / f"{other}.yaml")}
+            if other != command and head in keys:
+                return f"{key}={text}: belongs to {where}{suggest(key, names)}"
     for group in known.values():
         rest = key.removeprefix(f"{group.key}.")
         having = [

@@ -108,6 +108,18 @@ def draw_table(rows: Mapping[str, Sequence[tuple[Tensor | None, str]]], columns:
     return figure
 
 
+def draw_terms(by_t: Tensor, prior: float) -> Figure:
+    """The terms of the variational bound against t: by_t, L_{t-1} of t = 1..T in bits per dimension, (T,), nan where it
+    is not known; prior: L_T."""
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(1, by_t[0], "o", label=r"decoder, $L_0$")
+    axis.plot(range(2, len(by_t) + 1), by_t[1:], ".", markersize=3, label=r"$L_{t-1}$")
+    axis.set(xlabel="t", ylabel="bits per dimension", xscale="log", yscale="log", title=f"prior $L_T$ = {prior:.2g}")
+    axis.legend()
+    return figure
+
+
 def write_figure(path: Path | str, figure: Figure) -> Path:
     """Writes a figure as a PNG, whole or not at all; returns the path."""
     with atomic(path) as temporary:

@@ -1,5 +1,7 @@
 """The diffusion process of Ho et al. 2020 as functions of a schedule; no network in sight."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -81,16 +83,20 @@ def discretized_log_likelihood(x_0: Tensor, mean: Tensor, std: Tensor) -> Tensor
     below = torch.where(x_0 < -0.999, -torch.inf, (x_0 - 1 / 255 - mean) / std)
     # In the upper tail both are 1 to all digits: there the mass is that of the mirrored interval.
     above, below = torch.where(below > 0, -below, above), torch.where(below > 0, -above, below)
-    return (torch.special.ndtr(above) - torch.special.ndtr(below)).clamp(min=1e-12).log()
+    # ndtr is (1 + erf) / 2 in float32, and loses that tail: erfc keeps it.
+    below, above = (torch.special.erfc(-edge / math.sqrt(2)) / 2 for edge in (below, above))
+    return (above - below).clamp(min=1e-12).log()
 
 
 def bound_variance(schedule: Schedule, s: Tensor | float, t: Tensor | float, mix: Tensor | float, x: Tensor) -> Tensor:
     """`reverse_variance` for likelihoods, which need one above 0 at s = 0: there the posterior's is taken from the step
-    before (Nichol & Dhariwal 2021, section 3.1)."""
+    before (Nichol & Dhariwal 2021, section 3.1), or is beta_t where t = T and there is none."""
     s, t = torch.as_tensor(s), torch.as_tensor(t)
     beta = schedule.beta(s, t)
     first, next_t = torch.where(s > 0, s, t), torch.where(s > 0, t, (2 * t - s).clamp(max=schedule.T))
-    small = reverse_variance(schedule, first, next_t, 0, x)
+    small = torch.where(
+        broadcast(first < next_t, x) > 0, reverse_variance(schedule, first, next_t, 0, x), broadcast(beta, x)
+    )
     return (mix * broadcast(beta, x).log() + (1 - mix) * small.log()).exp()
 
 

@@ -106,6 +106,8 @@ BY_NAME = {
     "n": COUNT,
     "batch_size": COUNT,
     "y": Kind("a class, a list such as [0,1], or all", _any_of(int, str, list)),
+    "metric.n": _or_null(COUNT),
+    "metric.steps": _or_null(COUNT),
     "keep": Kind("a count, all, or every:k", _matching(r"all|(every:)?[1-9]\d*")),
     "weights": Kind("ema, raw, the name of an average, or a width such as 0.08", _matching(r"[a-z_]+[\w.]*|0?\.\d+")),
     "devices": DEVICES,

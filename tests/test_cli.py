@@ -134,7 +134,16 @@ BAD = [
     ("train", "run.root=null", "run.root=null: expected a path"),
     ("train", "dataset=image_folder", "dataset.path is missing: say dataset.path=..."),
     ("train", "ckpt=x", "ckpt=x: belongs to sampling (sample.py)"),
-    ("train", "n=3", "n=3: belongs to sampling (sample.py)"),
+    ("train", "n=3", "n=3: belongs to sampling (sample.py)*"),
+    ("train", "metric=bpd", "metric=bpd: belongs to evaluation (evaluate.py)"),
+    ("sample", "ckpt=x metric.n=3", "metric.n=3: belongs to evaluation (evaluate.py)*"),
+    ("evaluate", "", "ckpt is missing: say ckpt=..."),
+    ("evaluate", "ckpt=x metric=bdp", "metric=bdp: no such metric; choose one of bpd*"),
+    ("evaluate", "ckpt=x n=3", "n=3: belongs to sampling (sample.py); did you mean metric.n?"),
+    ("evaluate", "ckpt=x steps=3", "steps: no such key; did you mean metric.steps?"),
+    ("evaluate", "ckpt=x metric.n=0", "metric.n=0: expected a whole number, 1 or more, or null"),
+    ("evaluate", "ckpt=x schedule=cosine", f"schedule=cosine: {BELONGS}"),
+    ("evaluate", "ckpt=x dataset=mnist", "dataset=mnist: dataset is a section; set one of its keys (dataset.path)"),
     ("train", "--foo", "--foo: no such option; choose one of --help, --print, --multirun, and *"),
     ("train", "--max_steps=3", "--max_steps=3: no such option; *"),
     ("train", "seed=1 seed=2", "seed is given twice: say it once"),
@@ -180,7 +189,11 @@ def test_a_mistake_is_one_line(name, line, expected, command, capsys):
 @pytest.mark.parametrize("path", ODD_PATHS)
 @pytest.mark.parametrize(
     ("name", "keys"),
-    [("sample", ["ckpt", "output"]), ("train", ["resume", "dataset.path", "run.root", "run.dir", "run.name"])],
+    [
+        ("sample", ["ckpt", "output"]),
+        ("evaluate", ["ckpt", "output", "dataset.path"]),
+        ("train", ["resume", "dataset.path", "run.root", "run.dir", "run.name"]),
+    ],
 )
 def test_a_path_is_what_the_shell_handed_over(name, keys, path, command):
     seen = command(name)
@@ -287,7 +300,7 @@ def test_conf_is_found_in_a_wheel_and_in_a_checkout(tmp_path, monkeypatch):
 
 
 def every_choice():
-    for name in "train", "sample":
+    for name in configs.COMMANDS:
         for group in configs.groups(name).values():
             for choice in group.choices:
                 yield name, group.key, choice
@@ -305,7 +318,7 @@ def test_every_yaml_composes(name, key, choice):
 
 
 def test_every_yaml_belongs_to_a_group():
-    folders = {group.folder for name in ("train", "sample") for group in configs.groups(name).values()}
+    folders = {group.folder for name in configs.COMMANDS for group in configs.groups(name).values()}
     assert {file.parent.name for file in configs.conf_folder().glob("*/*.yaml")} <= folders
     assert all(group.default is None or group.default in group.choices for group in configs.groups("train").values())
 
@@ -361,7 +374,7 @@ def test_ctrl_c(command, capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
-@pytest.mark.parametrize("name", ["train", "sample"])
+@pytest.mark.parametrize("name", list(configs.COMMANDS))
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_help_names_every_group_choice_and_stable_key(name, option, capsys):
     assert cli.main(name, ["seed=nonsense", option]) == 0
@@ -376,7 +389,7 @@ def test_help_names_every_group_choice_and_stable_key(name, option, capsys):
     assert max(map(len, page.splitlines())) <= 120
 
 
-@pytest.mark.parametrize("name", ["train", "sample"])
+@pytest.mark.parametrize("name", list(configs.COMMANDS))
 def test_print_shows_what_compose_gives(name, capsys, command):
     seen = command(name)
     assert cli.main(name, ["--print", "seed=5"]) == 0
@@ -384,7 +397,7 @@ def test_print_shows_what_compose_gives(name, capsys, command):
     assert seen == []
 
 
-@pytest.mark.parametrize("name", ["train", "sample"])
+@pytest.mark.parametrize("name", list(configs.COMMANDS))
 @pytest.mark.parametrize("word", ["--help", "--print", "zzz=1"])
 def test_answers_come_before_anything_heavy(name, word):
     code = (
@@ -401,7 +414,7 @@ def test_the_scripts_work_from_any_folder(tmp_path, monkeypatch):
     done = script("train", "seed=x")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: seed=x: expected a whole number, 0 or more\n"
-    assert "ckpt=RUN_FOLDER" in script("sample", "--help").stdout
+    assert all("ckpt=RUN_FOLDER" in script(name, "--help").stdout for name in ("sample", "evaluate"))
     assert list(tmp_path.iterdir()) == []
 
 

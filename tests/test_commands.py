@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import diffusion
-from diffusion import build, checkpoint, random
+from diffusion import build, checkpoint, cli, random
 from diffusion.data.digits import Digits
 from tests.offline_wandb import read_offline_runs
 
@@ -350,3 +350,65 @@ def test_ranks_draw_different_noise_and_together_that_of_one_process():
     first, second = (random.normal(0, "train/eps", index, (1, 2, 2)) for index in torch.arange(8).chunk(2))
     assert torch.equal(whole, torch.cat([first, second]))
     assert not torch.equal(first, second)
+
+
+@pytest.fixture(scope="module")
+def evaluated(run):
+    folder, _ = run
+    return succeed("evaluate.py", f"ckpt={folder}", "metric=bpd", "metric.n=40", "metric.steps=5")
+
+
+def test_evaluate_writes_the_number_its_account_and_a_picture(run, evaluated):
+    folder, _ = run
+    path, done = evaluated
+    assert path == folder / "evaluation" / "bpd.json"
+    found = json.loads(path.read_text())
+    assert found["value"] == pytest.approx(sum(found["parts"].values()))
+    assert set(found["parts"]) == {"prior", "diffusion", "decoder"}
+    assert found["standard_error"] > 0
+    wanted = {"n": 40, "steps": 5, "T": 1000, "weights": "ema", "variance": "fixed_small", "seed": 0}
+    assert wanted.items() <= found.items()
+    assert found["checkpoint"] == str(folder / "checkpoints" / "last.ckpt")
+    assert found["protocol"] in done.stdout
+    assert f"{found['value']:.4f} bits/dim" in done.stdout
+    assert "bits/dim: 100%" in done.stderr
+    assert Image.open(path.with_suffix(".png")).size[0] > 300
+
+
+def test_evaluate_measures_the_validation_images_with_the_weights_asked_for(run, evaluated, tmp_path, capsys):
+    from diffusion.evaluation.bpd import BPD
+
+    folder, _ = run
+    ema = json.loads(evaluated[0].read_text())["value"]
+    words = [f"ckpt={folder}", "metric.n=40", "metric.steps=5", "batch_size=7", f"output={tmp_path}"]
+    measured = {}
+    for weights in "ema", "raw":
+        assert cli.main("evaluate", [*words, f"weights={weights}"]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "bpd.json")
+        measured[weights] = json.loads((tmp_path / "bpd.json").read_text())["value"]
+    assert measured["ema"] == pytest.approx(ema, rel=1e-5)  # in batches of another size
+    assert measured["raw"] != pytest.approx(ema, rel=1e-5)
+    model = diffusion.load(folder)
+    data = build.instantiate(model.config["dataset"])
+    index = torch.arange(40) * 297 // 40
+    x, y = (part[index] for part in data.split("val"))
+    here = BPD(steps=5).bound(model.denoiser, diffusion.images.from_uint8(x), index, y).total.mean().item()
+    assert here == pytest.approx(ema, rel=1e-5)
+
+
+def test_a_mistake_in_evaluate_is_one_line(run, tmp_path, capsys):
+    folder, _ = run
+    (tmp_path / "file").touch()
+    for words, said in [
+        ([f"ckpt={tmp_path / 'nowhere'}"], "no such file or run folder"),
+        ([f"ckpt={folder}", "weights=best"], "weights=best: "),
+        ([f"ckpt={folder}", "metric.variance=large"], "metric.variance=large: expected auto, fixed_small or"),
+        ([f"ckpt={folder}", "metric.steps=1001"], "metric.steps=1001: the bound has T=1000 terms"),
+        ([f"ckpt={folder}", "metric.n=1"], "expected at least 2, for the standard error"),
+        ([f"ckpt={folder}", "dataset.path=here"], "dataset.path=here has no meaning for dataset=digits"),
+        ([f"ckpt={folder}", f"output={tmp_path / 'file' / 'x'}"], "cannot be written"),
+        ([f"ckpt={folder}", "accelerator=abacus"], "accelerator=abacus: no such device here"),
+    ]:
+        assert cli.main("evaluate", words) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert said in line

@@ -18,7 +18,7 @@ FLOORS = [
     ["lit"],
     ["build", "loggers"],
     ["checkpoint", "plots"],
-    ["runs", "callbacks"],
+    ["runs", "callbacks", "evaluation"],
     ["commands"],
     ["cli"],
 ]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 
 from diffusion import process, schedule
 
@@ -37,6 +38,36 @@ def test_q_posterior_at_0_is_x_0_without_variance():
     mean, variance = process.q_posterior(schedule.linear(), x_0, x_t, torch.zeros(2), torch.tensor([1.0, 400.0]))
     torch.testing.assert_close(mean, x_0)
     assert (variance == 0).all()
+
+
+@pytest.mark.parametrize("make", [*ALL, schedule.VP])
+def test_the_bound_of_a_single_step_is_finite(make):
+    """There is no step before the only one, whose posterior variance could be taken."""
+    x_0, x_t = torch.zeros(2, 1, 2, 2), torch.ones(2, 1, 2, 2)
+    variance = process.bound_variance(make(1), 0, 1, 0.0, x_t)
+    torch.testing.assert_close(variance, torch.full_like(variance, make(1).beta(0, 1).item()))
+    assert torch.isfinite(process.vlb_term(make(1), x_0, x_0 + 0.1, x_t, 0, 1, 0.0)).all()
+
+
+def test_the_variance_of_the_decoder_is_the_posterior_s_of_the_step_before():
+    made, x = schedule.linear(), torch.zeros(1, 1, dtype=torch.float64)
+    _, second = process.q_posterior(made, x, x, 1, 2)
+    torch.testing.assert_close(process.bound_variance(made, 0, 1, 0.0, x), second)
+    torch.testing.assert_close(process.bound_variance(made, 1, 2, 0.0, x), second)
+    torch.testing.assert_close(process.bound_variance(made, 0, 1, 1.0, x), made.beta(0, 1))
+
+
+@pytest.mark.parametrize(("x_0", "mean"), [(1.0, 0.7), (-1.0, -0.7), (0.5019608, 0.2), (-0.5019608, -0.2), (0.6, 0.9)])
+def test_the_tails_of_the_decoder_keep_their_digits_in_float32(x_0, mean):
+    """Against the logarithms of both tails in float64: one minus a number near 1 would have no digits left."""
+    std = 0.05
+    near, far = ((abs(x_0 - mean) + edge / 255) / std for edge in (-1, 1))
+    tail = (
+        0 if abs(x_0) == 1 else np.exp(norm.logsf(far) - norm.logsf(near))
+    )  # the outermost values take what is beyond
+    expected = norm.logsf(near) + np.log1p(-tail)
+    got = process.discretized_log_likelihood(*map(torch.tensor, (x_0, mean, std)))
+    assert got.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_q_posterior_refuses_to_go_up():

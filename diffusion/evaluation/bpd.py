@@ -1,0 +1,188 @@
+"""Bits per dimension: the variational bound on -log2 p(x_0), term by term (Ho et al. 2020, Eq. 5)."""
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from diffusion import images, plots, random
+from diffusion.clipping import Clip, Static
+from diffusion.data.base import ImageData
+from diffusion.denoiser import Denoiser, Prediction
+from diffusion.errors import UserError
+from diffusion.evaluation.metric import Metric, Score
+from diffusion.lit import LitDiffusion
+from diffusion.process import gaussian_kl, q_sample, vlb_term
+from diffusion.schedule import Schedule, broadcast
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The bound of each of B images in bits per dimension, float64 on the CPU.
+
+    prior: (B,), L_T, the divergence of q(x_T | x_0) from N(0, I). t: int64 (B, steps), the times of the other terms,
+    the decoder's 1 first. terms: (B, steps), L_{t-1}. weights: (B, steps), how often each counts in the sum.
+    """
+
+    prior: Tensor
+    t: Tensor
+    terms: Tensor
+    weights: Tensor
+
+    @property
+    def decoder(self) -> Tensor:
+        """L_0 = -log p(x_0 | x_1), (B,)."""
+        return self.terms[:, 0]
+
+    @property
+    def diffusion(self) -> Tensor:
+        """The sum, or its unbiased estimate, of L_{t-1} over t = 2..T, (B,)."""
+        return (self.weights * self.terms)[:, 1:].sum(1)
+
+    @property
+    def total(self) -> Tensor:
+        """(B,)."""
+        return self.prior + self.diffusion + self.decoder
+
+    def by_t(self, T: int) -> Tensor:
+        """The mean L_{t-1} of t = 1..T over the images, float64 (T,); nan where no image has it."""
+        k = self.t.flatten() - 1
+        return torch.zeros(T).double().index_add(0, k, self.terms.flatten()) / k.bincount(minlength=T)
+
+
+class BPD(Metric):
+    """The bound over the validation set, in the order of images that is always the same.
+
+    n: at most so many images, evenly spaced over the set; None means all. steps: network evaluations per image, at
+    least 2; None means all T terms, fewer give an unbiased estimate. variance: of the reverse process: `fixed_small`,
+    the posterior's; `fixed_large`, beta_t; `auto`, what the network learnt, or fixed_small where it learnt none.
+
+    Raises UserError for what cannot be.
+    """
+
+    name = "bpd"
+
+    def __init__(self, n: int | None = None, steps: int | None = None, variance: str = "auto"):
+        if variance not in ("auto", "fixed_small", "fixed_large"):
+            raise UserError(f"metric.variance={variance}: expected auto, fixed_small or fixed_large")
+        if steps is not None and steps < 2:
+            raise UserError(f"metric.steps={steps}: expected at least 2 (the decoder, another term), or null for all")
+        self.n, self.steps, self.variance = n, steps, variance
+
+    def __call__(self, model: LitDiffusion, data: ImageData, *, seed: int = 0, batch_size: int = 64) -> Score:
+        x, y = data.split("val")
+        n, steps = min(self.n or len(x), len(x)), self._steps(model.denoiser.schedule)
+        if n < 2:
+            raise UserError(f"metric=bpd has {n} image(s) to measure: expected at least 2, for the standard error")
+        index = torch.arange(n) * len(x) // n
+        bounds = []
+        every = 0.1 if sys.stderr.isatty() else 10  # seconds: a log file wants fewer lines than a terminal
+        with tqdm(total=n * steps, desc="bits/dim", unit=" terms", mininterval=every) as bar:
+            for rows in index.split(batch_size):
+                x_0 = images.from_uint8(x[rows].to(model.device))
+                labels = y[rows].to(model.device)
+                bounds.append(self.bound(model.denoiser, x_0, rows, labels, seed=seed, tick=bar.update))
+        whole = Bound(*(torch.cat(parts) for parts in zip(*map(_fields, bounds), strict=True)))
+        return self._score(whole, model, data, seed)
+
+    @torch.inference_mode()
+    def bound(
+        self,
+        denoiser: Denoiser,
+        x_0: Tensor,
+        index: Tensor,
+        y: Tensor | None = None,
+        *,
+        seed: int = 0,
+        tick: Callable[[int], object] = lambda images: None,
+    ) -> Bound:
+        """The bound of images x_0 (B, C, H, W) in [-1, 1], from uint8, with labels y (B,) or None.
+
+        index: int64 (B,) on the CPU: an image's noise and times are a function of (seed, its index, steps), so that
+        batches may be of any size. tick: told of the images of each network evaluation.
+        """
+        schedule = denoiser.schedule
+        # As Nichol & Dhariwal evaluate: x_0 lies in [-1, 1], so clipping only ever brings a prediction nearer to it. At
+        # late t an error of eps is multiplied by sigma_t / alpha_t, 157 at T of the linear schedule.
+        denoise = Clip(denoiser, Static())
+        steps = self._steps(schedule)
+        t, weights = _times(schedule, steps, index, seed)
+        terms = []
+        for number in range(steps):
+            eps = random.normal(seed, "bpd/eps", index * steps + number, x_0.shape[1:]).to(x_0)
+            terms.append(self._term(denoise, x_0, t[:, number], eps, y))
+            tick(len(x_0))
+        return Bound(_bits(_prior(schedule, x_0)), t, _bits(torch.stack(terms, dim=1)), weights)
+
+    def _term(self, denoise: Clip, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor | None) -> Tensor:
+        x_t = q_sample(denoise.schedule, x_0, t, eps)
+        prediction = denoise(x_t, t, y)
+        return vlb_term(denoise.schedule, x_0, prediction.x_0, x_t, t - 1, t, self._mix(prediction))
+
+    def _mix(self, prediction: Prediction) -> Tensor | float:
+        """Where the variance of the reverse step lies, as in `process.reverse_variance`."""
+        if self.variance == "auto" and prediction.variance_mix is not None:
+            return prediction.variance_mix
+        # The decoder of fixed_large has the small variance, which becomes it better (Nichol & Dhariwal's code).
+        return broadcast(prediction.t > 1, prediction.x_t) if self.variance == "fixed_large" else 0.0
+
+    def _steps(self, schedule: Schedule) -> int:
+        if self.steps and self.steps > schedule.T:
+            raise UserError(f"metric.steps={self.steps}: the bound has T={schedule.T} terms, null takes them all")
+        return self.steps or schedule.T
+
+    def _score(self, bound: Bound, model: LitDiffusion, data: ImageData, seed: int) -> Score:
+        n, steps = bound.t.shape
+        T, total = model.denoiser.schedule.T, bound.total
+        value, error = total.mean().item(), (total.std() / math.sqrt(n)).item()
+        parts = {name: getattr(bound, name).mean().item() for name in ("prior", "diffusion", "decoder")}
+        learned = self.variance == "auto" and model.objective.learns_variance
+        variance = "learned" if learned else self.variance.replace("auto", "fixed_small")
+        protocol = (
+            f"variational bound with x_0 clipped to [-1, 1], variance {variance}, {steps} of {T} terms of each of "
+            f"{n} images of the validation split of {data.name}"
+        )
+        summary = f"{value:.4f} bits/dim, standard error {error:.4f}: {protocol}\n" + ", ".join(
+            f"{name} {part:.4g}" for name, part in parts.items()
+        )
+        details = {"standard_error": error, "parts": parts, "n": n, "steps": steps, "T": T, "variance": variance}
+        figure = plots.draw_terms(bound.by_t(T), parts["prior"])
+        return Score(value, {**details, "seed": seed, "protocol": protocol}, summary, figure)
+
+
+def _fields(bound: Bound) -> tuple[Tensor, ...]:
+    return bound.prior, bound.t, bound.terms, bound.weights
+
+
+def _prior(schedule: Schedule, x_0: Tensor) -> Tensor:
+    alpha, sigma = schedule(schedule.T)
+    mean, variance = broadcast(alpha, x_0) * x_0, broadcast(sigma**2, x_0)
+    return gaussian_kl(mean, variance, x_0.new_zeros(()), x_0.new_ones(())).flatten(1).mean(1)
+
+
+def _times(schedule: Schedule, steps: int, index: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """The times of each image's terms, int64 (B, steps), and their weights: all T, or the decoder and a draw.
+
+    The draw takes one of each of steps - 1 equal shares of a density p over 2..T, with weight 1 / ((steps - 1) p):
+    unbiased for any p. The estimate varies the less the nearer p is to the terms; log(sigma_t / sigma_s) is what they
+    are for data N(0, I), and near enough for images, where equal chances would all but miss the few large ones.
+    """
+    T = schedule.T
+    if steps == T:
+        return torch.arange(1, T + 1).expand(len(index), T), torch.ones(len(index), T).double()
+    p = schedule(torch.arange(1, T + 1))[1].cpu().double().log().diff()
+    p = p / p.sum()
+    share = torch.arange(steps - 1)
+    place = index[:, None] * steps + share
+    u = (share + random.uniform(seed, "bpd/t", place.flatten()).reshape(place.shape)) / (steps - 1)
+    drawn = torch.searchsorted(p.cumsum(0), u, right=True).clamp(max=T - 2)
+    one = torch.ones(len(index), 1)
+    return torch.cat([one.long(), drawn + 2], dim=1), torch.cat([one.double(), 1 / ((steps - 1) * p[drawn])], dim=1)
+
+
+def _bits(nats: Tensor) -> Tensor:
+    return nats.cpu().double() / math.log(2)

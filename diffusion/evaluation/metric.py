@@ -1,0 +1,35 @@
+"""What a metric is: a number for a trained model, and an account of how it came about."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from matplotlib.figure import Figure
+
+from diffusion.data.base import ImageData
+from diffusion.lit import LitDiffusion
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric's answer.
+
+    value: the number itself. details: what JSON can hold of its parts and of the protocol, everything that the number
+    depends on. summary: the lines to print. figure: the picture that goes with it.
+    """
+
+    value: float
+    details: Mapping[str, Any]
+    summary: str
+    figure: Figure
+
+
+class Metric(ABC):
+    """Hyperparameters of a measurement; a file in this folder and a yaml in conf/metric make a new one."""
+
+    name: ClassVar[str]  # of the files it writes
+
+    @abstractmethod
+    def __call__(self, model: LitDiffusion, data: ImageData, *, seed: int, batch_size: int) -> Score:
+        """Measures model, which is in eval mode, on the device it is on. data: the set it was trained on."""
