@@ -1,44 +1,83 @@
 """Checkpoints: written whole or not at all, found by run folder, read without executing anything."""
 
+import logging
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_info
 
 from diffusion import build
 from diffusion.errors import UserError
 from diffusion.files import atomic
 from diffusion.lit import LitDiffusion
 
+log = logging.getLogger(__name__)
+
 WEIGHTS = {"ema": "ema_state_dict", "raw": "state_dict"}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint writer, but whole or not at all."""
+    """Lightning's checkpoint writer, but whole or not at all. A disk that is full or gone costs the checkpoint, not the
+    run: what was written before stays, and the caller finds no new file."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        with atomic(path) as temporary:
-            torch.save(checkpoint, temporary)
+        try:
+            with atomic(path) as temporary, open(temporary, "wb") as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:
+            # torch speaks of an enforce that failed; the reason is what its writer met
+            reason = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(reason, OSError):
+                raise
+            log.warning(
+                "%s was not written (%s): make room; the checkpoint before it stays, training goes on until the next",
+                path,
+                reason.strerror or reason,
+            )
 
 
 def find(ckpt: str | Path) -> Path:
-    """The checkpoint file that `ckpt` means: a file; a run folder (its last); RUN/last or RUN/best.
+    """The checkpoint file that `ckpt` means: a file; a run folder (its newest whole one); RUN/last or RUN/best.
 
-    Raises UserError that says what was looked for.
+    Says so where a newer one than the one returned is damaged. Raises UserError that says what was looked for.
     """
     path = Path(ckpt)
     if path.is_file():
         return path
     folder, name = (path.parent, path.name) if path.name in ("last", "best") else (path, "last")
-    found = folder / "checkpoints" / f"{name}.ckpt"
-    if found.is_file():
-        return found
-    if not folder.is_dir():
-        raise UserError(f"ckpt={ckpt}: no such file or run folder")
-    raise UserError(f"ckpt={ckpt}: no checkpoint {found}; expected a run folder that train.py wrote, or a .ckpt file")
+    candidates = _candidates(folder / "checkpoints", name)
+    if not candidates:
+        if not folder.is_dir():
+            raise UserError(f"ckpt={ckpt}: no such file or run folder")
+        raise UserError(
+            f"ckpt={ckpt}: no checkpoint {folder / 'checkpoints' / name}.ckpt; "
+            "expected a run folder that train.py wrote, or a .ckpt file"
+        )
+    for found in candidates:
+        if _is_whole(found):
+            return found
+        rank_zero_info(f"{found} is damaged (cut off, or changed on the disk): looking for the one before it")
+    raise UserError(f"ckpt={ckpt}: {len(candidates)} checkpoints, all of them damaged")
+
+
+def _candidates(folder: Path, name: str) -> list[Path]:
+    """The files that may stand for RUN/last, the newest first, or for RUN/best."""
+    if name == "best":
+        return list(folder.glob("best.ckpt"))
+    steps = sorted(folder.glob("step_*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    return [*folder.glob("last.ckpt"), *steps, *folder.glob("best.ckpt")]
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether every part of the archive is there and has its checksum."""
+    try:
+        with ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # a changed byte may be anywhere
+        return False
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -48,11 +87,13 @@ def read(path: str | Path) -> dict[str, Any]:
     """
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged and hostile files raise whatever they like
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a readable checkpoint ({reason})") from error
     if not isinstance(contents, dict) or not isinstance(contents.get("config"), dict) or "state_dict" not in contents:
         raise UserError(f"{path}: not a checkpoint of this program (no config inside)")
+    if not _is_whole(Path(path)):
+        raise UserError(f"{path}: damaged, its checksums do not hold; take another checkpoint of the run")
     return contents
 
 

@@ -30,8 +30,8 @@ def locate(config: Mapping[str, Any]) -> tuple[Path, Path | None]:
         ckpt = checkpoint.find(resume)
         folder = named or (ckpt.parent.parent if ckpt.parent.name == "checkpoints" else None)
     else:
-        last = named and named / "checkpoints" / "last.ckpt"
-        ckpt = last if resume and last.is_file() else None
+        started = resume and any(named.glob("checkpoints/*.ckpt"))
+        ckpt = checkpoint.find(named) if started else None
         folder = named
     if _SHARED in os.environ:
         return Path(os.environ[_SHARED]), ckpt

@@ -75,7 +75,8 @@ def test_training_opens_without_a_page_of_warnings(run):
 def test_the_run_folder_has_everything(run):
     folder, _ = run
     assert (folder / "config.yaml").exists()
-    assert {file.name for file in (folder / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    saved = {file.name for file in (folder / "checkpoints").iterdir()}
+    assert saved == {"last.ckpt", "best.ckpt", "step_0000011.ckpt", "step_0000022.ckpt"}
     assert len(list((folder / "samples").glob("epoch_*.png"))) == 2
     with open(folder / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -101,7 +101,7 @@ def make_trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
 
 def _callbacks(config: Mapping[str, Any], folder: Path) -> list[Callback]:
     preview = config["preview"]
-    callbacks: list[Callback] = [Progress(), Checkpoints(folder / "checkpoints")]
+    callbacks: list[Callback] = [Progress(), Checkpoints(folder / "checkpoints", **config["checkpoints"])]
     if config["ema"]["decay"]:
         callbacks.append(EMA(config["ema"]["decay"]))
     if preview["n"]:
