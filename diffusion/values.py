@@ -97,6 +97,7 @@ BY_NAME = {
     "trainer.max_epochs": COUNT,
     "trainer.val_every_n_epochs": COUNT,
     "trainer.gradient_clip": Kind("a number, 0 or more", _number(least=0)),
+    "trainer.max_skipped": COUNT,
     "trainer.accumulate": COUNT,
     "trainer.log_every_n_steps": COUNT,
     "trainer.overfit_batches": NATURAL,

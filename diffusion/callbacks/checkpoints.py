@@ -50,7 +50,8 @@ class Checkpoints(Checkpoint):
         self.last: Path | None = None
         """The newest checkpoint written in this session, or the one it was resumed from."""
         self._saved_at = time.monotonic()
-        self._tried_step = 0  # the step last saved, or not saved for want of room
+        self._whole_step: int | None = None
+        self._tried_step: int | None = None  # the step last saved, or not saved for want of room
         self._asked: set[int] = set()  # signals that have arrived
         self._due = self._stopping = self._at_once = False
         self._handlers: dict[int, Any] = {}
@@ -103,7 +104,7 @@ class Checkpoints(Checkpoint):
             self.best = best
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if self._at_once or not self._handlers or self._tried_step == self._whole_step:
+        if self._at_once or self._tried_step == self._whole_step:
             return
         if trainer.global_step != self._whole_step or (isinstance(trainer.strategy, _SHARDED) and not self._stopping):
             log.warning("not saved: the run broke inside a step; the newest checkpoint is %s", self.last)

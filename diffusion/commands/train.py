@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion import build, checkpoint, runs
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
+from diffusion.callbacks.guards import FiniteGuard, RangeGuard
 from diffusion.callbacks.preview import Preview
 from diffusion.callbacks.progress import Progress
 from diffusion.errors import UserError
@@ -101,7 +102,12 @@ def make_trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
 
 def _callbacks(config: Mapping[str, Any], folder: Path) -> list[Callback]:
     preview = config["preview"]
-    callbacks: list[Callback] = [Progress(), Checkpoints(folder / "checkpoints", **config["checkpoints"])]
+    callbacks: list[Callback] = [
+        Progress(),
+        RangeGuard(),
+        FiniteGuard(config["trainer"]["max_skipped"]),
+        Checkpoints(folder / "checkpoints", **config["checkpoints"]),
+    ]
     if config["ema"]["decay"]:
         callbacks.append(EMA(config["ema"]["decay"]))
     if preview["n"]:

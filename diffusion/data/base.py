@@ -123,7 +123,7 @@ class ImageData(LightningDataModule, ABC):
         if images.dtype != torch.uint8:
             raise UserError(
                 f"{self.name}: images must be uint8 in 0..255, but are {images.dtype} "
-                f"with min {images.min():g} and max {images.max():g}"
+                f"with min {images.min():g}, max {images.max():g}, std {images.double().std():g}"
             )
         _, channels, height, width = images.shape
         if (channels, height, width) != (self.channels, self.size, self.size):
