@@ -1,6 +1,7 @@
 """Checkpoints: written whole or not at all, found by run folder, read without executing anything."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -97,6 +98,12 @@ def read(path: str | Path) -> dict[str, Any]:
     return contents
 
 
+def put_weights(model: LitDiffusion, contents: Mapping[str, Any], weights: str | None = None) -> None:
+    """Loads the weights of a checkpoint into `model`. weights: ema, raw, or None for ema where there is an average."""
+    name = WEIGHTS[weights] if weights else next(name for name in WEIGHTS.values() if name in contents)
+    model.load_state_dict(contents[name])
+
+
 def load(ckpt: str | Path, weights: str = "ema", device: str | torch.device = "cpu") -> LitDiffusion:
     """The trained model of a run folder or checkpoint, in eval mode. weights: `ema` or `raw`.
 
@@ -109,5 +116,5 @@ def load(ckpt: str | Path, weights: str = "ema", device: str | torch.device = "c
     if WEIGHTS[weights] not in contents:
         raise UserError(f"{path}: trained without EMA (ema.decay=0); use weights=raw")
     model = build.model(contents["config"])
-    model.load_state_dict(contents[WEIGHTS[weights]])
+    put_weights(model, contents, weights)
     return model.to(device).eval()

@@ -48,6 +48,21 @@ def build_loggers(
     return loggers
 
 
+def forget_after(run_folder: Path, step: int) -> None:
+    """Takes out of metrics.csv what a session that was killed has logged after the checkpoint of `step`: the session
+    that goes on from there logs it again."""
+    path = run_folder / "metrics.csv"
+    if not path.exists():
+        return
+    with open(path, newline="") as file:
+        rows = csv.DictReader(file)
+        kept = [row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) < step]
+    with atomic(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows.fieldnames or [])
+        writer.writeheader()
+        writer.writerows(kept)
+
+
 class MetricsFile(CSVLogger):
     """`metrics.csv` in the run folder itself, written as soon as something is logged."""
 

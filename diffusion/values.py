@@ -76,6 +76,7 @@ DEVICES = Kind("auto, a count, or a list such as [0,1]", _matching(r"auto|-1|[1-
 # Names whose default is null or a word, or whose number has a bound.
 BY_NAME = {
     "seed": NATURAL,
+    "resume_mode": Kind("full or weights", _matching("full|weights")),
     "n": COUNT,
     "batch_size": COUNT,
     "keep": Kind("a count, all, or every:k", _matching(r"all|(every:)?[1-9]\d*")),

@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "diffusion"
 
 FLOORS = [
     ["errors", "files", "random", "values", "quiet"],
-    ["images", "schedule", "networks", "config"],
-    ["process", "prediction"],
+    ["images", "schedule", "networks", "manifest"],
+    ["process", "prediction", "config"],
     ["denoiser"],
     ["clipping"],
     ["losses", "samplers", "data", "optimizers"],

@@ -74,6 +74,9 @@ class Checkpoints(Checkpoint):
                 if number is not None:
                     self._handlers[number] = signal.signal(number, self._on_signal)
 
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        loops.align_logged_step(trainer)
+
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if trainer.global_step == self._whole_step:
             return  # gradients are being accumulated: they are in no checkpoint

@@ -4,8 +4,9 @@ A resumed run believes these counts: one that is off by a batch repeats or leave
 validates on a part of the images.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from lightning.pytorch import Trainer
 
@@ -13,6 +14,21 @@ from lightning.pytorch import Trainer
 def batches_begun(trainer: Trainer) -> int:
     """Training batches begun in the whole run."""
     return trainer.fit_loop.epoch_loop.batch_progress.total.ready
+
+
+def align_logged_step(trainer: Trainer) -> None:
+    """Lightning's own count of steps for its loggers falls behind by one where a run resumes after a last validation in
+    the middle of an epoch. Before each batch it is the number of steps done."""
+    trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
+
+def epochs_done(saved: Mapping[str, Any]) -> int:
+    """Epochs that a checkpoint has behind it, the validation of the last included."""
+    loop = saved["loops"]["fit_loop"]
+    validation = loop["epoch_loop.val_loop.batch_progress"]["total"]
+    owes = validation["started"] > validation["processed"]
+    ended = loop["epoch_loop.batch_progress"]["is_last_batch"] and not owes
+    return loop["epoch_progress"]["current"]["processed"] + ended
 
 
 def forget_batches(trainer: Trainer, n: int) -> None:
