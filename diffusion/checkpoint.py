@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, found by run folder, read without executing anything."""
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,7 +85,7 @@ def _is_whole(path: Path) -> bool:
 def read(path: str | Path) -> dict[str, Any]:
     """The contents of a checkpoint of ours: plain tensors and containers on the CPU, nothing unpickled.
 
-    Raises UserError for a file that is damaged or of another program.
+    Raises UserError for a file that is damaged or of another program, and for a config that names what is not ours.
     """
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
@@ -95,13 +96,24 @@ def read(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a checkpoint of this program (no config inside)")
     if not _is_whole(Path(path)):
         raise UserError(f"{path}: damaged, its checksums do not hold; take another checkpoint of the run")
+    try:
+        json.dumps(contents["config"], sort_keys=True)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not a config of this program inside ({error})") from None
+    build.check(contents["config"])
     return contents
 
 
 def put_weights(model: LitDiffusion, contents: Mapping[str, Any], weights: str | None = None) -> None:
-    """Loads the weights of a checkpoint into `model`. weights: ema, raw, or None for ema where there is an average."""
+    """Loads the weights of a checkpoint into `model`. weights: ema, raw, or None for ema where there is an average.
+
+    Raises UserError where they are of another network.
+    """
     name = WEIGHTS[weights] if weights else next(name for name in WEIGHTS.values() if name in contents)
-    model.load_state_dict(contents[name])
+    try:
+        model.load_state_dict(contents[name])
+    except Exception as error:  # a hand-made state may hold anything
+        raise UserError(f"the checkpoint's weights do not fit its network: {error}") from error
 
 
 def load(ckpt: str | Path, weights: str = "ema", device: str | torch.device = "cpu") -> LitDiffusion:
@@ -115,6 +127,11 @@ def load(ckpt: str | Path, weights: str = "ema", device: str | torch.device = "c
     contents = read(path)
     if WEIGHTS[weights] not in contents:
         raise UserError(f"{path}: trained without EMA (ema.decay=0); use weights=raw")
-    model = build.model(contents["config"])
+    try:
+        model = build.model(contents["config"])
+    except UserError:
+        raise
+    except Exception as error:  # values of a kind that no command line would have let through
+        raise UserError(f"{path}: its config builds no model ({type(error).__name__}: {error})") from error
     put_weights(model, contents, weights)
     return model.to(device).eval()

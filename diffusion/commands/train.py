@@ -24,6 +24,9 @@ from diffusion.lit import LitDiffusion
 from diffusion.loggers import build_loggers, forget_after
 from diffusion.quiet import quiet
 
+# Besides the weights, what a run needs to go on as if it had not stopped.
+_PARTS = {"callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states"}
+
 
 def run(config: DictConfig) -> Path:
     """Trains as the composed `conf/train.yaml` says. Returns the run folder; raises UserError for a user's mistake."""
@@ -46,8 +49,8 @@ def _train(
     for sampler in (model.sampler, build.instantiate(config["preview"]["sampler"])):
         sampler.times(model.denoiser.schedule)
     goes_on = saved is not None and config["resume_mode"] == "full"
-    if saved is not None and not goes_on:
-        checkpoint.put_weights(model, saved)
+    if saved is not None:
+        checkpoint.put_weights(model, saved, "raw" if goes_on else None)
     step = saved["global_step"] if goes_on else 0
     if trainer.is_global_zero:
         data.prepare_data()
@@ -71,17 +74,21 @@ def _train(
 def _finished(config: Mapping[str, Any], saved: Mapping[str, Any], this: runs.Run) -> bool:
     """Says what a resume goes on from; True where nothing is left to train."""
     runs.check_same_model(saved["config"], config, config["resume_mode"])
-    step, parts = saved["global_step"], "weights, their average" if "ema_state_dict" in saved else "weights"
+    if config["resume_mode"] == "full" and (missing := _PARTS - saved.keys()):
+        raise UserError(
+            f"{this.ckpt} holds no {', '.join(sorted(missing))}: take its weights alone, resume_mode=weights"
+        )
+    step, averaged = saved.get("global_step"), "ema_state_dict" in saved
     if config["resume_mode"] == "weights":
-        averaged = "averaged weights" if "ema_state_dict" in saved else "weights"
-        _say(f"starting from the {averaged} of {this.ckpt} (step {step}); all else begins anew")
+        weights = "averaged weights" if averaged else "weights"
+        _say(f"starting from the {weights} of {this.ckpt} (step {step}); all else begins anew")
         return False
     if reached := _limit_reached(config["trainer"], saved):
         _say(f"nothing left to train: {reached} reached (step {step} in {this.ckpt})")
         return True
     _say(
         f"resuming {this.ckpt} at step {step}, epoch {saved['epoch']}: "
-        f"restored {parts}, optimiser, learning rate, place in the data"
+        f"restored weights{', their average' * averaged}, optimiser, learning rate, place in the data"
     )
     return False
 
