@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from diffusion.callbacks import loops
 from diffusion.callbacks.ema import _SHARDED
+from diffusion.errors import UserError
 from diffusion.files import give_name, remove_remains
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class Checkpoints(Checkpoint):
             remove_remains(self.folder)
         if trainer.ckpt_path:
             self.last = Path(trainer.ckpt_path)
-        self._tried_step = trainer.global_step
+        self._saved_step = self._tried_step = trainer.global_step
         self._note_whole_step(trainer)
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", None)):
@@ -105,6 +106,13 @@ class Checkpoints(Checkpoint):
         self.best = loss if loss < best else best
         if not self._save(trainer, ("last", "best") if loss < best else ("last",)):
             self.best = best
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and self._saved_step != trainer.global_step:
+            raise UserError(
+                f"steps {self._saved_step + 1} to {trainer.global_step} are in no checkpoint: {self.folder} is full; "
+                f"the newest is {self.last or 'none'}: make room, and go on from it by resume=auto"
+            )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self._at_once or self._tried_step == self._whole_step:
@@ -171,7 +179,7 @@ class Checkpoints(Checkpoint):
         self._due, self._saved_at, self._tried_step = False, time.monotonic(), trainer.global_step
         if not trainer.is_global_zero or _stamp(path) == before:
             return False
-        self.last = path
+        self.last, self._saved_step = path, trainer.global_step
         for name in names:
             give_name(path, self.folder / f"{name}.ckpt")
         for old in sorted(self.folder.glob("step_*.ckpt"), key=_stamp)[: -self.keep]:

@@ -1,5 +1,6 @@
 """Images drawn at the end of a validation epoch: how training is going, to the eye."""
 
+import logging
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +11,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from diffusion import images
+
+log = logging.getLogger(__name__)
 
 
 class Preview(Callback):
@@ -48,8 +51,12 @@ class Preview(Callback):
         start = time.perf_counter()
         x_0 = pl_module.sample(self.n, seed=self.seed, purpose="preview", sampler=self.sampler, progress=False)
         grid = images.grid(images.to_uint8(x_0))
-        path = images.write_png(self.folder / f"epoch_{epoch:04d}_step_{trainer.global_step:07d}.png", grid)
-        show(trainer.loggers, "preview", grid, path, trainer.global_step)
+        path = self.folder / f"epoch_{epoch:04d}_step_{trainer.global_step:07d}.png"
+        try:
+            images.write_png(path, grid)
+            show(trainer.loggers, "preview", grid, path, trainer.global_step)
+        except OSError as error:  # a full disk costs a picture, not the run
+            log.warning("%s was not written (%s)", path, error.strerror)
         pl_module.log("preview/seconds", time.perf_counter() - start, rank_zero_only=True)
 
 

@@ -1,5 +1,6 @@
 """Whatever ends a run, and wherever: the resumed one ends with the same bytes, having validated as often."""
 
+import errno
 import os
 import resource
 import signal
@@ -11,6 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from diffusion import checkpoint
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
+from diffusion.errors import UserError
 from tests.test_lit import digits, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -265,6 +267,17 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, whole, caplog)
     assert seen == [0, 1, 2, 2, 2, 5, 6, 7, 8, 9, 10, 11, 12]
     assert caplog.text.count("was not written (File too large): make room") == 2
     assert_same_end(contents(tmp_path), contents(whole()[0]))
+
+
+def test_a_run_that_could_save_nothing_at_its_end_says_so(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    fit(tmp_path, steps=3)
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match=rf"steps 4 to 6 are in no checkpoint: .*the newest is {tmp_path}/last.ckpt"):
+        fit(tmp_path, ckpt=tmp_path / "last.ckpt", steps=6)
+    assert step_of(tmp_path) == 3
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
