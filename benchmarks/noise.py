@@ -11,8 +11,9 @@ from collections.abc import Callable
 import torch
 from omegaconf import OmegaConf
 
-from diffusion import build, losses, random
+from diffusion import build, random
 from diffusion.config import compose
+from diffusion.lit import SIMPLE
 
 
 def median_seconds(action: Callable[[], object], repeats: int) -> float:
@@ -34,12 +35,12 @@ def main() -> None:
     t = torch.randint(1, T + 1, (batch_size,)).float()
 
     def draw() -> None:
-        losses.uniform_steps(random.uniform(0, "train/t", index), T)
+        model.timesteps.draw(0, index, model.denoiser.schedule)
         random.normal(0, "train/eps", index, model.shape)
 
     def step() -> None:
         optimizer.zero_grad()
-        losses.mse(model.denoiser, x_0, t, eps).mean().backward()
+        SIMPLE(model.denoiser, x_0, t, eps).mean().backward()
         optimizer.step()
 
     step()

@@ -17,9 +17,10 @@ import torch
 from lightning.pytorch import Callback
 from omegaconf import OmegaConf
 
-from diffusion import build, images, losses
+from diffusion import build, images
 from diffusion.commands.train import make_trainer
 from diffusion.config import compose
+from diffusion.lit import SIMPLE
 from diffusion.quiet import quiet
 
 STEPS, WARM_UP, ROUNDS = 150, 20, 5
@@ -61,7 +62,7 @@ def bare(config: dict) -> float:
             start = time.perf_counter()
         x_0 = images.from_uint8(pictures[order[step * batch_size : (step + 1) * batch_size]])
         t = torch.randint(1, T + 1, (batch_size,)).float()
-        loss = losses.mse(model.denoiser, x_0, t, torch.randn_like(x_0)).mean()
+        loss = SIMPLE(model.denoiser, x_0, t, torch.randn_like(x_0)).mean()
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, config["trainer"]["gradient_clip"])

@@ -55,7 +55,7 @@ def instantiate(node: Mapping[str, Any], **given: Any) -> Any:
 
 
 def schedule(node: Mapping[str, Any]) -> Schedule:
-    """The schedule of its config; `zero_terminal_snr` rescales its table."""
+    """The schedule of its config; `zero_terminal_snr` rescales it."""
     made = instantiate({key: value for key, value in node.items() if key != "zero_terminal_snr"})
     return made.with_zero_terminal_snr() if node.get("zero_terminal_snr") else made
 
@@ -67,16 +67,29 @@ def model(config: Mapping[str, Any]) -> LitDiffusion:
     """
     check(config)
     channels, size = config["dataset"]["channels"], config["dataset"]["size"]
+    objective = instantiate(config["loss"], weighting=instantiate(config["weighting"]))
+    self_condition, classes = config["self_conditioning"], config["conditioning"]["classes"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"])
-        network = instantiate(config["network"], in_channels=channels, out_channels=channels, size=size)
-    denoiser = Denoiser(network, schedule(config["schedule"]), instantiate(config["prediction"]))
+        network = instantiate(
+            config["network"],
+            in_channels=channels * (2 if self_condition else 1),
+            out_channels=channels * (2 if objective.learns_variance else 1),
+            size=size,
+            num_classes=len(classes) if classes else None,
+        )
+    denoiser = Denoiser(network, schedule(config["schedule"]), instantiate(config["prediction"]), self_condition)
     return LitDiffusion(
         denoiser,
         sampler=instantiate(config["sampler"]),
         clip=instantiate(config["clipping"]),
         shape=(channels, size, size),
-        optimizer=instantiate(config["optimizer"]),
+        optimizer=instantiate(config["optimizer"], decay=instantiate(config["lr_schedule"])),
+        objective=objective,
+        timesteps=instantiate(config["timesteps"]),
+        guidance=instantiate(config["guidance"]),
+        classes=classes,
+        label_drop=config["conditioning"]["drop"],
         seed=config["seed"],
         config=dict(config),
     )

@@ -53,6 +53,8 @@ class Clip:
         self.clip = clip
         self.schedule = denoiser.schedule
 
-    def __call__(self, x_t: Tensor, t: Tensor | float, y: Tensor | None = None) -> Prediction:
-        prediction = self.denoiser(x_t, t, y)
+    def __call__(
+        self, x_t: Tensor, t: Tensor | float, y: Tensor | None = None, x_0_before: Tensor | None = None
+    ) -> Prediction:
+        prediction = self.denoiser(x_t, t, y, x_0_before)
         return replace(prediction, x_0=self.clip(prediction.x_0))

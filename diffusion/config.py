@@ -23,7 +23,10 @@ from diffusion.errors import UserError
 from diffusion.values import TEXT, kind_of
 
 # What the shell handed over after the first `=` is the value of these, whatever characters it holds.
-LITERAL = {"ckpt", "resume", "rerun", "output", "dataset.path", "dataset.cache", "run.root", "run.name", "run.dir"}
+LITERAL = {
+    *("ckpt", "resume", "rerun", "output", "dataset.path", "dataset.cache", "run.root", "run.name", "run.dir"),
+    *("task.image", "task.mask", "task.start", "task.end"),
+}
 
 
 class Group(NamedTuple):
@@ -110,6 +113,14 @@ def split(word: str) -> tuple[str, str]:
     if "@" in key:  # Hydra's own sampler@preview.sampler=ddim is our preview.sampler=ddim
         key = key.rpartition("@")[2]
     return key, text
+
+
+def choice(group: str, name: str) -> dict[str, Any]:
+    """conf/<group>/<name>.yaml by itself, in plain containers. Raises UserError where there is none."""
+    names = sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
+    if name not in names:
+        raise UserError(f"{name}: no such {group}; choose among {', '.join(names)}{suggest(name, names)}")
+    return OmegaConf.to_container(OmegaConf.load(conf_folder() / group / f"{name}.yaml"), resolve=True)
 
 
 def parse(key: str, text: str) -> Override:

@@ -45,31 +45,39 @@ class Prediction:
 class Denoiser(nn.Module):
     """A network that is called with the paper's t. Published networks number their steps 0..T-1: only here is t - 1.
 
-    Raises UserError for eps prediction with zero terminal SNR (Lin et al. 2023).
+    self_condition: the network has twice the input channels and also sees x_0 as it was predicted one step before, or 0
+    (Chen et al. 2022, Bit Diffusion). Raises UserError for eps prediction with zero terminal SNR (Lin et al. 2023).
     """
 
-    def __init__(self, network: nn.Module, schedule: Schedule, parametrization: Parametrization):
+    def __init__(
+        self, network: nn.Module, schedule: Schedule, parametrization: Parametrization, self_condition: bool = False
+    ):
         super().__init__()
         if isinstance(parametrization, Eps) and schedule(schedule.T)[0] == 0:
             raise UserError("zero_terminal_snr leaves x_T without signal, and eps says nothing there: use prediction=v")
         self.network = network
         self.schedule = schedule
         self.parametrization = parametrization
+        self.self_condition = self_condition
 
-    def output(self, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """The bare network output (B, C, H, W), or (B, 2C, H, W) with learned variance.
-
-        t: scalar or (B,), in steps 0..T; y: int64 (B,) labels or None.
-        """
+    def output(self, x_t: Tensor, t: Tensor, y: Tensor | None = None, x_0_before: Tensor | None = None) -> Tensor:
+        """The bare network output (B, C, H, W), or (B, 2C, H, W) with learned variance; arguments as in `forward`."""
         step = (t - 1).to(x_t.device, torch.float32).expand(len(x_t))
-        return self.network(x_t, step, y).to(x_t.dtype)
+        c_in = self.parametrization.input_scale(*self.schedule(t))
+        x = x_t if c_in is None else broadcast(c_in, x_t) * x_t
+        if self.self_condition:
+            x = torch.cat([x, torch.zeros_like(x) if x_0_before is None else x_0_before], dim=1)
+        return self.network(x, step, y).to(x_t.dtype)
 
-    def forward(self, x_t: Tensor, t: Tensor | float, y: Tensor | None = None) -> Prediction:
-        """x_t: (B, C, H, W); t: scalar or (B,), in steps 0..T; y: int64 (B,) labels or None."""
+    def forward(
+        self, x_t: Tensor, t: Tensor | float, y: Tensor | None = None, x_0_before: Tensor | None = None
+    ) -> Prediction:
+        """x_t: (B, C, H, W); t: scalar or (B,), in steps 0..T; y: int64 (B,) labels or None; x_0_before: (B, C, H, W),
+        the latest prediction on the way, which only a self-conditioned network looks at."""
         t = torch.as_tensor(t, dtype=torch.float64)
         alpha, sigma = self.schedule(t)
         c_skip, c_out = self.parametrization.coefficients(alpha, sigma)
-        output, variance_mix = split_variance(self.output(x_t, t, y), x_t.shape[1])
+        output, variance_mix = split_variance(self.output(x_t, t, y, x_0_before), x_t.shape[1])
         x_0 = broadcast(c_skip, x_t) * x_t + broadcast(c_out, x_t) * output
         return Prediction(x_0, x_t, t, alpha, sigma, variance_mix)
 

@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,8 +25,9 @@ def from_uint8(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
-def grid(images: Tensor, columns: int | None = None) -> Tensor:
-    """Images side by side. images: uint8 (N, C, H, W); columns: by default about sqrt(N). Returns uint8 (C, H', W')."""
+def grid(images: Tensor, columns: int | None = None, names: Sequence[str] | None = None) -> Tensor:
+    """Images side by side. images: uint8 (N, C, H, W); columns: by default about sqrt(N); names: one for each row,
+    written in front of it. Returns uint8 (C, H', W')."""
     n, channels, height, _ = images.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
@@ -34,7 +36,18 @@ def grid(images: Tensor, columns: int | None = None) -> Tensor:
     images = F.pad(images, (1, 1, 1, 1), value=64)
     blank = images.new_full((rows * columns - n, *images.shape[1:]), 64)
     cells = torch.cat([images, blank]).reshape(rows, columns, *images.shape[1:])
-    return cells.permute(2, 0, 3, 1, 4).reshape(channels, rows * images.shape[2], columns * images.shape[3])
+    whole = cells.permute(2, 0, 3, 1, 4).reshape(channels, rows * images.shape[2], columns * images.shape[3])
+    return whole if names is None else torch.cat([_margin(names, images.shape[2], channels), whole], dim=2)
+
+
+def _margin(names: Sequence[str], height: int, channels: int) -> Tensor:
+    """Names below each other, each in the middle of `height` pixels: uint8 (C, H', W')."""
+    font = ImageFont.load_default(size=14)
+    width = math.ceil(max(font.getlength(name) for name in names)) + 12
+    margin = Image.new("L", (width, height * len(names)), 64)
+    for row, name in enumerate(names):
+        ImageDraw.Draw(margin).text((6, (row + 0.5) * height), name, fill=255, font=font, anchor="lm")
+    return torch.from_numpy(np.array(margin)).expand(channels, -1, -1)
 
 
 def to_pil(image: Tensor) -> Image.Image:

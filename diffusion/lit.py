@@ -9,31 +9,45 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from diffusion import images, losses, random
+from diffusion import images, random
 from diffusion.clipping import Clip
 from diffusion.data.base import Batch
 from diffusion.denoiser import Denoiser
+from diffusion.guidance import Guidance, Guided
+from diffusion.losses.objective import L2, Objective, by_quarter
+from diffusion.losses.timesteps import GOLDEN, Timesteps, Uniform, steps
+from diffusion.losses.weighting import Simple
 from diffusion.optimizers import AdamW
+from diffusion.process import q_sample
 from diffusion.samplers.base import Sampler
-from diffusion.samplers.generate import generate
+from diffusion.tasks.generate import Generate, generate
 
-_GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, are evenly spread however many there are
+SIMPLE = L2(Simple())  # L_simple, in which every validation loss is given, whatever is trained
 
 
 class TrainingPair(NamedTuple):
-    """A batch with what the forward process needs: x uint8 (B, C, H, W), y int64 (B,), t (B,), eps (B, C, H, W)."""
+    """A batch with what the forward process needs.
+
+    x: uint8 (B, C, H, W). y: int64 (B,), -1 where there is no label or it was dropped. t: (B,), in steps. eps:
+    (B, C, H, W). importance: (B,), the weight of each loss. shown: bool (B,), whether a self-conditioned network is
+    shown its own prediction.
+    """
 
     x: Tensor
     y: Tensor
     t: Tensor
     eps: Tensor
+    importance: Tensor
+    shown: Tensor
 
 
 class LitDiffusion(LightningModule):
     """Trains `denoiser` by Algorithm 1 and samples from it by the reverse process.
 
-    shape: (C, H, W) of one image. clip: applied to x_0 while sampling. config: plain containers that rebuild this
-    module; it travels in every checkpoint.
+    clip: applied to x_0 while sampling. shape: (C, H, W) of one image. objective: what training minimises; timesteps:
+    which t it draws. classes: the names of the labels that the network is told, or None; label_drop: the part of them
+    that is left out in training, so that guidance has something to compare with. config: plain containers that rebuild
+    this module; it travels in every checkpoint.
     """
 
     def __init__(
@@ -43,6 +57,11 @@ class LitDiffusion(LightningModule):
         clip: Callable[[Tensor], Tensor],
         shape: Sequence[int],
         optimizer: AdamW | None = None,
+        objective: Objective = SIMPLE,
+        timesteps: Timesteps | None = None,
+        guidance: Guidance | None = None,
+        classes: Sequence[str] | None = None,
+        label_drop: float = 0.0,
         seed: int = 0,
         config: dict | None = None,
     ):
@@ -52,6 +71,11 @@ class LitDiffusion(LightningModule):
         self.clip = clip
         self.shape = tuple(shape)
         self.optimizer = optimizer
+        self.objective = objective
+        self.timesteps = timesteps or Uniform()
+        self.guidance = guidance or Guidance(scale=1.0)
+        self.classes = classes
+        self.label_drop = label_drop
         self.seed = seed
         self.config = config
         self._validation: list[tuple[Tensor, Tensor]] = []
@@ -60,22 +84,41 @@ class LitDiffusion(LightningModule):
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> TrainingPair:
         """Draws t and eps while the batch is still on the host: noise is drawn there, and nothing waits for a GPU."""
-        T = self.denoiser.schedule.T
+        index, schedule = batch.index, self.denoiser.schedule
         if self.trainer.training:
-            u = random.uniform(self.seed, "train/t", batch.index)
-            eps = random.normal(self.seed, "train/eps", batch.index, self.shape)
+            t, importance = self.timesteps.draw(self.seed, index, schedule)
+            eps = random.normal(self.seed, "train/eps", index, self.shape)
+            y = torch.where(random.uniform(self.seed, "train/label", index) < self.label_drop, -1, batch.y)
+            shown = random.uniform(self.seed, "train/shown", index) < 0.5
         else:  # the same for every epoch and every run, spread evenly over t, so that epochs can be compared
-            u = batch.index.double() * _GOLDEN % 1
-            eps = random.normal(0, "validation/eps", batch.index, self.shape)
-        return TrainingPair(batch.x, batch.y, losses.uniform_steps(u, T).float(), eps)
+            t, importance = steps(index.double() * GOLDEN % 1, schedule.T), torch.ones(len(index))
+            eps = random.normal(0, "validation/eps", index, self.shape)
+            y, shown = batch.y, torch.zeros(len(index), dtype=torch.bool)
+        return TrainingPair(batch.x, y, t.float(), eps, importance.float(), shown)
 
     def on_train_batch_start(self, batch: TrainingPair, batch_idx: int) -> None:
         random.seed_torch(self.seed, self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank)
 
     def training_step(self, batch: TrainingPair, batch_idx: int) -> Tensor:
-        loss = losses.mse(self.denoiser, images.from_uint8(batch.x), batch.t, batch.eps, batch.y).mean()
+        x_0 = images.from_uint8(batch.x)
+        loss = self.objective(self.denoiser, x_0, batch.t, batch.eps, batch.y, self._shown(batch, x_0))
+        if self.timesteps.learns:
+            self.timesteps.observe(*(self.all_gather(x.detach()).flatten().cpu() for x in (batch.t, loss)))
+        loss = (batch.importance * loss).mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
+
+    @torch.no_grad()
+    def _shown(self, batch: TrainingPair, x_0: Tensor) -> Tensor | None:
+        """What a self-conditioned network is shown: its own prediction for a half of the images, 0 for the others."""
+        if not self.denoiser.self_condition:
+            return None
+        rows = batch.shown
+        x_t = q_sample(self.denoiser.schedule, x_0[rows], batch.t[rows], batch.eps[rows])
+        shown = torch.zeros_like(x_0)
+        if len(x_t):
+            shown[rows] = self.clip(self.denoiser(x_t, batch.t[rows], batch.y[rows]).x_0)
+        return shown
 
     def on_train_batch_end(self, outputs, batch: TrainingPair, batch_idx: int) -> None:
         trainer = self.trainer
@@ -100,16 +143,22 @@ class LitDiffusion(LightningModule):
         schedule.base_lrs = [new]
         for group in schedule.optimizer.param_groups:
             group["initial_lr"] = new
-            group["lr"] = new * self.optimizer.warmup(schedule.last_epoch)
+            group["lr"] = new * self.optimizer.factor(schedule.last_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["config"] = self.config
+        if self.timesteps.learns:
+            checkpoint["timesteps"] = self.timesteps.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        if self.timesteps.learns and "timesteps" in checkpoint:
+            self.timesteps.load_state_dict(checkpoint["timesteps"])
 
     # Validation
 
     def validation_step(self, batch: TrainingPair, batch_idx: int) -> None:
-        loss = losses.mse(self.denoiser, images.from_uint8(batch.x), batch.t, batch.eps, batch.y)
-        self._validation.append(losses.by_quarter(loss, batch.t, self.denoiser.schedule.T))
+        loss = SIMPLE(self.denoiser, images.from_uint8(batch.x), batch.t, batch.eps, batch.y)
+        self._validation.append(by_quarter(loss, batch.t, self.denoiser.schedule.T))
 
     def on_validation_epoch_end(self) -> None:
         sums, counts = (sum(column) for column in zip(*self._validation, strict=True))
@@ -127,8 +176,10 @@ class LitDiffusion(LightningModule):
         seed: int = 0,
         *,
         y: Tensor | None = None,
+        task: Generate | None = None,
         sampler: Sampler | None = None,
         clip: Callable[[Tensor], Tensor] | None = None,
+        guidance: Guidance | None = None,
         batch_size: int = 64,
         keep: int | str = 1,
         purpose: str = "sample",
@@ -136,16 +187,18 @@ class LitDiffusion(LightningModule):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The images `index` (int64 (n,)) of the endless row that belongs to `seed`, in batches.
 
-        sampler, clip: instead of those of the training. keep: k, the last k states; `all`; or `every:k`.
+        y: int64 (n,) labels, or None. task: None is `Generate`. sampler, clip, guidance: instead of those of the
+        training. keep: k, the last k states; `all`; or `every:k`.
         Yields indices (B,) and kept states (kept, B, C, H, W), float32 on the CPU, x_0 last.
         """
         with self._evaluating():
             yield from generate(
-                Clip(self.denoiser, clip or self.clip),
+                Clip(Guided(self.denoiser, guidance or self.guidance), clip or self.clip),
                 sampler or self.sampler,
                 self.shape,
                 index,
                 seed,
+                task=task,
                 purpose=purpose,
                 y=y,
                 batch_size=batch_size,

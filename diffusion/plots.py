@@ -1,14 +1,15 @@
 """Curves as pictures: `python -m diffusion.plots [FILE]` draws every schedule of conf/schedule into one PNG."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
+from torch import Tensor
 
-from diffusion import build
+from diffusion import build, images
 from diffusion.config import conf_folder
 from diffusion.files import atomic
 from diffusion.schedule import Schedule
@@ -25,6 +26,21 @@ def draw_schedules(schedules: Mapping[str, Schedule]) -> Figure:
     left.set(xlabel="t / T", ylabel=r"$\bar\alpha_t$", title="what is left of the image")
     right.set(xlabel="t / T", ylabel="log SNR", title="log signal-to-noise ratio")
     left.legend()
+    return figure
+
+
+def draw_table(rows: Mapping[str, Sequence[tuple[Tensor | None, str]]], columns: Sequence[str]) -> Figure:
+    """Pictures, uint8 (C, H, W) or None, each with a line of text under it, in named rows and columns."""
+    figure = Figure(figsize=(1.35 * len(columns) + 0.9, 1.5 * len(rows) + 0.3), layout="constrained")
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
+    for row, (name, cells) in zip(axes, rows.items(), strict=True):
+        row[0].set_ylabel(name)
+        for axis, (picture, text) in zip(row, cells, strict=True):
+            axis.set(xticks=[], yticks=[], xlabel=text, frame_on=False)
+            if picture is not None:
+                axis.imshow(images.to_pil(picture), cmap="gray", vmin=0, vmax=255)
+    for axis, title in zip(axes[0], columns, strict=True):
+        axis.set_title(title, fontsize="medium")
     return figure
 
 

@@ -1,8 +1,10 @@
-"""What the network predicts: eps, x_0 or v. Each is one linear form, x_0 = c_skip x_t + c_out output."""
+"""What the network predicts: eps, x_0, v, or EDM's F. Each is one linear form, x_0 = c_skip x_t + c_out output."""
 
 from abc import ABC, abstractmethod
 
 from torch import Tensor
+
+from diffusion.errors import UserError
 
 
 class Parametrization(ABC):
@@ -15,6 +17,10 @@ class Parametrization(ABC):
     @abstractmethod
     def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """What the output should be for the pair (x_0, eps), the shape of x_0."""
+
+    def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor | None:
+        """c_in, by which x_t is multiplied before the network sees it; None is 1."""
+        return None
 
 
 class Eps(Parametrization):
@@ -45,3 +51,33 @@ class V(Parametrization):
 
     def target(self, x_0, eps, alpha, sigma):
         return alpha * eps - sigma * x_0
+
+
+class EDM(Parametrization):
+    """The preconditioning of Karras et al. 2022 (Table 1), which gives the network input and target of variance 1.
+
+    Theirs is written for x_t / alpha_t and the noise level sigma_t / alpha_t; in x_t, alpha_t, sigma_t, with
+    q^2 = sigma_t^2 + alpha_t^2 sigma_data^2, it is
+
+        c_skip = alpha_t sigma_data^2 / q^2,   c_out = sigma_t sigma_data / q,   c_in = 1 / q,
+
+    and for sigma_data = 1 the output is -v. sigma_data: the standard deviation of the data in [-1, 1].
+    """
+
+    def __init__(self, sigma_data: float = 0.5):
+        if not sigma_data > 0:
+            raise UserError(f"prediction.sigma_data={sigma_data}: expected the data's standard deviation, above 0")
+        self.sigma_data = sigma_data
+
+    def coefficients(self, alpha, sigma):
+        q = self._q(alpha, sigma)
+        return alpha * self.sigma_data**2 / q**2, sigma * self.sigma_data / q
+
+    def target(self, x_0, eps, alpha, sigma):
+        return (sigma / self.sigma_data * x_0 - self.sigma_data * alpha * eps) / self._q(alpha, sigma)
+
+    def input_scale(self, alpha, sigma):
+        return 1 / self._q(alpha, sigma)
+
+    def _q(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return (sigma**2 + (alpha * self.sigma_data) ** 2).sqrt()

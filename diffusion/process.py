@@ -15,6 +15,15 @@ def q_sample(schedule: Schedule, x_0: Tensor, t: Tensor | float, eps: Tensor) ->
     return broadcast(alpha, x_0) * x_0 + broadcast(sigma, x_0) * eps
 
 
+def q_step(schedule: Schedule, x_s: Tensor, s: Tensor | float, t: Tensor | float, eps: Tensor) -> Tensor:
+    """x_t ~ q(x_t | x_s) = sqrt(1 - beta) x_s + sqrt(beta) eps, s < t (Eq. 2, which is the case s = t - 1).
+
+    x_s, eps: (B, C, H, W); s, t: scalar or (B,), in steps 0..T.
+    """
+    beta = schedule.beta(s, t)
+    return broadcast((1 - beta).sqrt(), x_s) * x_s + broadcast(beta.sqrt(), x_s) * eps
+
+
 def q_posterior(
     schedule: Schedule, x_0: Tensor, x_t: Tensor, s: Tensor | float, t: Tensor | float
 ) -> tuple[Tensor, Tensor]:
@@ -55,3 +64,55 @@ def reverse_variance(
     log_ratio = torch.where(sigma_s > 0, 2 * (sigma_s / sigma_t).log(), 0.0)
     scale = torch.where(sigma_s > 0, beta, 0.0)
     return broadcast(scale, x) * (broadcast(log_ratio, x) * (1 - mix)).exp()
+
+
+def gaussian_kl(mean: Tensor, variance: Tensor, other_mean: Tensor, other_variance: Tensor) -> Tensor:
+    """KL(N(mean, variance) || N(other_mean, other_variance)) of each element, in nats; arguments that broadcast."""
+    ratio = variance / other_variance
+    return (ratio - 1 - ratio.log() + (mean - other_mean).square() / other_variance) / 2
+
+
+def discretized_log_likelihood(x_0: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """log of the mass that N(mean, std^2) has in the 1/255 around each 8-bit value, in nats (Ho et al. 2020, Eq. 13).
+
+    x_0: images in [-1, 1], from uint8; the outermost values take the tails. Arguments that broadcast.
+    """
+    above = torch.where(x_0 > 0.999, torch.inf, (x_0 + 1 / 255 - mean) / std)
+    below = torch.where(x_0 < -0.999, -torch.inf, (x_0 - 1 / 255 - mean) / std)
+    # In the upper tail both are 1 to all digits: there the mass is that of the mirrored interval.
+    above, below = torch.where(below > 0, -below, above), torch.where(below > 0, -above, below)
+    return (torch.special.ndtr(above) - torch.special.ndtr(below)).clamp(min=1e-12).log()
+
+
+def bound_variance(schedule: Schedule, s: Tensor | float, t: Tensor | float, mix: Tensor | float, x: Tensor) -> Tensor:
+    """`reverse_variance` for likelihoods, which need one above 0 at s = 0: there the posterior's is taken from the step
+    before (Nichol & Dhariwal 2021, section 3.1)."""
+    s, t = torch.as_tensor(s), torch.as_tensor(t)
+    beta = schedule.beta(s, t)
+    first, next_t = torch.where(s > 0, s, t), torch.where(s > 0, t, (2 * t - s).clamp(max=schedule.T))
+    small = reverse_variance(schedule, first, next_t, 0, x)
+    return (mix * broadcast(beta, x).log() + (1 - mix) * small.log()).exp()
+
+
+def vlb_term(
+    schedule: Schedule,
+    x_0: Tensor,
+    predicted: Tensor,
+    x_t: Tensor,
+    s: Tensor | float,
+    t: Tensor | float,
+    mix: Tensor | float,
+) -> Tensor:
+    """One term of the variational bound, in nats per dimension (Ho et al. 2020, Eq. 5): for s > 0 the divergence of the
+    reverse step from q(x_s | x_t, x_0), for s = 0 the decoder's -log p(x_0 | x_t).
+
+    x_0, x_t, predicted (x_0 as the network has it): (B, C, H, W); s, t: scalar or (B,); mix: where the variance lies,
+    as in `reverse_variance`. Returns (B,).
+    """
+    s = torch.as_tensor(s)
+    mean, _ = q_posterior(schedule, predicted, x_t, s, t)
+    variance = bound_variance(schedule, s, t, mix, x_t)
+    true_mean, _ = q_posterior(schedule, x_0, x_t, s, t)
+    kl = gaussian_kl(true_mean, bound_variance(schedule, s, t, 0, x_t), mean, variance)
+    decoder = -discretized_log_likelihood(x_0, mean, variance.sqrt())
+    return torch.where(broadcast(s, x_t) > 0, kl, decoder).flatten(1).mean(1)

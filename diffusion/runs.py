@@ -18,10 +18,8 @@ from diffusion.files import atomic
 # Processes that Lightning launches for the other devices read here which run they belong to.
 _SHARED = "DIFFUSION_RUN_DIR"
 _LOCK = ".lock"
-_UNCHANGED = {
-    "full": ("network", "schedule", "prediction", "dataset.name", "dataset.channels", "dataset.size"),
-    "weights": ("network", "dataset.channels", "dataset.size"),
-}
+_NETWORK = ("network", "self_conditioning", "conditioning.classes", "dataset.channels", "dataset.size")
+_UNCHANGED = {"full": (*_NETWORK, "schedule", "prediction", "dataset.name"), "weights": _NETWORK}
 
 
 class Run:
@@ -117,9 +115,7 @@ def check_same_model(old: Mapping[str, Any], new: Mapping[str, Any], mode: str =
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What differs between the config of a checkpoint and this one, dotted key -> (old, new), where it matters."""
     found = manifest.differences(old, new)
-    return {
-        key: each for key, each in found.items() if key.split(".")[0] not in ("run", "resume", "resume_mode", "rerun")
-    }
+    return {key: each for key, each in found.items() if key.partition(".")[0] not in manifest.OF_THE_SESSION}
 
 
 def _is_of_network(key: str) -> bool:

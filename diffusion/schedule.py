@@ -58,6 +58,11 @@ class Schedule(nn.Module, ABC):
         """The inverse of `log_snr`; what the schedule never reaches gives the nearer of 0 and T."""
         return self.t_of_log_alpha_bar(F.logsigmoid(log_snr.double()))
 
+    def with_zero_terminal_snr(self) -> "Schedule":
+        """The same schedule with alpha shifted and scaled so that alpha_T = 0: x_T is pure noise (Lin et al. 2023). eps
+        cannot be predicted at such a T."""
+        return ZeroTerminalSNR(self)
+
 
 class Table(Schedule):
     """The schedule of the betas of steps 1..T.
@@ -108,12 +113,29 @@ class Table(Schedule):
         return k + torch.where(value == above, 1.0, (value - below) / (above - below))
 
     def with_zero_terminal_snr(self) -> "Table":
-        """The same table with sqrt(alpha_bar) shifted and scaled so that alpha_bar_T = 0, x_T pure noise, and
-        alpha_bar_1 stays as it is (Lin et al. 2023, Algorithm 1). eps cannot be predicted at such a T."""
+        """Here alpha_bar_1 stays as it is, not only alpha_bar_0 (Lin et al. 2023, Algorithm 1)."""
         root = (self.table / 2).exp()
         root = (root - root[-1]) * root[1] / (root[1] - root[-1])
         root[0] = 1
         return Table(1 - (root[1:] / root[:-1]) ** 2)
+
+
+class ZeroTerminalSNR(Schedule):
+    """alpha'_t = (alpha_t - alpha_T) / (1 - alpha_T) of a schedule in closed form."""
+
+    def __init__(self, schedule: Schedule):
+        super().__init__()
+        self.schedule = schedule
+        self.T = schedule.T
+        self.alpha_T = schedule(schedule.T)[0].item()
+
+    def log_alpha_bar(self, t: Tensor | float) -> Tensor:
+        lost = torch.expm1(self.schedule.log_alpha_bar(t) / 2)  # alpha_t - 1, exact near t = 0
+        return 2 * torch.log1p((lost / (1 - self.alpha_T)).clamp(min=-1))
+
+    def t_of_log_alpha_bar(self, log_alpha_bar: Tensor) -> Tensor:
+        lost = torch.expm1(log_alpha_bar.double() / 2) * (1 - self.alpha_T)
+        return self.schedule.t_of_log_alpha_bar(2 * torch.log1p(lost))
 
 
 class VP(Schedule):

@@ -24,6 +24,16 @@ def _number(least: float = -math.inf, above: float = -math.inf) -> Callable[[Any
     return read
 
 
+def _fraction(value) -> float:
+    if not 0 <= _number()(value) <= 1:
+        raise ValueError
+    return float(value)
+
+
+def _number_or_infinity(value) -> float:
+    return math.inf if value == math.inf else _number()(value)
+
+
 def _whole(least: float = -math.inf) -> Callable[[Any], int]:
     number = _number(least)
 
@@ -38,6 +48,15 @@ def _whole(least: float = -math.inf) -> Callable[[Any], int]:
 def _instance(cls: type) -> Callable[[Any], Any]:
     def read(value):
         if not isinstance(value, cls):
+            raise ValueError
+        return value
+
+    return read
+
+
+def _any_of(*classes: type) -> Callable[[Any], Any]:
+    def read(value):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, classes)):
             raise ValueError
         return value
 
@@ -59,6 +78,13 @@ def _matching(pattern: str) -> Callable[[Any], Any]:
     return read
 
 
+def _list_of(kind: Kind) -> Kind:
+    def read(value):
+        return [kind.read(item) for item in _instance(list)(value)]
+
+    return Kind(f"a list such as [a,b], each {kind.words}", read)
+
+
 def _or_null(kind: Kind) -> Kind:
     return Kind(f"{kind.words}, or null", lambda value: None if value is None else kind.read(value))
 
@@ -68,6 +94,7 @@ NATURAL = Kind("a whole number, 0 or more", _whole(least=0))
 COUNT = Kind("a whole number, 1 or more", _whole(least=1))
 NUMBER = Kind("a number", _number())
 POSITIVE = Kind("a number above 0", _number(above=0))
+FRACTION = Kind("a number, 0 to 1", _fraction)
 SWITCH = Kind("true or false", _instance(bool))
 TEXT = Kind("a text", _text)
 ANYTHING = Kind("a value", lambda value: value)
@@ -79,6 +106,7 @@ BY_NAME = {
     "resume_mode": Kind("full or weights", _matching("full|weights")),
     "n": COUNT,
     "batch_size": COUNT,
+    "y": Kind("a class, a list such as [0,1], or all", _any_of(int, str, list)),
     "keep": Kind("a count, all, or every:k", _matching(r"all|(every:)?[1-9]\d*")),
     "weights": Kind("ema or raw", _matching("ema|raw")),
     "devices": DEVICES,
@@ -86,6 +114,9 @@ BY_NAME = {
     "preview.n": NATURAL,
     "preview.every_n_epochs": COUNT,
     "preview.sampler.steps": _or_null(COUNT),
+    "conditioning.drop": FRACTION,
+    "guidance.interval": _list_of(Kind("a number", _number_or_infinity)),
+    "lr_schedule.steps": COUNT,
     "dataset.batch_size": COUNT,
     "dataset.val_images": _or_null(COUNT),
     "checkpoints.every_n_steps": COUNT,
@@ -93,9 +124,14 @@ BY_NAME = {
     "checkpoints.keep": COUNT,
     "optimizer.lr": POSITIVE,
     "optimizer.warmup_steps": NATURAL,
-    "trainer.max_steps": COUNT,
-    "trainer.max_minutes": POSITIVE,
-    "trainer.max_epochs": COUNT,
+    "task.t": _or_null(POSITIVE),
+    "task.points": COUNT,
+    "task.resamples": COUNT,
+    "task.jump": COUNT,
+    "task.steps": _list_of(COUNT),
+    "trainer.max_steps": _or_null(COUNT),
+    "trainer.max_minutes": _or_null(POSITIVE),
+    "trainer.max_epochs": _or_null(COUNT),
     "trainer.val_every_n_epochs": COUNT,
     "trainer.gradient_clip": Kind("a number, 0 or more", _number(least=0)),
     "trainer.max_skipped": COUNT,
@@ -120,10 +156,3 @@ def kind_of(name: str, default: Any) -> Kind:
         if isinstance(default, cls):
             return kind
     return TEXT
-
-
-def _list_of(kind: Kind) -> Kind:
-    def read(value):
-        return [kind.read(item) for item in _instance(list)(value)]
-
-    return Kind(f"a list such as [a,b], each {kind.words}", read)

@@ -85,6 +85,11 @@ BAD = [
     ("train", "rum.name=1", "rum.name: no such key; did you mean *run.name*"),
     ("train", "sampler.eta=1", "sampler.eta: no such key in this choice of sampler; sampler=ddim has it"),
     ("train", "preview.sampler.variance=x", "*this choice of preview.sampler; preview.sampler=ddpm has it"),
+    ("sample", "ckpt=x task=inpant", "task=inpant: no such task; choose one of *; did you mean inpaint?"),
+    ("sample", "ckpt=x task=inpaint task.image=a.png", "task.mask is missing: say task.mask=..."),
+    ("sample", "ckpt=x task=img2img task.image=a,b=c.png task.t=-5", "task.t=-5: expected a number above 0, or null"),
+    ("sample", "ckpt=x task=img2img task.strength=1", "task.strength: no such key*"),
+    ("sample", "ckpt=x task=compare task.steps=10", "task.steps=10: expected a list such as [a,b], each *"),
     ("sample", "ckpt=x sampler=ddpm sampler.eta=1", "*this choice of sampler; sampler=ddim has it"),
     ("train", "zzz=1", "zzz: no such key; --help lists them"),
     ("train", "hydra.run.dir=x", "hydra.run.dir: no such key; did you mean run.dir?"),
@@ -105,18 +110,18 @@ BAD = [
     ("train", "seed=", "seed=: expected a whole number, 0 or more"),
     ("train", "seed=null", "seed=null: expected a whole number, 0 or more"),
     ("train", "seed=true", "seed=true: expected a whole number, 0 or more"),
-    ("train", "trainer.max_steps=abc", "trainer.max_steps=abc: expected a whole number, 1 or more"),
-    ("train", "trainer.max_steps=1.5", "trainer.max_steps=1.5: expected a whole number, 1 or more"),
-    ("train", "trainer.max_steps=0", "trainer.max_steps=0: expected a whole number, 1 or more"),
-    ("train", "trainer.max_steps={a:1}", "trainer.max_steps={a:1}: expected a whole number, 1 or more"),
-    ("train", "trainer.max_minutes=abc", "trainer.max_minutes=abc: expected a number above 0"),
+    ("train", "trainer.max_steps=abc", "trainer.max_steps=abc: expected a whole number, 1 or more, or null"),
+    ("train", "trainer.max_steps=1.5", "trainer.max_steps=1.5: expected a whole number, 1 or more, or null"),
+    ("train", "trainer.max_steps=0", "trainer.max_steps=0: expected a whole number, 1 or more, or null"),
+    ("train", "trainer.max_steps={a:1}", "trainer.max_steps={a:1}: expected a whole number, 1 or more, or null"),
+    ("train", "trainer.max_minutes=abc", "trainer.max_minutes=abc: expected a number above 0, or null"),
     ("train", "optimizer.lr=nan", "optimizer.lr=nan: expected a number above 0"),
     ("train", "ema.decay=high", "ema.decay=high: expected a number"),
     ("train", "optimizer.betas=0.9", "optimizer.betas=0.9: expected a list such as [a,b], each a number"),
     ("train", "optimizer.betas=[0.9,x]", "optimizer.betas=[0.9,x]: expected a list such as [a,b], each a number"),
     ("train", "strategy.devices=many", "strategy.devices=many: expected auto, a count, or a list such as [0,1]"),
     ("train", "trainer.precision=[1]", "trainer.precision=[1]: expected a text"),
-    ("train", "trainer.max_steps=${seed}", "trainer.max_steps=${seed}: expected a whole number, 1 or more"),
+    ("train", "trainer.max_steps=${seed}", "trainer.max_steps=${seed}: expected a whole number, 1 or more, or null"),
     ("train", "trainer.precision=${nothing}", "the config cannot be composed: *'nothing'*"),
     ("train", "trainer={max_steps: 3}", "trainer={max_steps: 3}: no such trainer; choose one of default"),
     ("train", "ema=0.9", "ema=0.9: ema is a section; set one of its keys (ema.decay)"),
@@ -272,6 +277,9 @@ def every_choice():
 @pytest.mark.parametrize(("name", "key", "choice"), list(every_choice()))
 def test_every_yaml_composes(name, key, choice):
     config = configs.compose(name, [f"{key}={choice}", "dataset.path=x" if name == "train" else "ckpt=x"])
+    missing = {"task.image", "task.mask", "task.start", "task.end"}
+    for needed in missing & OmegaConf.missing_keys(config):
+        OmegaConf.update(config, needed, "x")
     configs.check_complete(config)
     if key not in ("experiment", "debug"):
         assert OmegaConf.is_dict(OmegaConf.select(config, key))

@@ -149,6 +149,40 @@ def test_raw_and_averaged_weights_differ_and_both_are_used(run):
     assert not torch.equal(raw.state_dict()[key], ema.state_dict()[key])
 
 
+def test_compare_draws_every_sampler_at_every_number_of_steps(run, tmp_path):
+    folder, _ = run
+    words = [f"ckpt={folder}", "task=compare", "task.steps=[2,3]", "task.samplers=[ddpm,heun,unipc]", "n=1"]
+    picture, _ = succeed("sample.py", *words, f"output={tmp_path / 'out'}")
+    assert picture == tmp_path / "out" / "compare.png"
+    assert Image.open(picture).size[0] > 300
+
+
+@pytest.mark.slow
+def test_tasks_start_from_pictures_and_seeds(run, tmp_path):
+    folder, _ = run
+    words = [f"ckpt={folder}", "sampler=ddim", "sampler.steps=10", "npz=true"]
+    seeds, _ = succeed("sample.py", *words, "n=1", "seed=4", f"output={tmp_path / 'seed'}")
+    picture = seeds / "000000.png"
+    mask = Image.new("L", (8, 8))
+    mask.paste(255, (4, 0, 8, 8))
+    mask.save(tmp_path / "mask.png")
+    made = {}
+    for task in (
+        ["interpolate", "task.start=4", f"task.end={picture}", "task.points=4"],
+        ["img2img", f"task.image={picture}", "task.t=300", "n=2"],
+        ["inpaint", f"task.image={picture}", f"task.mask={tmp_path / 'mask.png'}", "n=2"],
+    ):
+        out, _ = succeed("sample.py", *words, f"task={task[0]}", *task[1:], f"output={tmp_path / task[0]}")
+        made[task[0]] = np.load(out / "samples.npz")["arr_0"][..., 0].astype(int)
+        assert json.loads((out / "samples.json").read_text())["task"]["_target_"].startswith("diffusion.tasks")
+    original = np.asarray(Image.open(picture)).astype(int)
+    assert abs(made["interpolate"][0] - original).max() <= 1  # the seed's own image ...
+    assert abs(made["interpolate"][-1] - original).mean() < 5  # ... and the same again, by way of its inverted noise
+    assert abs(made["inpaint"][:, :, :4] - original[:, :4]).max() <= 1
+    assert abs(made["inpaint"][:, :, 4:] - original[:, 4:]).max() > 1
+    assert not np.array_equal(made["img2img"][0], made["img2img"][1])
+
+
 def test_samples_are_completed_and_never_overwritten(run, tmp_path):
     folder, _ = run
     words = [f"ckpt={folder}", "sampler.steps=3", f"output={tmp_path / 'out'}"]

@@ -3,12 +3,14 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from diffusion import clipping, losses, prediction, process, schedule
+from diffusion import clipping, prediction, process, schedule
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
 from diffusion.data.digits import Digits
 from diffusion.denoiser import Denoiser
-from diffusion.lit import LitDiffusion
+from diffusion.lit import SIMPLE, LitDiffusion
+from diffusion.losses.objective import by_quarter
+from diffusion.losses.timesteps import steps
 from diffusion.networks.unet import UNet
 from diffusion.optimizers import AdamW
 from diffusion.samplers.ddpm import DDPM
@@ -99,19 +101,19 @@ def test_the_loss_is_the_distance_of_the_networks_output_from_the_noise_that_mad
     t = torch.tensor([1.0, 250, 700, 1000])
     x_t = process.q_sample(model.denoiser.schedule, x_0, t, eps)
     expected = ((model.denoiser.network(x_t, t - 1, None) - eps) ** 2).mean((1, 2, 3))
-    torch.testing.assert_close(losses.mse(model.denoiser, x_0, t, eps), expected)
+    torch.testing.assert_close(SIMPLE(model.denoiser, x_0, t, eps), expected)
 
 
 def test_every_step_is_drawn_equally_often():
-    t = losses.uniform_steps(torch.arange(4000).double() / 4000, 1000)
+    t = steps(torch.arange(4000).double() / 4000, 1000)
     assert t.unique(return_counts=True)[0].tolist() == list(range(1, 1001))
     assert (t.unique(return_counts=True)[1] == 4).all()
-    assert losses.uniform_steps(torch.tensor([0.0, 1 - 2**-32], dtype=torch.float64), 1000).tolist() == [1, 1000]
+    assert steps(torch.tensor([0.0, 1 - 2**-32], dtype=torch.float64), 1000).tolist() == [1, 1000]
 
 
 def test_quarters_of_t():
     t = torch.tensor([1.0, 250, 251, 500, 501, 750, 751, 1000])
-    sums, counts = losses.by_quarter(torch.arange(8.0), t, 1000)
+    sums, counts = by_quarter(torch.arange(8.0), t, 1000)
     assert counts.tolist() == [2, 2, 2, 2]
     assert sums.tolist() == [1, 5, 9, 13]
 
@@ -142,7 +144,7 @@ def test_one_batch_is_learnt_by_heart(channels, size):
     optimizer, _ = AdamW(lr=3e-3, warmup_steps=0).build(denoiser.parameters())
     history = []
     for _ in range(250):
-        loss = losses.mse(denoiser, x_0, t, eps).mean()
+        loss = SIMPLE(denoiser, x_0, t, eps).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

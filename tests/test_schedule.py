@@ -146,6 +146,19 @@ def test_zero_terminal_snr(make):
     torch.testing.assert_close(after.t_of_log_snr(after.log_snr(t[:-1])), t[:-1].double(), rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.parametrize("make", [schedule.VP, schedule.Cosine])
+def test_zero_terminal_snr_of_a_closed_form(make):
+    before, after = make(1000), make(1000).with_zero_terminal_snr()
+    t = torch.linspace(0, 1000, 401, dtype=torch.float64)
+    alpha, alpha_T = before(t)[0], before(1000)[0]
+    torch.testing.assert_close(after(t)[0], (alpha - alpha_T) / (1 - alpha_T), rtol=1e-9, atol=1e-12)
+    assert after(1000)[0] == 0
+    assert after(1000)[1] == 1
+    assert after(0)[0] == 1
+    assert after.t_of_log_snr(torch.tensor([-float("inf")])).item() == pytest.approx(1000)
+    torch.testing.assert_close(after.t_of_log_snr(after.log_snr(t[1:-1])), t[1:-1], rtol=1e-6, atol=1e-6)
+
+
 def test_eps_is_refused_with_zero_terminal_snr():
     rescaled = schedule.linear().with_zero_terminal_snr()
     with pytest.raises(UserError, match="use prediction=v"):

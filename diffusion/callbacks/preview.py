@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from torch import Tensor
@@ -49,8 +50,10 @@ class Preview(Callback):
         ):
             return
         start = time.perf_counter()
-        x_0 = pl_module.sample(self.n, seed=self.seed, purpose="preview", sampler=self.sampler, progress=False)
-        grid = images.grid(images.to_uint8(x_0))
+        classes = pl_module.classes
+        y = torch.arange(self.n) % len(classes) if classes else None  # a column a class
+        x_0 = pl_module.sample(self.n, seed=self.seed, y=y, purpose="preview", sampler=self.sampler, progress=False)
+        grid = images.grid(images.to_uint8(x_0), columns=len(classes) if classes else None)
         path = self.folder / f"epoch_{epoch:04d}_step_{trainer.global_step:07d}.png"
         try:
             images.write_png(path, grid)

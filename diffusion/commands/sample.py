@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,15 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion import build, checkpoint, images
+from diffusion.commands import compare
 from diffusion.errors import UserError
 from diffusion.files import atomic
 from diffusion.lit import LitDiffusion
 from diffusion.quiet import quiet
+from diffusion.tasks.generate import Generate
 
 _GRID = 64  # images in the grid
+_COLUMNS = 16  # images of one class in the grid
 _STRIP = 8  # images and states in the strip
 _FRAMES = 60  # of the GIF
 
@@ -28,24 +31,33 @@ def run(config: DictConfig) -> Path:
     """Samples as the composed `conf/sample.yaml` says. Returns the folder; raises UserError for a user's mistake."""
     quiet()
     config = OmegaConf.to_container(config, resolve=True)
-    for key in ("n", "batch_size"):
-        if config[key] < 1:
-            raise UserError(f"{key}={config[key]}: expected at least 1")
     ckpt = checkpoint.find(config["ckpt"])
     model = checkpoint.load(ckpt, config["weights"], _device(config["accelerator"]))
-    sampler, clipping = (_chosen(config, model.config, group) for group in ("sampler", "clipping"))
+    sampler, clipping, guidance = (
+        _chosen(config, model.config, group) for group in ("sampler", "clipping", "guidance")
+    )
+    labels = _labels(config["y"], model)
     settings = {
+        "task": config["task"],
         "checkpoint": str(ckpt),
         "weights": config["weights"],
         "sampler": sampler,
         "clipping": clipping,
+        "guidance": guidance,
+        "y": labels,
         "seed": config["seed"],
     }
     model.sampler, model.clip = build.instantiate(sampler), build.instantiate(clipping)
+    model.guidance = build.instantiate(guidance)
+    if config["task"].get("name") == "compare":
+        folder = _open(config["output"], ckpt, settings)
+        return compare.draw(model, config, folder / "compare.png")
+    task = build.instantiate(config["task"], shape=model.shape)
+    task.times(model.sampler, model.denoiser.schedule)  # what is impossible is found out before there is a folder
     folder = _open(config["output"], ckpt, settings)
-    seconds = _draw(model, config, folder)
+    seconds = _draw(model, task, labels, config, folder)
     pictures = sorted(folder.glob("[0-9]*.png"))
-    images.write_png(folder / "grid.png", images.grid(_read(pictures[:_GRID])))
+    images.write_png(folder / "grid.png", _grid(pictures, task, labels, model.classes))
     if config["npz"]:
         with atomic(folder / "samples.npz") as temporary, open(temporary, "wb") as file:
             np.savez(file, _read(pictures).permute(0, 2, 3, 1).numpy())
@@ -53,17 +65,47 @@ def run(config: DictConfig) -> Path:
     return folder
 
 
-def _draw(model: LitDiffusion, config: Mapping[str, Any], folder: Path) -> float:
+def _draw(
+    model: LitDiffusion, task: Generate, labels: list[int] | None, config: Mapping[str, Any], folder: Path
+) -> float:
     """Draws the images that are not in the folder yet; returns the seconds it took."""
     start = time.perf_counter()
     missing = torch.tensor([i for i in range(config["n"]) if not _picture(folder, i).exists()], dtype=torch.int64)
-    options = {"seed": config["seed"], "batch_size": config["batch_size"]}
-    for index, states in model.sample_batches(missing, keep=config["keep"], **options):
+    options = {"seed": config["seed"], "batch_size": config["batch_size"], "keep": config["keep"]}
+    y = None if labels is None else torch.tensor(labels)[missing % len(labels)]
+    for index, states in model.sample_batches(missing, task=task, y=y, **options):
         for i, image in zip(index.tolist(), images.to_uint8(states[-1]), strict=True):
             images.write_png(_picture(folder, i), image)
         if len(states) > 1 and index[0] == missing[0]:
             _write_kept(folder, images.to_uint8(states))
     return time.perf_counter() - start
+
+
+def _labels(y: Any, model: LitDiffusion) -> list[int] | None:
+    """The numbers of the classes that `y` asks for, by number or name; image i is of class i modulo their count."""
+    names = model.classes
+    if y is None:
+        return None
+    if names is None:
+        raise UserError(f"y={y}: this model was trained without classes (conditioning=none)")
+    if y == "all":
+        return list(range(len(names)))
+    labels = [names.index(str(one)) if str(one) in names else one for one in (y if isinstance(y, list) else [y])]
+    for label in labels:
+        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < len(names):
+            known = ", ".join(f"{k} ({name})" if name != str(k) else name for k, name in enumerate(names))
+            raise UserError(f"y={label}: no such class; choose among {known}, or all")
+    return labels
+
+
+def _grid(pictures: list[Path], task: Generate, labels: list[int] | None, names: Sequence[str] | None) -> Tensor:
+    """The first images side by side; with labels a row for each of them, its name in front."""
+    if labels is None:
+        return images.grid(_read(pictures[:_GRID]), task.columns)
+    rows = [pictures[k :: len(labels)][:_COLUMNS] for k in range(min(len(labels), len(pictures)))]
+    whole = len(rows[-1])  # the last row may be the shorter one
+    cells = _read([picture for row in rows for picture in row[:whole]])
+    return images.grid(cells, columns=whole, names=[names[label] for label in labels[: len(rows)]])
 
 
 def _write_kept(folder: Path, states: Tensor) -> None:

@@ -32,8 +32,10 @@ def run(config: DictConfig) -> Path:
     """Trains as the composed `conf/train.yaml` says. Returns the run folder; raises UserError for a user's mistake."""
     quiet()
     config = OmegaConf.to_container(config, resolve=True)
-    model = build.model(config)
     data = build.instantiate(config["dataset"], seed=config["seed"])
+    if config["conditioning"]["classes"] is not None:
+        config["conditioning"]["classes"] = _classes(data)
+    model = build.model(config)
     with runs.Run(config) as this:
         saved = checkpoint.read(this.ckpt) if this.ckpt else None
         if saved is None or not _finished(config, saved, this):
@@ -59,16 +61,21 @@ def _train(
         this.create(contents, step)
         forget_after(this.folder, step)
     trainer.loggers = build_loggers(config["logger"], this.folder, config["run"]["name"] or this.folder.name, config)
-    if trainer.is_global_zero:
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        print(
-            f"run folder {this.folder}\n{parameters / 1e6:.2f}M parameters, precision {trainer.precision}", flush=True
-        )
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    _say(f"run folder {this.folder}\n{parameters / 1e6:.2f}M parameters, precision {trainer.precision}")
     try:
         trainer.fit(model, datamodule=data, ckpt_path=this.ckpt if goes_on else None, weights_only=True)
     except SystemExit:  # how Lightning ends a run that was told to stop
         _say(f"stopped at step {trainer.global_step}; resume={this.folder} goes on from there")
         raise KeyboardInterrupt from None
+
+
+def _classes(data: ImageData) -> list[str]:
+    if not data.classes:
+        raise UserError(
+            f"conditioning=label: {data.name} has no classes; image_folder takes them from the names of its folders"
+        )
+    return list(data.classes)
 
 
 def _finished(config: Mapping[str, Any], saved: Mapping[str, Any], this: runs.Run) -> bool:
@@ -138,8 +145,8 @@ def make_trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
             strategy=strategy["strategy"],
             num_nodes=strategy["num_nodes"],
             precision=_precision(trainer["precision"], strategy["accelerator"]),
-            max_steps=trainer["max_steps"],
-            max_epochs=trainer["max_epochs"],
+            max_steps=trainer["max_steps"] or -1,
+            max_epochs=trainer["max_epochs"] or -1,
             max_time=None if minutes is None else timedelta(minutes=minutes),
             check_val_every_n_epoch=trainer["val_every_n_epochs"],
             gradient_clip_val=trainer["gradient_clip"] or None,

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from diffusion.denoiser import Prediction
+from diffusion.process import q_step
 from diffusion.samplers.grid import visit
 from diffusion.schedule import Schedule, broadcast
 
@@ -19,9 +19,9 @@ from diffusion.schedule import Schedule, broadcast
 class Path:
     """What a solver has at hand on its way: the denoiser, fresh noise, and what was predicted so far.
 
-    denoise: (x_t, t, y) -> Prediction, with a `schedule`; noise: () -> (B, C, H, W), the next of each image's stream.
-    steps: of the whole way; left: of them still to go, this one among them. history: the latest predictions, newest
-    last. carry: whatever the solver hands from one step to the next.
+    denoise: (x_t, t, y, x_0_before) -> Prediction, with a `schedule`. noise: () -> (B, C, H, W), the next of each
+    image's stream. steps: of the whole way; left: of them still to go, this one among them. history: the latest
+    predictions, newest last. carry: whatever the solver hands from one step to the next.
     """
 
     denoise: Callable[..., Prediction]
@@ -40,8 +40,14 @@ class Path:
     def predict(self, x_t: Tensor, t: Tensor) -> Prediction:
         """One network evaluation; the prediction joins the history."""
         self.nfe += 1
-        self.history.append(self.denoise(x_t, t, self.y))
+        self.history.append(self.denoise(x_t, t, self.y, self.history[-1].x_0 if self.history else None))
         return self.history[-1]
+
+    def back(self, x_s: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """x_t from x_s, s < t, by fresh noise; what was predicted of another x_t is forgotten."""
+        self.history.clear()
+        self.carry = None
+        return q_step(self.schedule, x_s, s, t, self.noise())
 
 
 @dataclass(frozen=True)
@@ -75,21 +81,20 @@ class Sampler(ABC):
         x: Tensor,
         noise: Callable[[], Tensor],
         y: Tensor | None = None,
-        start: float | None = None,
+        times: Tensor | None = None,
     ) -> Iterator[Step]:
         """The states of the reverse process, the given one first, x_0 last.
 
-        x: (B, C, H, W), standard normal; or the state at time `start`, from which the later times are walked.
-        denoise, noise: as in `Path`. y: int64 (B,) labels or None.
+        x: (B, C, H, W), the state at the first of the times: standard normal at T. denoise, noise: as in `Path`.
+        y: int64 (B,) labels or None. times: instead of the sampler's own, down to 0; where they rise, noise is added
+        (Eq. 2) and the solver starts anew (RePaint).
         """
-        times = self.times(denoise.schedule)
-        if start is not None:
-            times = torch.cat([torch.tensor([start], dtype=times.dtype), times[times < start]])
+        times = self.times(denoise.schedule) if times is None else times
         path = Path(denoise, noise, y, steps=len(times) - 1)
         yield Step(x, times[0].item(), 0)
         for number, (t, s) in enumerate(pairwise(times)):
             path.left = path.steps - number
-            x = self.step(path, x, t, s)
+            x = self.step(path, x, t, s) if s < t else path.back(x, t, s)
             yield Step(x, s.item(), path.nfe)
 
     @abstractmethod

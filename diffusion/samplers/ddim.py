@@ -1,9 +1,11 @@
-"""Denoising diffusion implicit models (Song, Meng & Ermon 2020)."""
+"""Denoising diffusion implicit models (Song, Meng & Ermon 2020), and their way back to the noise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from torch import Tensor
 
+from diffusion.denoiser import Prediction
 from diffusion.errors import UserError
 from diffusion.samplers.base import Path, Sampler, combine
 from diffusion.schedule import broadcast
@@ -29,3 +31,24 @@ class DDIM(Sampler):
         std = self.eta * sigma_s / prediction.sigma * path.schedule.beta(s, t).sqrt()
         x_s = combine((alpha_s, prediction.x_0), ((sigma_s**2 - std**2).sqrt(), prediction.eps))
         return x_s + broadcast(std, x_t) * path.noise() if self.eta else x_s
+
+
+def invert(
+    denoise: Callable[..., Prediction], x_0: Tensor, times: Tensor, y: Tensor | None = None, iterations: int = 3
+) -> Tensor:
+    """The x_T from which DDIM with eta = 0 comes down to x_0: the same steps, from the last to the first.
+
+    DDIM turns by the angle delta between two times on the circle (alpha, sigma): x_s = cos(delta) x_t - sin(delta) v
+    (Salimans & Ho 2022, appendix D). Each step solves that for x_t by fixed-point iteration from x_s; v, unlike eps and
+    x_0, makes it converge at both ends of time.
+
+    x_0: (B, C, H, W). times: (steps + 1,), falling to 0. y: int64 (B,) labels or None. Returns x at times[0].
+    """
+    x = x_0
+    for s, t in pairwise(times.flip(0)):
+        (alpha_s, sigma_s), (alpha_t, sigma_t) = denoise.schedule(s), denoise.schedule(t)
+        cos, sin = alpha_s * alpha_t + sigma_s * sigma_t, alpha_s * sigma_t - sigma_s * alpha_t
+        x_s = x
+        for _ in range(iterations):
+            x = combine((1 / cos, x_s), (sin / cos, denoise(x, t, y).v))
+    return x

@@ -8,14 +8,15 @@ from diffusion.errors import UserError
 from diffusion.process import q_posterior, reverse_variance
 from diffusion.samplers.base import Path, Sampler
 
-_MIX = {"fixed_small": 0.0, "fixed_large": 1.0}
+_MIX = {"auto": None, "learned": None, "fixed_small": 0.0, "fixed_large": 1.0}
 
 
 class DDPM(Sampler):
     """x_s = mean of q(x_s | x_t, x_0) + posterior_std z, with the network's x_0.
 
     variance: `fixed_small`, the posterior's own; `fixed_large`, beta_t; a number in 0..1 between them, in the
-    logarithm; or `learned`, what the network's extra channels say (Nichol & Dhariwal 2021, Eq. 15).
+    logarithm; `learned`, what the network's extra channels say (Nichol & Dhariwal 2021, Eq. 15); or `auto`: learned by
+    a network that has these channels, else fixed_small.
     """
 
     beyond = False
@@ -24,18 +25,20 @@ class DDPM(Sampler):
         self,
         steps: int | None = None,
         times: str | Sequence[float] = "trailing",
-        variance: str | float = "fixed_small",
+        variance: str | float = "auto",
     ):
         super().__init__(steps, times)
-        self.mix = None if variance == "learned" else _MIX.get(variance, variance)
+        self.variance = variance
+        self.mix = _MIX.get(variance, variance)
         if self.mix is not None and not (isinstance(self.mix, int | float) and 0 <= self.mix <= 1):
-            raise UserError(f"sampler.variance={variance}: expected fixed_small, fixed_large, learned, or 0 to 1")
+            raise UserError(f"sampler.variance={variance}: expected auto, fixed_small, fixed_large, learned, or 0 to 1")
 
     def step(self, path: Path, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         prediction = path.predict(x_t, t)
         mean, _ = q_posterior(path.schedule, prediction.x_0, x_t, s, t)
         mix = prediction.variance_mix if self.mix is None else self.mix
-        if mix is None:
+        if mix is None and self.variance == "learned":
             raise UserError("sampler.variance=learned: this network predicts no variance; use fixed_small")
+        mix = 0.0 if mix is None else mix
         variance = reverse_variance(path.schedule, s, t, mix, x_t)
         return mean + variance.sqrt() * path.noise()

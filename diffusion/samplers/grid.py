@@ -65,6 +65,24 @@ def visit(schedule: Schedule, times: str | Sequence[float], steps: int | None, b
     return torch.cat([SPACINGS[times](schedule, steps).cpu(), torch.zeros(1, dtype=torch.float64)])
 
 
+def from_time(times: Tensor, t: float | None, T: int) -> Tensor:
+    """t, and those of the times (steps + 1,) that are below it. Raises UserError where t is not in 0 < t <= T."""
+    if t is None or not 0 < t <= T:
+        raise UserError(f"task.t={t}: expected a time in steps, above 0 and at most T={T}")
+    return torch.cat([times.new_tensor([t]), times[times < t]])
+
+
+def with_jumps(times: Tensor, length: int, resamples: int) -> Tensor:
+    """The times (steps + 1,) with every stretch of `length` steps walked `resamples` times: down, back up to its start,
+    down again, ... (Lugmayr et al. 2022, RePaint, appendix B). The last stretch may be shorter.
+    """
+    walked = [times[:1]]
+    for first in range(0, len(times) - 1, length):
+        stretch = times[first : first + length + 1]
+        walked += [stretch[1:], *[stretch] * (resamples - 1)]
+    return torch.cat(walked)
+
+
 def _listed(schedule: Schedule, times: Sequence[float], steps: int | None) -> Tensor:
     visited = torch.tensor([float(t) for t in times], dtype=torch.float64)
     falls = len(visited) > 1 and bool((visited.diff() < 0).all()) and visited[-1] == 0

@@ -19,12 +19,14 @@ from diffusion.random import normal
 class Painter(LightningModule):
     """Its 'images' are noise times its one weight, so that a picture tells which weights drew it."""
 
+    classes = None
+
     def __init__(self):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.tensor(0.05))
         self.drawn = []
 
-    def sample(self, n, seed, purpose, sampler, progress):
+    def sample(self, n, seed, y, purpose, sampler, progress):
         self.drawn.append((n, seed, purpose, sampler, self.weight.item()))
         return normal(seed, purpose, torch.arange(n), (1, 8, 8)) * self.weight.item()
 

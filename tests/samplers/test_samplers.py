@@ -13,9 +13,9 @@ from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
 from diffusion.samplers.dpm_solver_pp import DPMSolverPP
 from diffusion.samplers.euler import Euler
-from diffusion.samplers.generate import generate, kept_steps
 from diffusion.samplers.heun import Heun
 from diffusion.samplers.unipc import UniPC
+from diffusion.tasks.generate import generate, kept_steps
 from tests.exact import GaussianDenoiser, MixtureDenoiser
 
 ALL = [schedule.linear, schedule.cosine, schedule.sigmoid, schedule.quadratic]
@@ -155,8 +155,9 @@ def test_every_step_count_and_spacing_is_finite_and_ends_at_0(sampler, times):
 
 
 @pytest.mark.parametrize("sampler", FEW_STEP, ids=name)
-def test_with_zero_terminal_snr_every_solver_walks_from_pure_noise(sampler):
-    denoise = MixtureDenoiser(schedule.linear(1000).with_zero_terminal_snr())
+@pytest.mark.parametrize("make", [schedule.linear, schedule.Cosine])
+def test_with_zero_terminal_snr_every_solver_walks_from_pure_noise(sampler, make):
+    denoise = MixtureDenoiser(make(1000).with_zero_terminal_snr())
     chosen = copy(sampler)
     chosen.steps = 50
     x_0 = draw(chosen, denoise, n=16, shape=(1, 8, 8))

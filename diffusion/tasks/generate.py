@@ -1,4 +1,7 @@
-"""Images from a denoiser and a sampler, in batches: the one path that every command and callback walks."""
+"""Images from a denoiser and a sampler, in batches: the one path that every command and callback walks.
+
+A task says where that path begins and what is held fast on it. This one begins with noise; its siblings derive from it.
+"""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +14,7 @@ from diffusion.denoiser import Prediction
 from diffusion.errors import UserError
 from diffusion.random import Streams
 from diffusion.samplers.base import Sampler
+from diffusion.schedule import Schedule
 
 
 def kept_steps(keep: int | str, steps: int) -> range:
@@ -29,6 +33,41 @@ def kept_steps(keep: int | str, steps: int) -> range:
     return range(steps + 1 - int(number), steps + 1)
 
 
+class Generate:
+    """From pure noise: image i of a seed. Other tasks change one or more of these four answers.
+
+    shape: (C, H, W) of one image.
+    """
+
+    columns: int | None = None  # of the grid; None is about square
+
+    def __init__(self, shape: Sequence[int]):
+        self.shape = tuple(shape)
+
+    def times(self, sampler: Sampler, schedule: Schedule) -> Tensor:
+        """The times to walk, float64 (steps + 1,), down to 0."""
+        return sampler.times(schedule)
+
+    def streams(self, index: Tensor) -> Tensor:
+        """Which stream of noise each image draws from, int64 (B,)."""
+        return index
+
+    def start(
+        self,
+        denoise: Callable[..., Prediction],
+        times: Tensor,
+        index: Tensor,
+        noise: Callable[[], Tensor],
+        y: Tensor | None = None,
+    ) -> Tensor:
+        """The images (B, C, H, W) at times[0]."""
+        return noise()
+
+    def wrap(self, denoise: Callable[..., Prediction]) -> Callable[..., Prediction]:
+        """The denoiser to walk with."""
+        return denoise
+
+
 @torch.inference_mode()
 def generate(
     denoise: Callable[..., Prediction],
@@ -37,6 +76,7 @@ def generate(
     index: Tensor,
     seed: int,
     *,
+    task: Generate | None = None,
     purpose: str = "sample",
     y: Tensor | None = None,
     batch_size: int = 64,
@@ -47,21 +87,26 @@ def generate(
     """Draws the images `index` of the endless row that belongs to `seed`; the same whatever the batch size.
 
     shape: (C, H, W) of one image; index: int64 (n,); y: int64 (n,) labels or None; keep: as in `kept_steps`.
+    task: None is `Generate`.
     Yields per batch its indices (B,) and the kept states (kept, B, C, H, W), float32 on the CPU, x_0 last.
     """
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size}: expected at least 1")
-    steps = len(sampler.times(denoise.schedule)) - 1
+    task = task or Generate(shape)
+    denoise = task.wrap(denoise)
+    times = task.times(sampler, denoise.schedule)
+    steps = len(times) - 1
     kept = kept_steps(keep, steps)
     starts = range(0, len(index), batch_size)
     every = 0.1 if sys.stderr.isatty() else 10  # seconds: a log file wants fewer lines than a terminal
     with tqdm(total=steps * len(starts), desc="sampling", unit=" step", mininterval=every, disable=not progress) as bar:
         for start in starts:
             chosen = slice(start, start + batch_size)
-            noise = Streams(seed, purpose, index[chosen], shape, device).normal
-            states = []
+            noise = Streams(seed, purpose, task.streams(index[chosen]), shape, device).normal
             labels = None if y is None else y[chosen].to(device)
-            for number, state in enumerate(sampler.trajectory(denoise, noise(), noise, labels)):
+            x = task.start(denoise, times, index[chosen], noise, labels)
+            states = []
+            for number, state in enumerate(sampler.trajectory(denoise, x, noise, labels, times)):
                 if number in kept:
                     states.append(state.x.float().cpu())
                 bar.update(number > 0)

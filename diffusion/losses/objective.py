@@ -1,0 +1,129 @@
+"""What a training step minimises: the distance of the network's output from its target, weighted."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from diffusion.denoiser import Denoiser, split_variance
+from diffusion.errors import UserError
+from diffusion.losses.weighting import Simple, Weighting
+from diffusion.process import q_sample, vlb_term
+from diffusion.schedule import broadcast
+
+
+class Objective(ABC):
+    """(x_0, t, eps) -> the loss of each image."""
+
+    learns_variance = False  # whether the network has a second half of channels for the variance
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        x_0: Tensor,
+        t: Tensor,
+        eps: Tensor,
+        y: Tensor | None = None,
+        x_0_before: Tensor | None = None,
+    ) -> Tensor:
+        """(B,). x_0, eps: (B, C, H, W); t: (B,), in steps 1..T; y: int64 (B,) labels or None; x_0_before:
+        (B, C, H, W), what a self-conditioned network is shown, or None."""
+        x_t = q_sample(denoiser.schedule, x_0, t, eps)
+        output, mix = split_variance(denoiser.output(x_t, t, y, x_0_before), x_0.shape[1])
+        return self.of_output(denoiser, output, mix, x_0, x_t, t, eps)
+
+    @abstractmethod
+    def of_output(
+        self, denoiser: Denoiser, output: Tensor, mix: Tensor | None, x_0: Tensor, x_t: Tensor, t: Tensor, eps: Tensor
+    ) -> Tensor:
+        """The same, given the network's output and where it puts the variance, see `split_variance`."""
+
+
+class Distance(Objective):
+    """distance(sqrt(weight) * error of v), the mean over each image.
+
+    The square root stands inside, so that every distance has the weighting's own unit: with `Simple` it measures the
+    error of eps, whatever the network predicts.
+    """
+
+    def __init__(self, weighting: Weighting):
+        self.weighting = weighting
+
+    @abstractmethod
+    def distance(self, error: Tensor) -> Tensor:
+        """Of each element, the shape of error."""
+
+    def of_output(self, denoiser, output, mix, x_0, x_t, t, eps):
+        alpha, sigma = denoiser.schedule(t)
+        _, c_out = denoiser.parametrization.coefficients(alpha, sigma)
+        scale = self.weighting(denoiser.schedule, t).sqrt() * c_out / sigma  # v error = c_out / sigma * output error
+        target = denoiser.parametrization.target(x_0, eps, broadcast(alpha, x_0), broadcast(sigma, x_0))
+        return self.distance(broadcast(scale, x_0) * (target - output)).flatten(1).mean(1)
+
+
+class L2(Distance):
+    """Squared error."""
+
+    def distance(self, error):
+        return error.square()
+
+
+class L1(Distance):
+    """Absolute error."""
+
+    def distance(self, error):
+        return error.abs()
+
+
+class Huber(Distance):
+    """Squared error / 2 below delta, linear above."""
+
+    def __init__(self, weighting: Weighting, delta: float = 1.0):
+        super().__init__(weighting)
+        if not delta > 0:
+            raise UserError(f"loss.delta={delta}: expected a number above 0")
+        self.delta = delta
+
+    def distance(self, error):
+        return torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=self.delta)
+
+
+class VLB(Objective):
+    """L_vlb in nats per dimension, with the variance learned (Nichol & Dhariwal 2021, Eq. 4).
+
+    T times a term, averaged over t, is the whole bound but for the prior, which has nothing to learn.
+    """
+
+    learns_variance = True
+
+    def __init__(self, weighting: Weighting):
+        if not isinstance(weighting, Simple):
+            raise UserError("loss=vlb has weights of its own: leave weighting=simple, or take loss=hybrid")
+
+    def of_output(self, denoiser, output, mix, x_0, x_t, t, eps):
+        alpha, sigma = denoiser.schedule(t)
+        c_skip, c_out = denoiser.parametrization.coefficients(alpha, sigma)
+        predicted = broadcast(c_skip, x_t) * x_t + broadcast(c_out, x_t) * output
+        return denoiser.schedule.T * vlb_term(denoiser.schedule, x_0, predicted, x_t, (t - 1).clamp(min=0), t, mix)
+
+
+class Hybrid(L2):
+    """L_simple + scale * L_vlb, where L_vlb moves the variance only (Nichol & Dhariwal 2021, Eq. 16)."""
+
+    learns_variance = True
+
+    def __init__(self, weighting: Weighting, scale: float = 0.001):
+        super().__init__(weighting)
+        self.scale = scale
+        self.bound = VLB(Simple())
+
+    def of_output(self, denoiser, output, mix, x_0, x_t, t, eps):
+        simple = super().of_output(denoiser, output, mix, x_0, x_t, t, eps)
+        return simple + self.scale * self.bound.of_output(denoiser, output.detach(), mix, x_0, x_t, t, eps)
+
+
+def by_quarter(loss: Tensor, t: Tensor, T: int) -> tuple[Tensor, Tensor]:
+    """Sum of the losses and count of images in each quarter of 1..T: float64 (4,), (4,). loss, t: (B,)."""
+    quarter = ((t - 1) * 4 / T).long().clamp(max=3)
+    sums = torch.zeros(4, dtype=torch.float64, device=loss.device)
+    return sums.index_add(0, quarter, loss.double()), quarter.bincount(minlength=4).double()

@@ -1,0 +1,115 @@
+"""Which t a training image is noised to."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from diffusion import random
+from diffusion.errors import UserError
+from diffusion.schedule import Schedule
+
+GOLDEN = (
+    0.6180339887498949  # multiples of it, modulo 1, are evenly spread, however many there are and wherever they start
+)
+
+
+def steps(u: Tensor, T: int) -> Tensor:
+    """t in {1, ..., T} from u in [0, 1): equal parts for each. float64, the shape of u."""
+    return (u * T).floor() + 1
+
+
+class Timesteps(ABC):
+    """Draws t for images by their index in the run, so that it does not matter how a batch is split."""
+
+    learns = False  # from the losses: see `LossSecondMoment`
+
+    def draw(self, seed: int, index: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+        """t in steps, and the importance weight of each loss, both float64 (B,). index: int64 (B,)."""
+        t = self.of_uniform(self.uniform(seed, index), schedule)
+        return t, torch.ones_like(t)
+
+    def uniform(self, seed: int, index: Tensor) -> Tensor:
+        """In [0, 1), float64 (B,)."""
+        return random.uniform(seed, "train/t", index)
+
+    @abstractmethod
+    def of_uniform(self, u: Tensor, schedule: Schedule) -> Tensor:
+        """t as a function of uniform u, float64 (B,)."""
+
+
+class Uniform(Timesteps):
+    """t ~ Uniform{1, ..., T} (Ho et al. 2020, Algorithm 1, line 3)."""
+
+    def of_uniform(self, u, schedule):
+        return steps(u, schedule.T)
+
+
+class Stratified(Uniform):
+    """Uniform, and spread evenly over 1..T by any run of consecutive images: a golden-ratio sequence over the whole
+    training, so that every batch, each process's part of it and each group of accumulated batches is stratified. The
+    seed sets where the sequence begins."""
+
+    def uniform(self, seed, index):
+        return (super().uniform(seed, torch.zeros_like(index)) + index.double() * GOLDEN) % 1
+
+
+class LogNormal(Timesteps):
+    """log(sigma_t / alpha_t) ~ N(mean, std^2), at real t not below 1 (Karras et al. 2022, Table 1)."""
+
+    def __init__(self, mean: float = -1.2, std: float = 1.2):
+        if not std > 0:
+            raise UserError(f"timesteps.std={std}: expected a number above 0")
+        self.mean, self.std = mean, std
+
+    def of_uniform(self, u, schedule):
+        log_ratio = self.mean + self.std * torch.special.ndtri(u)
+        return schedule.t_of_log_snr(-2 * log_ratio).clamp(min=1)
+
+
+class LossSecondMoment(Uniform):
+    """p(t) proportional to sqrt(E[loss^2]) over the last `history` losses at t, once each t has so many; until then
+    uniform (Nichol & Dhariwal 2021, section 3.3). uniform: the share of draws that stays uniform."""
+
+    learns = True
+
+    def __init__(self, history: int = 10, uniform: float = 0.001):
+        if history < 1 or not 0 < uniform <= 1:
+            raise UserError(f"timesteps.history={history}, uniform={uniform}: expected at least 1, and above 0 to 1")
+        self.length, self.share = history, uniform
+        self.losses: Tensor | None = None  # (T, history), the newest last
+        self.counts: Tensor | None = None  # (T,)
+
+    def draw(self, seed, index, schedule):
+        self._prepare(schedule.T)
+        p = self.probabilities()
+        u = self.uniform(seed, index)
+        t = torch.searchsorted(p.cumsum(0), u, right=True).clamp(max=schedule.T - 1)
+        return (t + 1).double(), 1 / (schedule.T * p[t])
+
+    def probabilities(self) -> Tensor:
+        """Of t = 1..T, float64 (T,)."""
+        T = len(self.counts)
+        if (self.counts < self.length).any():
+            return torch.full((T,), 1 / T, dtype=torch.float64)
+        p = self.losses.square().mean(1).sqrt()
+        return (1 - self.share) * p / p.sum() + self.share / T
+
+    def observe(self, t: Tensor, loss: Tensor) -> None:
+        """Remembers the losses (B,) of images at t (B,), those of all processes."""
+        for k, value in zip((t.long() - 1).tolist(), loss.double().tolist(), strict=True):
+            self.losses[k] = torch.cat([self.losses[k, 1:], self.losses.new_tensor([value])])
+            self.counts[k] += 1
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What was learnt, for the checkpoint."""
+        return {} if self.losses is None else {"losses": self.losses, "counts": self.counts}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Goes on from what a checkpoint holds."""
+        self.losses, self.counts = state.get("losses"), state.get("counts")
+
+    def _prepare(self, T: int) -> None:
+        if self.losses is None:
+            self.losses = torch.zeros(T, self.length, dtype=torch.float64)
+            self.counts = torch.zeros(T, dtype=torch.int64)

@@ -1,0 +1,29 @@
+"""Image to image: variations of a picture, from a time on at which only its outlines are left."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from diffusion.process import q_sample
+from diffusion.samplers.grid import from_time
+from diffusion.tasks import pictures
+from diffusion.tasks.generate import Generate
+
+
+class Img2Img(Generate):
+    """x_t ~ q(x_t | picture) for each image, then the reverse process from t (Meng et al. 2022, SDEdit).
+
+    image: the picture's file; t: in steps, 0 < t <= T, the larger the freer; shape: (C, H, W).
+    """
+
+    def __init__(self, image: str, t: float, shape: Sequence[int]):
+        super().__init__(shape)
+        self.x_0 = pictures.read("task.image", image, shape)
+        self.t = t
+
+    def times(self, sampler, schedule) -> Tensor:
+        return from_time(super().times(sampler, schedule), self.t, schedule.T)
+
+    def start(self, denoise, times, index, noise, y=None) -> Tensor:
+        eps = noise()
+        return q_sample(denoise.schedule, self.x_0.to(eps).expand_as(eps), times[0], eps)

@@ -1,0 +1,52 @@
+"""Inpainting: the known pixels of a picture are kept, the others drawn to match."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from diffusion.denoiser import Prediction
+from diffusion.errors import UserError
+from diffusion.samplers.grid import with_jumps
+from diffusion.tasks import pictures
+from diffusion.tasks.generate import Generate
+
+
+class KeepKnown:
+    """A denoiser that knows x_0 (1 or B, C, H, W) where `known` is true. eps and v of these pixels follow from x_0 and
+    x_t, so every solver carries them along q(x_t | x_0)."""
+
+    def __init__(self, denoise: Callable[..., Prediction], x_0: Tensor, known: Tensor):
+        self.denoise, self.x_0, self.known = denoise, x_0, known
+        self.schedule = denoise.schedule
+
+    def __call__(
+        self, x_t: Tensor, t: Tensor | float, y: Tensor | None = None, x_0_before: Tensor | None = None
+    ) -> Prediction:
+        prediction = self.denoise(x_t, t, y, x_0_before)
+        x_0 = torch.where(self.known.to(x_t.device), self.x_0.to(x_t), prediction.x_0)
+        return replace(prediction, x_0=x_0)
+
+
+class Inpaint(Generate):
+    """RePaint (Lugmayr et al. 2022): every stretch of `jump` steps is walked `resamples` times, with noise added in
+    between, so that what is drawn can follow what is known. resamples=1 draws each step once.
+
+    image, mask: files; the mask's white pixels are drawn anew, its black ones kept. shape: (C, H, W).
+    """
+
+    def __init__(self, image: str, mask: str, resamples: int, jump: int, shape: Sequence[int]):
+        super().__init__(shape)
+        self.x_0 = pictures.read("task.image", image, shape)
+        self.known = pictures.read("task.mask", mask, (1, *shape[1:])) < 0
+        if not self.known.any() or self.known.all():
+            found = "all white, nothing is kept" if not self.known.any() else "all black, nothing is drawn"
+            raise UserError(f"task.mask={mask}: {found}; white pixels are drawn anew, black ones kept")
+        self.resamples, self.jump = resamples, jump
+
+    def times(self, sampler, schedule) -> Tensor:
+        return with_jumps(super().times(sampler, schedule), self.jump, self.resamples)
+
+    def wrap(self, denoise) -> KeepKnown:
+        return KeepKnown(denoise, self.x_0, self.known)

@@ -1,0 +1,68 @@
+"""Interpolation: the images between two seeds or two pictures, on the sphere where their noise lies."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from diffusion.errors import UserError
+from diffusion.process import q_sample
+from diffusion.random import Streams
+from diffusion.samplers.ddim import invert
+from diffusion.samplers.grid import from_time
+from diffusion.schedule import broadcast
+from diffusion.tasks import pictures
+from diffusion.tasks.generate import Generate
+
+
+def slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    """Spherical interpolation from a (weight 0) to b (1), each (B, ...); weight: (B,)."""
+    cosine = torch.nn.functional.cosine_similarity(a.flatten(1), b.flatten(1)).clamp(-1, 1)
+    angle = cosine.double().arccos().clamp(min=1e-6)  # at 0 it is the straight line
+    of_a, of_b = torch.sin((1 - weight) * angle) / torch.sin(angle), torch.sin(weight * angle) / torch.sin(angle)
+    return broadcast(of_a, a) * a + broadcast(of_b, b) * b
+
+
+class Interpolate(Generate):
+    """Rows of `points` images from `start` to `end`, each a seed or the file of a picture.
+
+    t = None mixes the two at T. There a seed stands for its image r in row r, and a picture for its own noise, found by
+    DDIM run forwards, so that a sampler without noise gives both ends back. A time t (in steps) mixes both pictures
+    diffused up to t with the same noise (Ho et al. 2020, Figure 8). The images of a row share the noise of the steps.
+    """
+
+    def __init__(self, start: str, end: str, points: int, t: float | None, shape: Sequence[int]):
+        if points < 2:
+            raise UserError(f"task.points={points}: expected at least 2, both ends")
+        super().__init__(shape)
+        self.ends = [_end("task.start", start, shape), _end("task.end", end, shape)]
+        if t is not None and not all(isinstance(end, Tensor) for end in self.ends):
+            raise UserError(f"task.t={t:g}: only pictures are diffused up to t, but an end is a seed; say task.t=null")
+        self.columns = self.points = points
+        self.t = t
+
+    def times(self, sampler, schedule) -> Tensor:
+        times = super().times(sampler, schedule)
+        return times if self.t is None else from_time(times, self.t, schedule.T)
+
+    def streams(self, index: Tensor) -> Tensor:
+        return index // self.points
+
+    def start(self, denoise, times, index, noise, y=None) -> Tensor:
+        weight = index % self.points / (self.points - 1)
+        shared = noise()
+
+        def at_first_time(end: int | Tensor) -> Tensor:
+            if isinstance(end, int):
+                return Streams(end, "sample", self.streams(index), shared.shape[1:], shared.device).normal()
+            x_0 = end.to(shared).expand_as(shared)
+            return (
+                invert(denoise, x_0, times, y) if self.t is None else q_sample(denoise.schedule, x_0, times[0], shared)
+            )
+
+        a, b = map(at_first_time, self.ends)
+        return slerp(a, b, weight.to(shared.device))
+
+
+def _end(key: str, text: str, shape: Sequence[int]) -> int | Tensor:
+    return int(text) if str(text).isdigit() else pictures.read(key, text, shape)
