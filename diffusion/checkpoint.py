@@ -10,15 +10,14 @@ from zipfile import ZipFile
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 
-from diffusion import build
+from diffusion import build, snapshots
 from diffusion.errors import UserError
 from diffusion.files import atomic
 from diffusion.lit import LitDiffusion
 
 log = logging.getLogger(__name__)
-
-WEIGHTS = {"ema": "ema_state_dict", "raw": "state_dict"}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -104,34 +103,44 @@ def read(path: str | Path) -> dict[str, Any]:
     return contents
 
 
-def put_weights(model: LitDiffusion, contents: Mapping[str, Any], weights: str | None = None) -> None:
-    """Loads the weights of a checkpoint into `model`. weights: ema, raw, or None for ema where there is an average.
-
-    Raises UserError where they are of another network.
-    """
-    name = WEIGHTS[weights] if weights else next(name for name in WEIGHTS.values() if name in contents)
+def put_weights(model: LitDiffusion, weights: Mapping[str, Tensor]) -> None:
+    """Loads a state dict of a checkpoint into `model`. Raises UserError where it is of another network."""
     try:
-        model.load_state_dict(contents[name])
+        model.load_state_dict(weights)
     except Exception as error:  # a hand-made state may hold anything
         raise UserError(f"the checkpoint's weights do not fit its network: {error}") from error
 
 
-def load(ckpt: str | Path, weights: str = "ema", device: str | torch.device = "cpu") -> LitDiffusion:
-    """The trained model of a run folder or checkpoint, in eval mode. weights: `ema` or `raw`.
+def load(ckpt: str | Path, weights: str | float = "ema", device: str | torch.device = "cpu") -> LitDiffusion:
+    """The trained model of a run folder or checkpoint, in eval mode.
 
+    weights: `ema` (the first average), `raw`, the name of an average such as `half_life_50000`, or after `ema=power` a
+    number: the width, sigma_rel, of an average that is reconstructed from the snapshots beside the checkpoint.
     Raises UserError where there is none, it is damaged, or it holds no such weights.
     """
-    if weights not in WEIGHTS:
-        raise UserError(f"weights={weights}: expected ema or raw")
     path = find(ckpt)
     contents = read(path)
-    if WEIGHTS[weights] not in contents:
-        raise UserError(f"{path}: trained without EMA (ema.decay=0); use weights=raw")
     try:
         model = build.model(contents["config"])
     except UserError:
         raise
     except Exception as error:  # values of a kind that no command line would have let through
         raise UserError(f"{path}: its config builds no model ({type(error).__name__}: {error})") from error
-    put_weights(model, contents, weights)
+    put_weights(model, _weights(contents, path, weights))
     return model.to(device).eval()
+
+
+def _weights(contents: dict[str, Any], path: Path, weights: str | float) -> dict[str, Tensor]:
+    raw, averages = contents["state_dict"], contents.get("averages", {})
+    if weights == "raw":
+        return raw
+    if not isinstance(weights, str):
+        folder, step = path.parent / snapshots.FOLDER, contents["global_step"]
+        return {**raw, **snapshots.reconstruct(folder, step, averages, weights)}
+    if weights in averages:
+        return {**raw, **averages[weights]}
+    if "ema_state_dict" not in contents:
+        raise UserError(f"{path}: trained without EMA (ema.decay=0); use weights=raw")
+    if weights != "ema":
+        raise UserError(f"weights={weights}: {path} has {', '.join(['ema', 'raw', *averages])}")
+    return contents["ema_state_dict"]

@@ -64,7 +64,7 @@ keys:
   output                folder for the images
   batch_size            images at a time
   sampler.steps         steps of the reverse process
-  weights               ema or raw
+  weights               ema, raw, the name of an average, or a width such as 0.08 (ema=power)
   keep                  states to keep: the last k, all, or every:k
   npz                   true: all images as one uint8 array as well
 """,

@@ -15,7 +15,7 @@ from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusion import manifest
@@ -85,7 +85,7 @@ def compose(command: str, words: Sequence[str] = ()) -> DictConfig:
             values[key] = text
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            config = hydra_compose(command, [f"{known[key].word}={choice}" for key, choice in chosen.items()])
+            config = _compose(command, chosen, known)
         if values.get("rerun", "null") != "null":
             _repeat(config, _literal("rerun", values["rerun"], None), chosen)
         for key, text in values.items():
@@ -194,6 +194,20 @@ def _over(default: Any, saved: Any) -> Any:
     if not isinstance(saved, dict) or not isinstance(default, dict) or "_target_" in saved:
         return saved
     return default | {key: _over(default.get(key), value) for key, value in saved.items()}
+
+
+def _compose(command: str, chosen: dict[str, str], known: dict[str, Group]) -> DictConfig:
+    """Hydra's composition, but a recipe's ema.decay=0.998 means nothing to the ema=power that a word asked for."""
+    config = hydra_compose(command, [f"{known[key].word}={choice}" for key, choice in chosen.items()])
+    sections = {key: choice for key, choice in chosen.items() if OmegaConf.select(config, key) is not None}
+    if sections and len(sections) < len(chosen):
+        plain = hydra_compose(command, [f"{known[key].word}={choice}" for key, choice in sections.items()])
+        for key in sections:
+            section = OmegaConf.select(config, key)
+            with open_dict(section):
+                for name in set(section) - set(OmegaConf.select(plain, key)):
+                    del section[name]
+    return config
 
 
 def _put(config: DictConfig, key: str, text: str, command: str, known: dict[str, Group]) -> None:

@@ -124,7 +124,10 @@ BAD = [
     ("train", "trainer.max_steps=${seed}", "trainer.max_steps=${seed}: expected a whole number, 1 or more, or null"),
     ("train", "trainer.precision=${nothing}", "the config cannot be composed: *'nothing'*"),
     ("train", "trainer={max_steps: 3}", "trainer={max_steps: 3}: no such trainer; choose one of default"),
-    ("train", "ema=0.9", "ema=0.9: ema is a section; set one of its keys (ema.decay)"),
+    ("train", "ema.sigma_rel=[0.1]", "ema.sigma_rel: no such key in this choice of ema; ema=power has it"),
+    ("train", "ema=half_life ema.half_life=[0]", "*: expected a list such as [a,b], each a whole number, 1 or more"),
+    ("train", "ema=power ema.decay=0", "ema.decay: no such key in this choice of ema; ema=decay has it"),
+    ("train", "ema=0.9", "ema=0.9: no such ema; choose one of decay, half_life, power"),
     ("train", "run=runs", "run=runs: run is a section; set one of its keys (run.root, run.name, run.dir)"),
     ("train", "run.dir=", "run.dir=: expected a path"),
     ("train", "run.name=", "run.name=: expected a name"),
@@ -151,7 +154,7 @@ BAD = [
     ("sample", "ckpt=x sampler.steps=0", "sampler.steps=0: expected a whole number, 1 or more, or null"),
     ("sample", "ckpt=x sampler.steps=all", "sampler.steps=all: expected a whole number, 1 or more, or null"),
     ("sample", "ckpt=x n=-4", "n=-4: expected a whole number, 1 or more"),
-    ("sample", "ckpt=x weights=em", "weights=em: expected ema or raw"),
+    ("sample", "ckpt=x weights=-1", "weights=-1: expected ema, raw, the name of an average, or a width such as 0.08"),
     ("sample", "ckpt=x keep=every", "keep=every: expected a count, all, or every:k"),
     ("sample", "ckpt=x keep=0", "keep=0: expected a count, all, or every:k"),
     ("sample", "ckpt=x npz=maybe", "npz=maybe: expected true or false"),
@@ -224,6 +227,11 @@ def test_whole_numbers_stay_whole():
     assert type(configs.compose("train", ["trainer.max_steps=1e3"]).trainer.max_steps) is int
 
 
+@pytest.mark.parametrize("value", ["ema", "raw", "half_life_50000", "power_0.05", 0.08])
+def test_weights(value):
+    assert configs.compose("sample", [f"weights={value}"]).weights == value
+
+
 @pytest.mark.parametrize(("word", "value"), [("keep=3", 3), ("keep=all", "all"), ("keep=every:5", "every:5")])
 def test_keep(word, value):
     assert configs.compose("sample", [word]).keep == value
@@ -241,6 +249,17 @@ def test_words_win_over_debug_and_debug_over_groups():
     assert config.trainer.max_steps == 3
     assert (config.preview.n, config.logger.name) == (4, "none")
     assert configs.compose("train", ["logger=csv", "debug=fast"]).logger.name == "csv"
+
+
+def test_a_recipe_does_not_reach_into_another_choice_than_its_own():
+    assert configs.compose("train", ["experiment=digits"]).ema.decay == 0.998
+    assert set(configs.compose("train", ["experiment=digits", "ema=power"]).ema) == {
+        "_target_",
+        "sigma_rel",
+        "snapshots",
+    }
+    config = configs.compose("train", ["experiment=digits", "debug=overfit", "ema=decay", "schedule=linear"])
+    assert (config.ema.decay, config.schedule.T, config.trainer.max_steps) == (0.99, 1000, 1000)
 
 
 def test_an_unchosen_sampler_of_sample_py_keeps_its_changes_apart():

@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "diffusion"
 
 FLOORS = [
     ["errors", "files", "random", "values", "quiet"],
-    ["images", "schedule", "networks", "manifest"],
-    ["process", "prediction", "config"],
+    ["images", "schedule", "networks", "manifest", "averages"],
+    ["process", "prediction", "config", "snapshots"],
     ["denoiser"],
     ["clipping", "guidance"],
     ["losses", "samplers", "data", "optimizers"],

@@ -4,6 +4,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from diffusion import clipping, prediction, process, schedule
+from diffusion.averages import Decay
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
 from diffusion.data.digits import Digits
@@ -47,7 +48,7 @@ def trainer(folder, max_steps, **options):
     return Trainer(
         accelerator="cpu",
         max_steps=max_steps,
-        callbacks=[EMA(0.9), Checkpoints(folder)],
+        callbacks=[EMA(Decay(0.9)), Checkpoints(folder)],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,

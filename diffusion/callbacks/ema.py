@@ -1,79 +1,80 @@
-"""The moving average of the weights, which is what one validates, previews and samples with."""
+"""The moving averages of the weights, the first of which is what one validates, previews and samples with."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 
+from diffusion import snapshots
+from diffusion.averages import Power, Profiles
 from diffusion.errors import UserError
 
 _SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
 
-class EMA(WeightAveraging):
-    """Exponential moving average of the parameters, kept in float32 on every rank.
+class EMA(Callback):
+    """Exponential moving averages of the parameters, kept in float32 on every rank, one for each of the profiles.
 
-    After optimiser step n (counted from 1) `average += (1 - d_n) * (weights - average)` with
+    After optimiser step n (counted from 1) `average += (1 - d_n) * (weights - average)`, with the profiles' d_n.
+    Validation and previews see the first average: it is in the module from `on_validation_epoch_start` to
+    `on_validation_end`, whatever the order of the callbacks. Everywhere else, and after training, the module has its
+    raw weights. A checkpoint names them all: `state_dict` is raw, as always in Lightning, `ema_state_dict` is the first
+    average, and `averages` holds the parameters of each by name (those of the first are stored once).
 
-        d_n = min(decay, (1 + n) / (10 + n)),
+    batch_size: images per optimiser step, of all processes together; with 1, half-lives are in steps. folder: where
+    snapshots of the averages go, if the profiles ask for them.
 
-    so that a short run is not averaged with its own random start. Validation and previews see the average: it is in
-    the module from `on_validation_epoch_start` to `on_validation_end`, whatever the order of the callbacks. Everywhere
-    else, and after training, the module has its raw weights. A checkpoint names both: `state_dict` is raw, as always in
-    Lightning, and `ema_state_dict` is the average.
-
-    Raises: UserError where decay is outside [0, 1), and at the start of `fit` with a strategy that shards the weights.
+    Raises: UserError at the start of `fit` with a strategy that shards the weights, and where a run would go on from a
+    checkpoint without the averages that must begin with the run.
     """
 
-    def __init__(self, decay: float = 0.9999) -> None:
-        if not 0 <= decay < 1:
-            raise UserError(f"ema.decay={decay} is not in [0, 1): 0.9999 suits long runs, 0.999 short ones")
-        super().__init__(use_buffers=False)
-        self.decay = decay
+    def __init__(self, profiles: Profiles, batch_size: int = 1, folder: Path | None = None) -> None:
+        self.profiles = profiles
+        self.batch_size = batch_size
+        self.folder = folder
+        self.averages: dict[str, dict[str, Tensor]] = {}  # by name and by parameter
+        self._step = 0  # the optimiser step that the averages have seen last
         self._raw: list[Tensor] | None = None  # the module's own weights while the average is in their place
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if isinstance(trainer.strategy, _SHARDED):
             raise UserError(
                 "the moving average needs whole weights on every process, but this strategy shards them: "
-                "use strategy=ddp, or train without the average by ema.decay=0"
+                "use strategy=ddp, or train without an average by ema=decay ema.decay=0"
             )
+        if stage != "fit":
+            return
         # The module itself is moved only after this hook; an average left on the CPU would be copied to every step.
-        self._device = trainer.strategy.root_device
-        super().setup(trainer, pl_module, stage)
-        if self._average_model is not None:
-            for average in self._average_model.parameters():
-                average.data = average.data.float()  # steps of (1 - decay) would be rounded away in half precision
+        device = trainer.strategy.root_device
+        # In float32: steps of (1 - decay) would be rounded away in half precision.
+        self.averages = {
+            name: {key: weight.to(device, torch.float32, copy=True) for key, weight in _parameters(pl_module).items()}
+            for name in self.profiles.names
+        }
 
-    def decay_at(self, step: int) -> float:
-        """d_n of optimiser step n."""
-        return min(self.decay, (1 + step) / (10 + step))
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step = trainer.global_step
 
     @torch.no_grad()
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step == self._latest_update_step:
+        if trainer.global_step == self._step:
             return  # gradients are being accumulated: no optimiser step since
-        self._latest_update_step = trainer.global_step
-        # AveragedModel.update_parameters would ask the device for its own count twice a step, and make the host wait.
-        weights = [weight.detach().float() for weight in pl_module.parameters()]
-        torch._foreach_lerp_(self._averages(), weights, 1 - self.decay_at(trainer.global_step))
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps the raw weights. Lightning would overwrite them here, and the last checkpoint, written after this
-        hook, would hold the average twice: a run resumed from it would go on from other weights than it stopped with.
-        """
+        self._step = trainer.global_step
+        weights = [weight.float() for weight in _parameters(pl_module).values()]
+        decays = self.profiles.decays(self._step, self.batch_size)
+        for average, decay in zip(self.averages.values(), decays, strict=True):
+            torch._foreach_lerp_(list(average.values()), weights, 1 - decay)
+        if self.profiles.snapshots and self.folder and trainer.is_global_zero:
+            self._take_snapshot(trainer, self.folder, self.profiles.snapshots)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._average_model is not None:
+        if self.averages:
             self._use_average(pl_module)
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leaves the average in place: other callbacks, and the module, have yet to run this hook."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._use_raw(pl_module)  # Lightning runs the callbacks that write checkpoints after all others
@@ -82,31 +83,49 @@ class EMA(WeightAveraging):
         self._use_raw(pl_module)  # what broke may have been the validation, and a checkpoint may be written next
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self._average_model is None:
-            return  # saved by a trainer that never trained: there is no average
-        average = self._average_model.module
-        for averaged, current in zip(average.buffers(), pl_module.buffers(), strict=True):
-            averaged.copy_(current)  # only parameters are averaged
-        checkpoint["ema_state_dict"] = average.state_dict()
+        if self.averages:  # none where it is saved by a trainer that never trained
+            checkpoint["ema_state_dict"] = {**checkpoint["state_dict"], **self.first}
+            checkpoint["averages"] = {name: dict(average) for name, average in self.averages.items()}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self._average_model is not None:
-            # A checkpoint trained without an average, or with none yet, starts one from its weights.
-            self._average_model.module.load_state_dict(checkpoint.get("ema_state_dict", checkpoint["state_dict"]))
+        saved = checkpoint.get("averages", {})
+        if isinstance(self.profiles, Power) and not saved.keys() >= self.averages.keys():
+            raise UserError(
+                f"the averages of ema=power begin with the run, but this checkpoint has {', '.join(saved) or 'none'} "
+                f"and not {', '.join(self.averages)}: resume with the ema words the run began with, or start a new run"
+            )
+        # An average that was not kept so far starts from the one that was, or else from the weights.
+        start = checkpoint.get("ema_state_dict", checkpoint["state_dict"])
+        for name, average in self.averages.items():
+            for key, tensor in average.items():
+                tensor.copy_(saved.get(name, start)[key])
 
-    def _averages(self) -> list[Tensor]:
-        return [average.detach() for average in self._average_model.parameters()]
+    @property
+    def first(self) -> dict[str, Tensor]:
+        """The average that validation, previews and `weights=ema` use, by parameter."""
+        return next(iter(self.averages.values()))
+
+    def _take_snapshot(self, trainer: Trainer, folder: Path, least: int) -> None:
+        if snapshots.due(self._step, least):
+            contents = {"step": self._step, "averages": self.averages}
+            trainer.strategy.checkpoint_io.save_checkpoint(contents, snapshots.file(folder, self._step))
+            snapshots.thin(folder, self._step, least)
 
     @torch.no_grad()
     def _use_average(self, pl_module: LightningModule) -> None:
         # Copied in place: the parameters keep their addresses, which captured graphs, flat buffers and optimisers may
         # have noted, and the average itself is not touched, whatever the module's precision and however this ends.
-        weights = [weight.detach() for weight in pl_module.parameters()]
+        weights = list(_parameters(pl_module).values())
         self._raw = [weight.clone() for weight in weights]
-        torch._foreach_copy_(weights, self._averages())
+        torch._foreach_copy_(weights, list(self.first.values()))
 
     @torch.no_grad()
     def _use_raw(self, pl_module: LightningModule) -> None:
         if self._raw is not None:
-            torch._foreach_copy_([weight.detach() for weight in pl_module.parameters()], self._raw)
+            torch._foreach_copy_(list(_parameters(pl_module).values()), self._raw)
             self._raw = None
+
+
+def _parameters(module: LightningModule) -> dict[str, Tensor]:
+    """The parameters under every name that a state dict has for them: a shared one has several."""
+    return {name: weight.detach() for name, weight in module.named_parameters(remove_duplicate=False)}

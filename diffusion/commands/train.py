@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion import build, checkpoint, manifest, runs
+from diffusion import build, checkpoint, manifest, runs, snapshots
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
 from diffusion.callbacks.guards import FiniteGuard, RangeGuard
@@ -52,7 +52,8 @@ def _train(
         sampler.times(model.denoiser.schedule)
     goes_on = saved is not None and config["resume_mode"] == "full"
     if saved is not None:
-        checkpoint.put_weights(model, saved, "raw" if goes_on else None)
+        raw = saved["state_dict"]
+        checkpoint.put_weights(model, raw if goes_on else saved.get("ema_state_dict", raw))
     step = saved["global_step"] if goes_on else 0
     if trainer.is_global_zero:
         data.prepare_data()
@@ -176,8 +177,10 @@ def _callbacks(config: Mapping[str, Any], folder: Path) -> list[Callback]:
         FiniteGuard(config["trainer"]["max_skipped"]),
         Checkpoints(folder / "checkpoints", **config["checkpoints"]),
     ]
-    if config["ema"]["decay"]:
-        callbacks.append(EMA(config["ema"]["decay"]))
+    profiles = build.instantiate(config["ema"])
+    if profiles.names:
+        batch_size = config["dataset"]["batch_size"] * config["trainer"]["accumulate"]
+        callbacks.append(EMA(profiles, batch_size, folder / "checkpoints" / snapshots.FOLDER))
     if preview["n"]:
         sampler = build.instantiate(preview["sampler"])
         callbacks.append(Preview(folder / "samples", preview["n"], preview["every_n_epochs"], config["seed"], sampler))

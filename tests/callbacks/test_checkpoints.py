@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from diffusion import checkpoint
+from diffusion.averages import Decay
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
 from diffusion.errors import UserError
@@ -51,7 +52,7 @@ def fit(folder, watch=None, ckpt=None, model=None, accumulate=1, every=1, steps=
     trainer = Trainer(
         accelerator="cpu",
         max_steps=steps,
-        callbacks=[EMA(0.9), watch, Checkpoints(folder, **options)],
+        callbacks=[EMA(Decay(0.9)), watch, Checkpoints(folder, **options)],
         plugins=[checkpoint.AtomicCheckpointIO()],
         logger=False,
         enable_progress_bar=False,

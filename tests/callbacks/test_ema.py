@@ -10,8 +10,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch.utils.data import DataLoader
 
+from diffusion import snapshots
+from diffusion.averages import Decay, HalfLife, Power
 from diffusion.callbacks.ema import EMA
 from diffusion.errors import UserError
+from tests.test_averages import power_weights, run_weights
 
 
 class Regression(LightningModule):
@@ -70,7 +73,7 @@ def flat(parameters) -> np.ndarray:
 
 
 def average(ema: EMA) -> np.ndarray:
-    return flat(ema._average_model.parameters())
+    return flat(ema.first.values())
 
 
 def ema_of(trainer) -> EMA:
@@ -97,7 +100,7 @@ def closed_form(start: np.ndarray, raw: list[np.ndarray], decay: float) -> np.nd
 @pytest.mark.parametrize("decay", [0.5, 0.9999])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_average_is_the_closed_form_once_per_optimiser_step(tmp_path, decay, accumulate):
-    model, watch, ema = Regression(), Watch(), EMA(decay)
+    model, watch, ema = Regression(), Watch(), EMA(Decay(decay))
     start = flat(model.parameters())
     trainer = trainer_with(tmp_path, ema, watch, max_epochs=6, accumulate_grad_batches=accumulate)
     trainer.fit(model)
@@ -108,13 +111,13 @@ def test_average_is_the_closed_form_once_per_optimiser_step(tmp_path, decay, acc
 
 def test_module_keeps_its_raw_weights_after_training(tmp_path):
     model, watch = Regression(), Watch()
-    trainer_with(tmp_path, EMA(), watch, max_epochs=2).fit(model)
+    trainer_with(tmp_path, EMA(Decay()), watch, max_epochs=2).fit(model)
     np.testing.assert_array_equal(flat(model.parameters()), watch.raw[-1])
 
 
 @pytest.mark.parametrize("ema_first", [True, False])
 def test_validation_sees_the_average_in_any_order_of_callbacks(tmp_path, ema_first):
-    model, watch, ema = Regression(), Watch(), EMA(0.9)
+    model, watch, ema = Regression(), Watch(), EMA(Decay(0.9))
     trainer_with(tmp_path, *([ema, watch] if ema_first else [watch, ema]), max_epochs=2).fit(model)
     assert len(watch.in_validation) == 2 * (4 + 1)
     np.testing.assert_array_equal(watch.in_validation, watch.average_then)
@@ -122,7 +125,7 @@ def test_validation_sees_the_average_in_any_order_of_callbacks(tmp_path, ema_fir
 
 
 def test_checkpoint_names_both(tmp_path):
-    model, watch, ema = Regression(), Watch(), EMA(0.9)
+    model, watch, ema = Regression(), Watch(), EMA(Decay(0.9))
     saver = ModelCheckpoint(tmp_path, filename="validated", every_n_epochs=1, save_on_train_epoch_end=False)
     trainer = trainer_with(tmp_path, saver, ema, watch, max_epochs=1, enable_checkpointing=True)
     trainer.fit(model)
@@ -134,23 +137,121 @@ def test_checkpoint_names_both(tmp_path):
     assert checkpoint["ema_state_dict"]["batches"] == checkpoint["state_dict"]["batches"] == 4
 
 
-def test_n_and_n_steps_are_2n_steps_bitwise(tmp_path):
+PROFILES = {
+    "decay": lambda: Decay(0.9),
+    "half_life": lambda: HalfLife([2, 20, 200]),
+    "power": lambda: Power([0.1, 0.05], snapshots=3),
+}
+
+
+@pytest.mark.parametrize("choice", PROFILES)
+def test_every_average_is_its_profiles(tmp_path, choice):
+    model, watch, ema = Regression(), Watch(), EMA(PROFILES[choice](), batch_size=4)
+    start = flat(model.parameters())
+    trainer_with(tmp_path, ema, watch, max_epochs=12, accumulate_grad_batches=2).fit(model)
+    decays = zip(*(ema.profiles.decays(step, 4) for step in range(1, 25)), strict=True)
+    for kept, d in zip(ema.averages.values(), decays, strict=True):
+        expected = run_weights(d) @ watch.raw + np.prod(d) * start
+        np.testing.assert_allclose(flat(kept.values()), expected, rtol=1e-5, atol=1e-6)
+    assert list(ema.averages) == ema.profiles.names
+    np.testing.assert_array_equal(watch.in_validation[-1], average(ema))
+
+
+def test_checkpoint_holds_every_average_and_the_first_only_once(tmp_path):
+    class Wide(Regression):
+        def __init__(self):
+            super().__init__()
+            self.unused = torch.nn.Parameter(torch.zeros(100_000))  # 400 kB
+
+    sizes = {}
+    for profiles in Decay(0.9), HalfLife([2, 20, 200]):
+        ema = EMA(profiles)
+        trainer = trainer_with(tmp_path, ema, max_steps=4)
+        trainer.fit(Wide())
+        trainer.save_checkpoint(tmp_path / "saved.ckpt")
+        checkpoint = torch.load(tmp_path / "saved.ckpt", weights_only=True)
+        assert_same(checkpoint["averages"], ema.averages)
+        sizes[len(profiles.names)] = (tmp_path / "saved.ckpt").stat().st_size
+    assert sizes[3] - sizes[1] == pytest.approx(2 * 400_000, rel=0.05)
+    assert sizes[1] == pytest.approx(2 * 400_000, rel=0.05)  # raw and average; Adam has not seen what is unused
+
+
+@pytest.mark.parametrize("choice", PROFILES)
+def test_n_and_n_steps_are_2n_steps_bitwise(tmp_path, choice):
     def train(folder, steps, checkpoint=None):
-        model, ema = Regression(), EMA(0.9)
+        model, ema = Regression(), EMA(PROFILES[choice](), batch_size=4, folder=folder / "averages")
         trainer = trainer_with(folder, ema, max_steps=steps, accumulate_grad_batches=2)
         trainer.fit(model, ckpt_path=checkpoint, weights_only=True)
         trainer.save_checkpoint(folder / f"{steps}.ckpt")
         return torch.load(folder / f"{steps}.ckpt", weights_only=True)
+
+    def taken(folder):
+        files = sorted((folder / "averages").glob("*"))
+        return {file.name: torch.load(file, weights_only=True)["averages"] for file in files}
 
     (tmp_path / "whole").mkdir()
     (tmp_path / "halves").mkdir()
     whole = train(tmp_path / "whole", 8)
     half = train(tmp_path / "halves", 4)
     halves = train(tmp_path / "halves", 8, tmp_path / "halves" / "4.ckpt")
-    for key in ("state_dict", "ema_state_dict"):
-        for name, value in whole[key].items():
-            assert torch.equal(value, halves[key][name]), (key, name)
+    assert_same(whole["state_dict"], halves["state_dict"])
+    assert_same(whole["ema_state_dict"], halves["ema_state_dict"])
+    assert_same(whole["averages"], halves["averages"])
     assert not torch.equal(half["ema_state_dict"]["layer.weight"], whole["ema_state_dict"]["layer.weight"])
+    assert_same(taken(tmp_path / "whole"), taken(tmp_path / "halves"))
+    assert list(taken(tmp_path / "whole")) == [f"{n:09d}.pt" for n in (2, 4, 6, 8)] * (choice == "power")
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        assert_same(value, b[key]) if isinstance(value, dict) else torch.testing.assert_close(
+            value, b[key], rtol=0, atol=0
+        )
+
+
+def test_any_width_of_a_stored_training(tmp_path):
+    """Post-hoc reconstruction from the files of a run, against the average of all its iterates."""
+    model, watch, ema = Regression(), Watch(), EMA(Power([0.1, 0.05]), folder=tmp_path)
+    trainer_with(tmp_path, ema, watch, max_epochs=80).fit(model)
+    n, iterates = len(watch.raw), np.array(watch.raw, dtype=np.float64)
+    for sigma_rel in 0.03, 0.08, 0.15, 0.2:
+        made = flat(snapshots.reconstruct(tmp_path, n, ema.averages, sigma_rel).values())
+        exact = power_weights(n, sigma_rel) @ iterates
+        assert np.linalg.norm(made - exact) < 5e-3 * np.linalg.norm(exact), sigma_rel
+
+
+def test_power_averages_cannot_begin_in_the_middle_of_a_run(tmp_path):
+    for profiles, there in [(Decay(0.9), "decay"), (Power([0.1]), "power_0.1")]:
+        trainer = trainer_with(tmp_path, EMA(profiles), max_steps=4)
+        trainer.fit(Regression())
+        trainer.save_checkpoint(tmp_path / "other.ckpt")
+        with pytest.raises(UserError, match=f"has {there} and not power_0.1, power_0.05"):
+            trainer_with(tmp_path, EMA(Power()), max_steps=8).fit(Regression(), ckpt_path=tmp_path / "other.ckpt")
+
+
+def test_a_new_average_starts_from_the_one_that_was_kept(tmp_path):
+    kept = EMA(Decay(0.9))
+    trainer = trainer_with(tmp_path, kept, max_steps=4)
+    trainer.fit(Regression())
+    trainer.save_checkpoint(tmp_path / "decay.ckpt")
+    ema = EMA(HalfLife([2, 20]))
+    trainer_with(tmp_path, ema, max_steps=4).fit(Regression(), ckpt_path=tmp_path / "decay.ckpt")
+    for started in ema.averages.values():
+        assert_same(started, kept.first)
+
+
+def test_a_shared_parameter_is_averaged_under_each_of_its_names(tmp_path):
+    class Tied(Regression):
+        def __init__(self):
+            super().__init__()
+            self.alias = self.layer
+
+    trainer = trainer_with(tmp_path, EMA(Decay(0.9)), max_steps=4)
+    trainer.fit(Tied())
+    trainer.save_checkpoint(tmp_path / "tied.ckpt")
+    averaged = torch.load(tmp_path / "tied.ckpt", weights_only=True)["ema_state_dict"]
+    assert torch.equal(averaged["alias.weight"], averaged["layer.weight"])
 
 
 def test_checkpoint_without_average_starts_one(tmp_path):
@@ -158,13 +259,13 @@ def test_checkpoint_without_average_starts_one(tmp_path):
     trainer = trainer_with(tmp_path, max_steps=4)
     trainer.fit(model)
     trainer.save_checkpoint(tmp_path / "plain.ckpt")
-    ema = EMA(0.9)
+    ema = EMA(Decay(0.9))
     trainer_with(tmp_path, ema, max_steps=4).fit(Regression(), ckpt_path=tmp_path / "plain.ckpt")
     np.testing.assert_array_equal(average(ema), flat(model.parameters()))
 
 
 def test_raw_weights_are_back_when_validation_breaks(tmp_path):
-    model, watch, ema = Regression(fail_in_validation=True), Watch(), EMA(0.9)
+    model, watch, ema = Regression(fail_in_validation=True), Watch(), EMA(Decay(0.9))
     saver = ModelCheckpoint(tmp_path, filename="broken", save_on_exception=True, enable_version_counter=False)
     trainer = trainer_with(tmp_path, saver, ema, watch, max_epochs=3, enable_checkpointing=True)
     with pytest.raises(RuntimeError, match="validation broke"):
@@ -178,11 +279,11 @@ def test_raw_weights_are_back_when_validation_breaks(tmp_path):
 
 
 def test_half_precision_weights_are_averaged_in_float32(tmp_path):
-    model, watch, ema = Regression(), Watch(), EMA(0.9)
+    model, watch, ema = Regression(), Watch(), EMA(Decay(0.9))
     start = flat(model.parameters())
     trainer_with(tmp_path, ema, watch, max_epochs=4, precision="bf16-true").fit(model)
     assert model.layer.weight.dtype == torch.bfloat16
-    assert {parameter.dtype for parameter in ema._average_model.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in ema.first.values()} == {torch.float32}
     np.testing.assert_allclose(average(ema), closed_form(start, watch.raw, 0.9), rtol=1e-5, atol=1e-6)
     rounded = torch.from_numpy(watch.average_then[-1]).bfloat16().float().numpy()
     np.testing.assert_array_equal(watch.in_validation[-1], rounded)
@@ -193,10 +294,4 @@ def test_half_precision_weights_are_averaged_in_float32(tmp_path):
 def test_sharded_strategies_are_refused(strategy):
     trainer = SimpleNamespace(strategy=object.__new__(strategy))
     with pytest.raises(UserError, match="strategy=ddp"):
-        EMA().setup(trainer, Regression(), "fit")
-
-
-@pytest.mark.parametrize("decay", [-0.1, 1.0, 10])
-def test_impossible_decay_is_refused(decay):
-    with pytest.raises(UserError, match="decay="):
-        EMA(decay)
+        EMA(Decay()).setup(trainer, Regression(), "fit")

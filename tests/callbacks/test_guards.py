@@ -4,6 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from diffusion.averages import Decay
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
 from diffusion.callbacks.guards import FiniteGuard, RangeGuard
@@ -42,7 +43,7 @@ def fit(folder, *callbacks, steps=8, patience=5, ckpt=None, **options):
     trainer = Trainer(
         accelerator="cpu",
         max_steps=steps,
-        callbacks=[*callbacks, RangeGuard(), guard, EMA(0.9), saver],
+        callbacks=[*callbacks, RangeGuard(), guard, EMA(Decay(0.9)), saver],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,

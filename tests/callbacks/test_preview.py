@@ -11,6 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from diffusion import images
+from diffusion.averages import Decay
 from diffusion.callbacks.ema import EMA
 from diffusion.callbacks.preview import Preview, show
 from diffusion.random import normal
@@ -68,9 +69,9 @@ def test_one_grid_per_due_epoch_and_none_in_the_sanity_check(tmp_path):
 
 @pytest.mark.parametrize("ema_first", [True, False])
 def test_averaged_weights_draw_whatever_the_order_of_callbacks(tmp_path, ema_first):
-    preview, ema = Preview(tmp_path, n=4), EMA(0.9)
+    preview, ema = Preview(tmp_path, n=4), EMA(Decay(0.9))
     model, _ = fit(tmp_path, *([ema, preview] if ema_first else [preview, ema]), max_epochs=1)
-    averaged = next(ema._average_model.parameters()).item()
+    averaged = next(iter(ema.first.values())).item()
     assert model.drawn[0][-1] == averaged != model.weight.item()
     expected = normal(0, "preview", torch.arange(4), (1, 8, 8)) * averaged
     written = np.asarray(Image.open(next(tmp_path.glob("*.png"))))

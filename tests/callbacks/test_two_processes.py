@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
+from diffusion.averages import Decay
 from diffusion.callbacks.ema import EMA
 from diffusion.callbacks.preview import Preview
 from diffusion.callbacks.progress import Progress
@@ -47,7 +48,7 @@ class Model(LightningModule):
     val_dataloader = train_dataloader
 
 folder = Path(sys.argv[1])
-ema = EMA(0.9)
+ema = EMA(Decay(0.9))
 trainer = Trainer(
     accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, enable_checkpointing=False, enable_model_summary=False,
     callbacks=[Preview(folder / "samples", n=4), ema, Progress()],
@@ -55,7 +56,7 @@ trainer = Trainer(
 )
 model = Model()
 trainer.fit(model)
-torch.save([*ema._average_model.parameters(), *model.parameters()], folder / f"rank{trainer.global_rank}.pt")
+torch.save([*ema.first.values(), *model.parameters()], folder / f"rank{trainer.global_rank}.pt")
 """
 
 

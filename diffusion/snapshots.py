@@ -1,0 +1,91 @@
+"""Earlier states of a run's averages: plain tensors in a few files, from which an average of any width is made."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion.averages import coefficients, widths
+from diffusion.errors import UserError
+
+FOLDER = "averages"  # beside the checkpoints
+_TOLERANCE = 0.1  # of the profile's norm: what a reconstruction may miss
+
+
+def file(folder: Path, step: int) -> Path:
+    """The file of the snapshot of a step: `step` and `averages`, float32 tensors by average and by parameter."""
+    return folder / f"{step:09d}.pt"
+
+
+def due(step: int, least: int) -> bool:
+    """Whether step n is one whose snapshot is kept. At least `least` and fewer than twice as many are, evenly spread
+    over the run, without knowing how long it will be: their distance is 1, and doubles whenever there are too many."""
+    return step % _distance(step, least) == 0
+
+
+def thin(folder: Path, step: int, least: int) -> None:
+    """Removes the snapshots that at `step` are not kept any more, and those of steps that are yet to come: a run that
+    went on from an earlier checkpoint takes them anew."""
+    for taken, path in _files(folder).items():
+        if taken > step or taken % _distance(step, least):
+            path.unlink(missing_ok=True)
+
+
+def reconstruct(
+    folder: Path, step: int, averages: Mapping[str, Mapping[str, Tensor]], sigma_rel: float
+) -> dict[str, Tensor]:
+    """The parameters that an average of width sigma_rel would have had at `step` (Karras et al. 2024, Algorithm 3).
+
+    averages: those of that step, by name and parameter; earlier ones are read from `folder`.
+    Returns: float32, summed in float64. Raises UserError where the width cannot be had within 10% of its profile.
+    """
+    stored = widths(averages)
+    if not stored:
+        raise UserError(f"weights={sigma_rel}: a width needs a run trained with ema=power; {_listed(averages)}")
+    earlier = {taken: path for taken, path in _files(folder).items() if taken < step}
+    shares = _shares(folder, [*earlier, step], [*stored.values()], sigma_rel)
+    total = {key: torch.zeros_like(tensor, dtype=torch.float64) for key, tensor in averages[min(stored)].items()}
+    for path, row in zip([*earlier.values(), None], shares, strict=True):
+        source = _read(path, averages) if path else averages
+        for name, share in zip(stored, row, strict=True):
+            for key, tensor in total.items():
+                tensor.add_(source[name][key], alpha=share)
+    return {key: tensor.float() for key, tensor in total.items()}
+
+
+def _shares(folder: Path, steps: list[int], stored: list[float], sigma_rel: float) -> list[list[float]]:
+    """How much the average of each stored width (columns) after each of `steps` (rows) has in that of sigma_rel."""
+    sources = np.repeat(steps, len(stored)), stored * len(steps)
+    shares, missed = coefficients(*sources, steps[-1], sigma_rel)
+    if missed > _TOLERANCE:
+        tried = {*stored, *(np.arange(1, 58) / 200)}
+        possible = [width for width in tried if coefficients(*sources, steps[-1], width)[1] <= _TOLERANCE]
+        raise UserError(
+            f"weights={sigma_rel} would be missed by {missed:.0%}: {len(steps) - 1} snapshots before step {steps[-1]} "
+            f"in {folder} give widths from {min(possible)} to {max(possible)}"
+        )
+    return shares.reshape(len(steps), len(stored)).tolist()
+
+
+def _distance(step: int, least: int) -> int:
+    return 1 << max((step // least).bit_length() - 1, 0)
+
+
+def _files(folder: Path) -> dict[int, Path]:
+    return {int(path.stem): path for path in sorted(folder.glob("*.pt")) if path.stem.isdigit()}
+
+
+def _listed(averages: Mapping[str, Mapping[str, Tensor]]) -> str:
+    return f"there are {', '.join(averages)}" if averages else "it has no averages"
+
+
+def _read(path: Path, like: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+    try:
+        averages = torch.load(path, map_location="cpu", weights_only=True)["averages"]
+    except Exception as error:  # damaged files raise whatever they like
+        raise UserError(f"{path}: not a readable snapshot; remove it, and the others make do without") from error
+    if {name: set(average) for name, average in averages.items()} != {name: set(like[name]) for name in like}:
+        raise UserError(f"{path}: holds the averages of another run")
+    return averages
