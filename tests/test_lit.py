@@ -36,7 +36,7 @@ def small_model(seed=0, **optimizer):
     torch.manual_seed(0)
     denoiser = Denoiser(Small(), schedule.linear(), prediction.Eps())
     return LitDiffusion(
-        denoiser, DDPM(), clipping.Static(), (1, 8, 8), AdamW(**{"lr": 1e-3} | optimizer), seed, config={}
+        denoiser, DDPM(), clipping.Static(), (1, 8, 8), AdamW(**{"lr": 1e-3} | optimizer), seed=seed, config={}
     )
 
 

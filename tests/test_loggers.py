@@ -40,12 +40,14 @@ def nobody_is_logged_in(monkeypatch, tmp_path):
 
 
 class Painter(LightningModule):
+    classes = None
+
     def __init__(self, channels=1):
         super().__init__()
         self.channels = channels
         self.weight = torch.nn.Parameter(torch.tensor(0.5))
 
-    def sample(self, n, seed, purpose, sampler, progress):
+    def sample(self, n, seed, y, purpose, sampler, progress):
         # Dark and without contrast: a logger that rescales it shows other pixels.
         return normal(seed, purpose, torch.arange(n), (self.channels, 8, 8)) * 0.05 - 0.5 + self.global_step / 50
 
