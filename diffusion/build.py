@@ -1,53 +1,49 @@
 """Config -> objects: the wiring diagram, and the only place that instantiates by name."""
 
+import functools
 import importlib
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from diffusion.config import conf_folder
 from diffusion.denoiser import Denoiser
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion
 from diffusion.schedule import Schedule
 
-# A config may come from a stranger's checkpoint: only what these rooms define can be built from it.
-_ROOMS = (
-    "diffusion.averages",
-    "diffusion.clipping",
-    "diffusion.data",
-    "diffusion.evaluation",
-    "diffusion.guidance",
-    "diffusion.losses",
-    "diffusion.networks",
-    "diffusion.optimizers",
-    "diffusion.prediction",
-    "diffusion.samplers",
-    "diffusion.schedule",
-    "diffusion.tasks",
-)
+
+@functools.cache
+def registered() -> frozenset[str]:
+    """Every `_target_` that a file of conf/ names: all that a config can build.
+
+    A config may come from a stranger's checkpoint, so what it names is looked up here and not imported to see.
+    """
+    files = conf_folder().glob("*/*.yaml")
+    return frozenset(name for file in files for name in re.findall(r"^\s*_target_:\s*(\S+)", file.read_text(), re.M))
 
 
-def _resolve(target: Any) -> Any:
-    """The class or function that a `_target_` names, looked up in our own rooms alone."""
-    module_name, _, name = str(target).rpartition(".")
-    if any(module_name == room or module_name.startswith(room + ".") for room in _ROOMS):
-        try:
-            found = getattr(importlib.import_module(module_name), name, None)
-        except ModuleNotFoundError as error:
-            if error.name != module_name:
-                raise
-            found = None
-        if getattr(found, "__module__", None) == module_name:
-            return found
-    raise UserError(f"the config names {target!r}, which is not a part of this package: it is not built")
+def check(config: Any) -> None:
+    """Raises UserError where a `_target_`, however deep in the config, is not registered. Imports nothing."""
+    if isinstance(config, Mapping):
+        if "_target_" in config and str(config["_target_"]) not in registered():
+            raise UserError(f"the config names {config['_target_']!r}, which no file of conf/ names: it is not built")
+        config = config.values()
+    elif not isinstance(config, list | tuple):
+        return
+    for value in config:
+        check(value)
 
 
 def instantiate(node: Mapping[str, Any], **given: Any) -> Any:
-    """Builds what node's `_target_` names from its other keys and `given`. Raises UserError for a target outside this
-    package and for arguments it does not take."""
-    target = _resolve(node.get("_target_"))
+    """Builds what node's `_target_` names from its other keys and `given`. Raises UserError for a target that is not
+    registered and for arguments it does not take."""
+    check({"_target_": None, **node})
+    module, _, name = node["_target_"].rpartition(".")
+    target = getattr(importlib.import_module(module), name)
     arguments = {key: value for key, value in node.items() if key not in ("_target_", "name")} | given
     try:
         inspect.signature(target).bind(**arguments)
@@ -65,7 +61,11 @@ def schedule(node: Mapping[str, Any]) -> Schedule:
 
 
 def model(config: Mapping[str, Any]) -> LitDiffusion:
-    """The untrained LitDiffusion of a resolved config in plain containers; its weights follow from config's seed."""
+    """The untrained LitDiffusion of a resolved config in plain containers; its weights follow from config's seed.
+
+    Raises: UserError for a `_target_` that is not registered, before anything is built.
+    """
+    check(config)
     channels, size = config["dataset"]["channels"], config["dataset"]["size"]
     objective = instantiate(config["loss"], weighting=instantiate(config["weighting"]))
     self_condition, classes = config["self_conditioning"], config["conditioning"]["classes"]

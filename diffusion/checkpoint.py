@@ -1,12 +1,15 @@
 """Checkpoints: written whole or not at all, found by run folder, read without executing anything."""
 
+import json
+import logging
+from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from diffusion import build, snapshots
@@ -14,45 +17,98 @@ from diffusion.errors import UserError
 from diffusion.files import atomic
 from diffusion.lit import LitDiffusion
 
+log = logging.getLogger(__name__)
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint writer, but whole or not at all."""
+    """Lightning's checkpoint writer, but whole or not at all. A disk that is full or gone costs the checkpoint, not the
+    run: what was written before stays, and the caller finds no new file."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        with atomic(path) as temporary:
-            torch.save(checkpoint, temporary)
+        try:
+            with atomic(path) as temporary, open(temporary, "wb") as file:
+                torch.save(checkpoint, file)
+        except (OSError, RuntimeError) as error:
+            # torch speaks of an enforce that failed; the reason is what its writer met
+            reason = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(reason, OSError):
+                raise
+            log.warning(
+                "%s was not written (%s): make room; the checkpoint before it stays, training goes on until the next",
+                path,
+                reason.strerror or reason,
+            )
 
 
 def find(ckpt: str | Path) -> Path:
-    """The checkpoint file that `ckpt` means: a file; a run folder (its last); RUN/last or RUN/best.
+    """The checkpoint file that `ckpt` means: a file; a run folder (its newest whole one); RUN/last or RUN/best.
 
-    Raises UserError that says what was looked for.
+    Says so where a newer one than the one returned is damaged. Raises UserError that says what was looked for.
     """
     path = Path(ckpt)
     if path.is_file():
         return path
     folder, name = (path.parent, path.name) if path.name in ("last", "best") else (path, "last")
-    found = folder / "checkpoints" / f"{name}.ckpt"
-    if found.is_file():
-        return found
-    if not folder.is_dir():
-        raise UserError(f"ckpt={ckpt}: no such file or run folder")
-    raise UserError(f"ckpt={ckpt}: no checkpoint {found}; expected a run folder that train.py wrote, or a .ckpt file")
+    candidates = _candidates(folder / "checkpoints", name)
+    if not candidates:
+        if not folder.is_dir():
+            raise UserError(f"ckpt={ckpt}: no such file or run folder")
+        raise UserError(
+            f"ckpt={ckpt}: no checkpoint {folder / 'checkpoints' / name}.ckpt; "
+            "expected a run folder that train.py wrote, or a .ckpt file"
+        )
+    for found in candidates:
+        if _is_whole(found):
+            return found
+        rank_zero_info(f"{found} is damaged (cut off, or changed on the disk): looking for the one before it")
+    raise UserError(f"ckpt={ckpt}: {len(candidates)} checkpoints, all of them damaged")
+
+
+def _candidates(folder: Path, name: str) -> list[Path]:
+    """The files that may stand for RUN/last, the newest first, or for RUN/best."""
+    if name == "best":
+        return list(folder.glob("best.ckpt"))
+    steps = sorted(folder.glob("step_*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
+    return [*folder.glob("last.ckpt"), *steps, *folder.glob("best.ckpt")]
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether every part of the archive is there and has its checksum."""
+    try:
+        with ZipFile(path) as archive:
+            return archive.testzip() is None
+    except Exception:  # a changed byte may be anywhere
+        return False
 
 
 def read(path: str | Path) -> dict[str, Any]:
     """The contents of a checkpoint of ours: plain tensors and containers on the CPU, nothing unpickled.
 
-    Raises UserError for a file that is damaged or of another program.
+    Raises UserError for a file that is damaged or of another program, and for a config that names what is not ours.
     """
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # damaged and hostile files raise whatever they like
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a readable checkpoint ({reason})") from error
     if not isinstance(contents, dict) or not isinstance(contents.get("config"), dict) or "state_dict" not in contents:
         raise UserError(f"{path}: not a checkpoint of this program (no config inside)")
+    if not _is_whole(Path(path)):
+        raise UserError(f"{path}: damaged, its checksums do not hold; take another checkpoint of the run")
+    try:
+        json.dumps(contents["config"], sort_keys=True)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not a config of this program inside ({error})") from None
+    build.check(contents["config"])
     return contents
+
+
+def put_weights(model: LitDiffusion, weights: Mapping[str, Tensor]) -> None:
+    """Loads a state dict of a checkpoint into `model`. Raises UserError where it is of another network."""
+    try:
+        model.load_state_dict(weights)
+    except Exception as error:  # a hand-made state may hold anything
+        raise UserError(f"the checkpoint's weights do not fit its network: {error}") from error
 
 
 def load(ckpt: str | Path, weights: str | float = "ema", device: str | torch.device = "cpu") -> LitDiffusion:
@@ -64,8 +120,13 @@ def load(ckpt: str | Path, weights: str | float = "ema", device: str | torch.dev
     """
     path = find(ckpt)
     contents = read(path)
-    model = build.model(contents["config"])
-    model.load_state_dict(_weights(contents, path, weights))
+    try:
+        model = build.model(contents["config"])
+    except UserError:
+        raise
+    except Exception as error:  # values of a kind that no command line would have let through
+        raise UserError(f"{path}: its config builds no model ({type(error).__name__}: {error})") from error
+    put_weights(model, _weights(contents, path, weights))
     return model.to(device).eval()
 
 

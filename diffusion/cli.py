@@ -46,6 +46,8 @@ keys:
   run.name              the run folder is runs/<dataset>/<name> instead of runs/<dataset>/<time>-<id>
   run.dir               the run folder itself
   resume                auto, a run folder or a checkpoint
+  resume_mode           full, or weights: a new run that begins with the checkpoint's weights alone
+  rerun                 a run folder, whose config is repeated in a new one
 """,
     "sample": """\
 Draw images from a trained model.

@@ -6,7 +6,7 @@ and its parser stumbles over paths that hold `=` or a comma. Here each mistake i
 
 import difflib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +18,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from diffusion import manifest
 from diffusion.errors import UserError
 from diffusion.values import TEXT, kind_of
 
 # What the shell handed over after the first `=` is the value of these, whatever characters it holds.
 LITERAL = {
-    *("ckpt", "resume", "output", "dataset.path", "dataset.cache", "run.root", "run.name", "run.dir"),
+    *("ckpt", "resume", "rerun", "output", "dataset.path", "dataset.cache", "run.root", "run.name", "run.dir"),
     *("task.image", "task.mask", "task.start", "task.end"),
 }
 
@@ -92,6 +93,8 @@ def compose(command: str, words: Sequence[str] = ()) -> DictConfig:
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             config = _compose(command, chosen, known)
+        if values.get("rerun", "null") != "null":
+            _repeat(config, _literal("rerun", values["rerun"], None), chosen)
         for key, text in values.items():
             _put(config, key, text, command, known)
         OmegaConf.to_container(config, resolve=True)  # an interpolation that leads nowhere
@@ -178,6 +181,26 @@ def _choice(group: Group, text: str) -> str:
     _refuse_sweep(parse(group.key, text), group.key, text)
     choices = f"choose one of {', '.join(group.choices)}" if group.choices else f"conf/{group.folder} has none"
     raise UserError(f"{group.key}={text}: no such {group.folder}; {choices}{suggest(text, group.choices)}")
+
+
+def _repeat(config: DictConfig, run: str, chosen: Mapping[str, str]) -> None:
+    """Puts what a run was trained with into `config`, but for its folder and what has been `chosen` anew."""
+    for key in "experiment", "debug":
+        if key in chosen:
+            raise UserError(f"{key}={chosen[key]}: rerun repeats a run as it was; change single values instead")
+    anew = {key: OmegaConf.select(config, key) for key in chosen}
+    for key, value in manifest.read(run)["config"].items():
+        if key not in manifest.OF_THE_SESSION:
+            config[key] = _over(OmegaConf.to_container(config).get(key), value)
+    for key, value in anew.items():
+        OmegaConf.update(config, key, value, merge=False)
+
+
+def _over(default: Any, saved: Any) -> Any:
+    """`saved`, with the keys of `default` that came after it; an object is as it was saved."""
+    if not isinstance(saved, dict) or not isinstance(default, dict) or "_target_" in saved:
+        return saved
+    return default | {key: _over(default.get(key), value) for key, value in saved.items()}
 
 
 def _compose(command: str, chosen: dict[str, str], known: dict[str, Group]) -> DictConfig:

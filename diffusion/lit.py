@@ -132,8 +132,10 @@ class LitDiffusion(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """A resumed run goes on at the learning rate it is given now, not at the one it was saved with."""
+        """A resumed run goes on with the optimiser's values that it is given now, not with those it was saved with."""
         schedule = self.lr_schedulers()
+        for group in schedule.optimizer.param_groups:
+            group |= {name: value for name, value in schedule.optimizer.defaults.items() if name != "lr"}
         old, new = schedule.base_lrs[0], self.optimizer.lr
         if old == new:
             return

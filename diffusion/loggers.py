@@ -1,6 +1,7 @@
 """Where the numbers go: always `metrics.csv` in the run folder, and W&B or TensorBoard if chosen."""
 
 import csv
+import logging
 import os
 import secrets
 import shlex
@@ -15,6 +16,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from diffusion.errors import UserError
 from diffusion.files import atomic
+
+log = logging.getLogger(__name__)
 
 _NAMES = ("wandb", "tensorboard", "csv", "none")
 
@@ -48,6 +51,15 @@ def build_loggers(
     return loggers
 
 
+def forget_after(run_folder: Path, step: int) -> None:
+    """Takes out of metrics.csv what a session that was killed has logged after the checkpoint of `step`: the session
+    that goes on from there logs it again."""
+    path = run_folder / "metrics.csv"
+    if path.exists():
+        names, rows = _read(path)
+        _write(path, names, [row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) < step])
+
+
 class MetricsFile(CSVLogger):
     """`metrics.csv` in the run folder itself, written as soon as something is logged."""
 
@@ -63,11 +75,49 @@ class MetricsFile(CSVLogger):
 
 
 class _AppendingWriter(ExperimentWriter):
+    _told = False
+
     def _check_log_dir_exists(self) -> None:
         """Lightning deletes the file of an earlier session here; a resumed run goes on with its columns instead."""
         if os.path.exists(self.metrics_file_path):
-            with open(self.metrics_file_path, newline="") as file:
-                self.metrics_keys = next(csv.reader(file), [])
+            self.metrics_keys, _ = _read(Path(self.metrics_file_path))
+
+    def save(self) -> None:
+        """Appends what was logged; new columns rewrite the file, whole or not at all. What a full disk does not take is
+        kept for the next time, and no half of a row stays in the file."""
+        if not self.metrics:
+            return
+        path, names = Path(self.metrics_file_path), sorted({*self.metrics_keys, *set().union(*self.metrics)})
+        try:
+            if names != self.metrics_keys:
+                _write(path, names, _read(path)[1] if path.exists() else [])
+                self.metrics_keys = names
+            size = path.stat().st_size
+            try:
+                with open(path, "a", newline="") as file:
+                    csv.DictWriter(file, names).writerows(self.metrics)
+            except OSError:
+                os.truncate(path, size)
+                raise
+            self.metrics, self._told = [], False
+        except OSError as error:
+            if not self._told:
+                log.warning("%s cannot be written (%s): its rows are kept for later", path, error.strerror)
+            self._told = True
+
+
+def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Names of the columns, and rows."""
+    with open(path, newline="") as file:
+        rows = csv.DictReader(file)
+        return list(rows.fieldnames or []), list(rows)
+
+
+def _write(path: Path, names: list[str], rows: list[dict[str, str]]) -> None:
+    with atomic(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 class WandbRun(WandbLogger):

@@ -21,6 +21,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*deprecated")
     # It is meant so: the module draws the noise of whatever data set it is given.
     warnings.filterwarnings("ignore", message="You have overridden `on_before_batch_transfer`")
+    # Such an image is left out, and listed with the reason.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit", module="PIL")
     # Small data sets have short epochs; the interval counts steps of the whole run.
     warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(

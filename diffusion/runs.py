@@ -7,55 +7,127 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-from diffusion import checkpoint
+from diffusion import checkpoint, manifest
 from diffusion.errors import UserError
 from diffusion.files import atomic
 
 # Processes that Lightning launches for the other devices read here which run they belong to.
 _SHARED = "DIFFUSION_RUN_DIR"
-_FIXED = (
-    *("network", "schedule", "prediction", "self_conditioning", "conditioning.classes"),
-    *("dataset.channels", "dataset.size"),
-)
+_LOCK = ".lock"
+_NETWORK = ("network", "self_conditioning", "conditioning.classes", "dataset.channels", "dataset.size")
+_UNCHANGED = {"full": (*_NETWORK, "schedule", "prediction", "dataset.name"), "weights": _NETWORK}
 
 
-def locate(config: Mapping[str, Any]) -> tuple[Path, Path | None]:
-    """The run folder, not made yet, and the checkpoint to go on from, or None.
+class Run:
+    """The folder of one training run. As a context it is this process's own: no second run can be in it.
 
-    Raises UserError where a folder is taken, a checkpoint is missing, or `resume=auto` does not say of which run.
+    The lock is the operating system's, so that of a process that died, however it died, is gone with it.
+
+    folder: of the run; it may not be there before `create`.
+    ckpt:   the checkpoint to start from, or None.
+
+    Raises: UserError where the folder is taken, a checkpoint is missing, or the words do not say which run is meant.
     """
-    named, resume = _named(config), config["resume"]
+
+    def __init__(self, config: Mapping[str, Any]):
+        self.config = config
+        self._lock: FileLock | None = None
+        resume, named = config["resume"], _named(config)
+        _check_resume(config, named)
+        checked = None if resume in (None, "auto") else checkpoint.find(resume)
+        self.folder = self._place(named, checked)
+        if rank_zero_only.rank == 0:
+            self._check_free()
+            if self.folder.is_dir():
+                self._take()
+        started = resume == "auto" and any(self.folder.glob("checkpoints/*.ckpt"))
+        self.ckpt = checkpoint.find(self.folder) if started else checked
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    def create(self, contents: Mapping[str, Any], step: int) -> None:
+        """Makes the folder with its config.yaml and manifest.json. Processes launched from here on find it.
+
+        contents: of the manifest; step: where this session begins.
+        """
+        if rank_zero_only.rank != 0:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._take()
+            self._check_free()
+            with atomic(self.folder / "config.yaml") as temporary:
+                OmegaConf.save(OmegaConf.create(dict(self.config)), temporary)
+            manifest.write(self.folder, contents, step)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: cannot be written ({error.strerror}); choose another run.root= or run.dir="
+            ) from None
+        os.environ[_SHARED] = str(self.folder.absolute())
+
+    def _place(self, named: Path | None, ckpt: Path | None) -> Path:
+        if rank_zero_only.rank != 0 and _SHARED in os.environ:
+            return Path(os.environ[_SHARED])
+        goes_on = ckpt and self.config["resume_mode"] == "full" and ckpt.parent.name == "checkpoints"
+        return named or (ckpt.parent.parent if goes_on else _new(self.config))
+
+    def _take(self) -> None:
+        if self._lock is not None:
+            return
+        lock = FileLock(self.folder / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"{self.folder}: another process is training there; wait for it, or choose another run.name="
+            ) from None
+        self._lock = lock
+
+    def _check_free(self) -> None:
+        goes_on = self.config["resume"] and self.config["resume_mode"] == "full"
+        if not goes_on and self.folder.is_dir() and {file.name for file in self.folder.iterdir()} - {_LOCK}:
+            raise UserError(f"{self.folder} exists: resume=auto continues this run, another run.name starts a new one")
+
+
+def check_same_model(old: Mapping[str, Any], new: Mapping[str, Any], mode: str = "full") -> None:
+    """Raises UserError where `new` would build another model than the one that config `old` of a checkpoint trained.
+
+    mode: `full` or `weights`, for which only the network itself must be the same.
+    """
+    for key, (before, now) in manifest.differences(old, new).items():
+        if any(key == fixed or key.startswith(f"{fixed}.") for fixed in _UNCHANGED[mode]):
+            instead = ", start from its weights (resume_mode=weights)" if not _is_of_network(key) else ""
+            raise UserError(
+                f"{key} differs from the checkpoint's ({before} -> {now}): resume with the words the run began with"
+                f"{instead}, or start a new run"
+            )
+
+
+def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs between the config of a checkpoint and this one, dotted key -> (old, new), where it matters."""
+    found = manifest.differences(old, new)
+    return {key: each for key, each in found.items() if key.partition(".")[0] not in manifest.OF_THE_SESSION}
+
+
+def _is_of_network(key: str) -> bool:
+    return any(key == fixed or key.startswith(f"{fixed}.") for fixed in _UNCHANGED["weights"])
+
+
+def _check_resume(config: Mapping[str, Any], named: Path | None) -> None:
+    resume, mode = config["resume"], config["resume_mode"]
+    if mode == "weights" and resume in (None, "auto"):
+        raise UserError("resume_mode=weights begins a new run: from which checkpoint? Say resume=RUN")
     if resume == "auto" and named is None:
         raise UserError("resume=auto: of which run? Say run.name=... or run.dir=...")
-    if resume and resume != "auto":
-        ckpt = checkpoint.find(resume)
-        folder = named or (ckpt.parent.parent if ckpt.parent.name == "checkpoints" else None)
-    else:
-        last = named and named / "checkpoints" / "last.ckpt"
-        ckpt = last if resume and last.is_file() else None
-        folder = named
-    if _SHARED in os.environ:
-        return Path(os.environ[_SHARED]), ckpt
-    folder = folder or _new(config)
-    if folder.is_dir() and any(folder.iterdir()) and not resume:
-        raise UserError(f"{folder} exists: resume=auto continues this run, another run.name starts a new one")
-    return folder, ckpt
-
-
-def create(folder: Path, config: Mapping[str, Any]) -> None:
-    """Makes the run folder with its config.yaml. Processes launched from here on find it."""
-    if _SHARED in os.environ:
-        return
-    try:
-        with atomic(folder / "config.yaml") as temporary:
-            OmegaConf.save(OmegaConf.create(dict(config)), temporary)
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be written ({error.strerror}); choose another run.root= or run.dir="
-        ) from None
-    os.environ[_SHARED] = str(folder.absolute())
 
 
 def _named(config: Mapping[str, Any]) -> Path | None:
@@ -70,15 +142,3 @@ def _new(config: Mapping[str, Any]) -> Path:
         raise UserError("under torchrun the processes must agree on the run folder: say run.name=... or run.dir=...")
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     return Path(config["run"]["root"], config["dataset"]["name"], f"{stamp}-{secrets.token_hex(2)}")
-
-
-def check_same_model(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raises UserError where `new` would build another model than the one that config `old` of a checkpoint trained."""
-    old, new = OmegaConf.create(dict(old)), OmegaConf.create(dict(new))
-    for key in _FIXED:
-        before, now = OmegaConf.select(old, key), OmegaConf.select(new, key)
-        if before != now:
-            raise UserError(
-                f"{key} differs from the checkpoint's ({before} -> {now}): resume with the words the run began with, "
-                "or start a new run"
-            )

@@ -103,6 +103,7 @@ DEVICES = Kind("auto, a count, or a list such as [0,1]", _matching(r"auto|-1|[1-
 # Names whose default is null or a word, or whose number has a bound.
 BY_NAME = {
     "seed": NATURAL,
+    "resume_mode": Kind("full or weights", _matching("full|weights")),
     "n": COUNT,
     "batch_size": COUNT,
     "y": Kind("a class, a list such as [0,1], or all", _any_of(int, str, list)),
@@ -120,6 +121,9 @@ BY_NAME = {
     "lr_schedule.steps": COUNT,
     "dataset.batch_size": COUNT,
     "dataset.val_images": _or_null(COUNT),
+    "checkpoints.every_n_steps": COUNT,
+    "checkpoints.every_n_minutes": _or_null(POSITIVE),
+    "checkpoints.keep": COUNT,
     "ema.half_life": _list_of(COUNT),
     "ema.snapshots": COUNT,
     "optimizer.lr": POSITIVE,
@@ -134,6 +138,7 @@ BY_NAME = {
     "trainer.max_epochs": _or_null(COUNT),
     "trainer.val_every_n_epochs": COUNT,
     "trainer.gradient_clip": Kind("a number, 0 or more", _number(least=0)),
+    "trainer.max_skipped": COUNT,
     "trainer.accumulate": COUNT,
     "trainer.log_every_n_steps": COUNT,
     "trainer.overfit_batches": NATURAL,

@@ -279,14 +279,14 @@ def test_an_unchosen_sampler_of_sample_py_keeps_its_changes_apart():
     config = configs.compose("sample", ["ckpt=x", "sampler.steps=50"])
     assert config.sampler is None
     assert config.clipping is None
-    assert config.overrides == {"sampler": {"steps": 50}, "clipping": {}}
+    assert config.overrides == {"sampler": {"steps": 50}, "clipping": {}, "guidance": {}}
 
 
 def test_a_chosen_sampler_of_sample_py_takes_its_changes():
     config = configs.compose("sample", ["ckpt=x", "sampler=ddim", "sampler.steps=9"])
     assert config.sampler.steps == 9
     assert config.sampler._target_.startswith("diffusion.")
-    assert config.overrides == {"sampler": {}, "clipping": {}}
+    assert config.overrides == {"sampler": {}, "clipping": {}, "guidance": {}}
 
 
 def test_conf_is_found_in_a_wheel_and_in_a_checkout(tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ def command(script, *words, cwd=ROOT, **environment):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 
@@ -76,7 +76,8 @@ def test_training_opens_without_a_page_of_warnings(run):
 def test_the_run_folder_has_everything(run):
     folder, _ = run
     assert (folder / "config.yaml").exists()
-    assert {file.name for file in (folder / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    saved = {file.name for file in (folder / "checkpoints").iterdir()}
+    assert saved == {"last.ckpt", "best.ckpt", "step_0000011.ckpt", "step_0000022.ckpt"}
     assert len(list((folder / "samples").glob("epoch_*.png"))) == 2
     with open(folder / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -249,7 +250,7 @@ def conditional(tmp_path_factory):
     folder = tmp_path_factory.mktemp("conditional") / "run"
     words = ["experiment=digits", "conditioning=label", "prediction=v", "timesteps=stratified", "optimizer.lr=2e-3"]
     words += ["network.widths=[16,32]", "trainer.max_steps=400", "ema.decay=0.98", "preview.n=10", "logger=none"]
-    return succeed("train.py", *words, f"run.dir={folder}", OMP_NUM_THREADS="2")[0]
+    return succeed("train.py", *words, f"run.dir={folder}")[0]
 
 
 @pytest.mark.slow

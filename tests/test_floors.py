@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "diffusion"
 
 FLOORS = [
     ["errors", "files", "random", "values", "quiet"],
-    ["images", "schedule", "networks", "config", "averages"],
-    ["process", "prediction", "snapshots"],
+    ["images", "schedule", "networks", "manifest", "averages"],
+    ["process", "prediction", "config", "snapshots"],
     ["denoiser"],
     ["clipping", "guidance"],
     ["losses", "samplers", "data", "optimizers"],

@@ -2,6 +2,7 @@
 
 import csv
 import random
+import resource
 import sys
 from types import SimpleNamespace
 
@@ -207,3 +208,27 @@ def test_other_choices(tmp_path, monkeypatch):
     monkeypatch.setattr("diffusion.loggers.TensorBoardLogger", missing)
     with pytest.raises(UserError, match="pip install tensorboard"):
         build_loggers({"name": "tensorboard"}, tmp_path, "a run", CONFIG)
+
+
+def test_a_full_disk_costs_no_row_and_leaves_no_half_of_one(tmp_path, caplog):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    (file,) = build_loggers({"name": "none"}, tmp_path, "run", {})
+
+    def log(step, **metrics):
+        file.log_metrics(metrics, step)
+        file.save()
+        with open(tmp_path / "metrics.csv", newline="") as read:
+            return [row["step"] for row in csv.DictReader(read)]
+
+    assert log(1, loss=0.5) == ["1"]
+    size = (tmp_path / "metrics.csv").stat().st_size
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 2, limits[1]))
+        assert log(2, loss=0.4) == ["1"]
+        assert log(3, accuracy=0.3) == ["1"]
+        assert (tmp_path / "metrics.csv").stat().st_size == size
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert log(4, loss=0.2) == ["1", "2", "3", "4"]
+    assert (tmp_path / "metrics.csv").read_text().splitlines()[3] == "0.3,,3"
+    assert caplog.text.count("cannot be written (File too large)") == 1

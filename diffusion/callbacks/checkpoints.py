@@ -1,31 +1,60 @@
-"""Keeps `last.ckpt` and `best.ckpt` of a run, also of one that is told to stop."""
+"""Saves a run: as it goes, before it is stopped, and when it breaks."""
 
+import logging
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-_TOGETHER = 20  # steps between two looks at the clock in several processes: there each look is a broadcast
+from diffusion.callbacks import loops
+from diffusion.callbacks.ema import _SHARDED
+from diffusion.errors import UserError
+from diffusion.files import give_name, remove_remains
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoints(Checkpoint):
-    """Writes folder/last.ckpt every `minutes`, after each validation, and when the run is told to stop; and
-    folder/best.ckpt whenever val/loss is the lowest so far. Their names never change, so no `=` is in them.
+    """Writes folder/step_0001234.ckpt every so many steps and minutes, after each validation, on SIGUSR1, when the run
+    is told to stop and when it breaks. `last.ckpt` is another name of the newest, `best.ckpt` of the one with the
+    lowest val/loss so far. No name holds a `=`.
 
-    Ctrl+C and SIGTERM end the run after the step in which they arrive, so that what is saved is a whole step; a second
-    Ctrl+C ends it at once. Lightning runs callbacks of this base class last: the averaged weights of the step are in.
+    Only whole optimiser steps are saved, so a resumed run repeats none and leaves none out. SIGINT and SIGTERM end the
+    run after the step in which they arrive; a second SIGINT ends it at once. Lightning runs callbacks of this base
+    class last: the averaged weights of the step are in.
+
+    Args:
+        folder:          where they go.
+        every_n_steps:   optimiser steps between two, or None.
+        every_n_minutes: minutes after which there is another, or None.
+        keep:            how many of the newest to keep, besides the best.
     """
 
-    def __init__(self, folder: Path | str, minutes: float = 10.0):
+    def __init__(
+        self,
+        folder: Path | str,
+        every_n_steps: int | None = None,
+        every_n_minutes: float | None = 10.0,
+        keep: int = 2,
+    ):
         self.folder = Path(folder)
-        self.minutes = minutes
+        self.every_n_steps = every_n_steps
+        self.every_n_minutes = every_n_minutes
+        self.keep = keep
         self.best = float("inf")
+        self.last: Path | None = None
+        """The newest checkpoint written in this session, or the one it was resumed from."""
         self._saved_at = time.monotonic()
-        self._stop = False
+        self._whole_step: int | None = None
+        self._tried_step: int | None = None  # the step last saved, or not saved for want of room
+        self._asked: set[int] = set()  # signals that have arrived
+        self._due = self._stopping = self._at_once = False
         self._handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -35,40 +64,128 @@ class Checkpoints(Checkpoint):
         self.best = state_dict["best"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            remove_remains(self.folder)
+        if trainer.ckpt_path:
+            self.last = Path(trainer.ckpt_path)
+        self._saved_step = self._tried_step = trainer.global_step
+        self._note_whole_step(trainer)
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._on_signal)
+            for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", None)):
+                if number is not None:
+                    self._handlers[number] = signal.signal(number, self._on_signal)
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        loops.align_logged_step(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        due, stop = time.monotonic() - self._saved_at > 60 * self.minutes, self._stop
-        if trainer.world_size > 1:  # saving and stopping are collective acts: rank 0 decides for all
-            if trainer.global_step % _TOGETHER:
-                return
-            due, stop = trainer.strategy.broadcast((due, stop))
-        if due or stop:
-            self._save(trainer, "last")
-        if stop:
-            raise KeyboardInterrupt
+        if trainer.global_step == self._whole_step:
+            return  # gradients are being accumulated: they are in no checkpoint
+        self._note_whole_step(trainer)
+        self._look_around(trainer)
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            self._due = True
+        if not loops.validation_follows(trainer):
+            self._act(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            with loops.owing_validation(trainer):
+                self._act(trainer)
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if not trainer.sanity_checking:
+            self._look_around(trainer)
+            if self._stopping:
+                raise KeyboardInterrupt  # saved in on_exception, when the raw weights are back in the module
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        loss = trainer.callback_metrics["val/loss"].item()
-        if loss < self.best:
-            self.best = loss
-            self._save(trainer, "best")
-        self._save(trainer, "last")
+        loss, best = trainer.callback_metrics["val/loss"].item(), self.best
+        self.best = loss if loss < best else best
+        if not self._save(trainer, ("last", "best") if loss < best else ("last",)):
+            self.best = best
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and self._saved_step != trainer.global_step:
+            raise UserError(
+                f"steps {self._saved_step + 1} to {trainer.global_step} are in no checkpoint: {self.folder} is full; "
+                f"the newest is {self.last or 'none'}: make room, and go on from it by resume=auto"
+            )
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self._at_once or self._tried_step == self._whole_step:
+            return
+        if trainer.global_step != self._whole_step or (isinstance(trainer.strategy, _SHARDED) and not self._stopping):
+            log.warning("not saved: the run broke inside a step; the newest checkpoint is %s", self.last)
+            return
+        if trainer.validating:
+            with loops.owing_validation(trainer):
+                saved = self._save(trainer, together=self._stopping)
+        else:
+            loops.forget_batches(trainer, loops.batches_begun(trainer) - self._batches)
+            if trainer.datamodule is not None:
+                trainer.datamodule.load_state_dict(self._position)
+            saved = self._save(trainer, together=self._stopping)
+        if saved and not self._stopping:
+            log.warning("the run broke; saved step %d before that: %s", trainer.global_step, self.last)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
 
-    def _on_signal(self, number: int, _: Any) -> None:
-        if self._stop and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._stop = True
+    def _note_whole_step(self, trainer: Trainer) -> None:
+        self._whole_step = trainer.global_step
+        self._batches = loops.batches_begun(trainer)
+        self._position = trainer.datamodule.state_dict() if trainer.datamodule is not None else {}
 
-    def _save(self, trainer: Trainer, name: str) -> None:
-        trainer.save_checkpoint(self.folder / f"{name}.ckpt", weights_only=False)
-        self._saved_at = time.monotonic()
+    def _on_signal(self, number: int, _: Any) -> None:
+        if number == signal.SIGINT and number in self._asked:
+            self._at_once = True
+            raise KeyboardInterrupt
+        self._asked.add(number)
+
+    def _look_around(self, trainer: Trainer) -> None:
+        """Whether to save or to stop; every process comes to the same answer, whichever of them was told."""
+        late = self.every_n_minutes is not None and time.monotonic() - self._saved_at > 60 * self.every_n_minutes
+        stop = signal.SIGINT in self._asked or signal.SIGTERM in self._asked
+        save = late or bool(self._asked)
+        if trainer.world_size > 1:
+            flags = torch.tensor([save, stop], dtype=torch.int32, device=trainer.strategy.root_device)
+            save, stop = trainer.strategy.reduce(flags, reduce_op="sum").bool().tolist()
+        self._due |= save
+        self._stopping |= stop
+        self._asked -= {getattr(signal, "SIGUSR1", None)}
+
+    def _act(self, trainer: Trainer) -> None:
+        if self._due:
+            self._save(trainer)
+        if self._stopping:
+            raise KeyboardInterrupt
+
+    def _save(self, trainer: Trainer, names: Sequence[str] = ("last",), together: bool = True) -> bool:
+        """Saves this step, under those names as well; whether it is on the disk (which only rank 0 knows).
+
+        together: all processes are here; otherwise this one writes what it has, and waits for none.
+        """
+        path = self.folder / f"step_{trainer.global_step:07d}.ckpt"
+        before = _stamp(path)
+        if together:
+            trainer.save_checkpoint(path, weights_only=False)
+        else:
+            trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(False), path)
+        self._due, self._saved_at, self._tried_step = False, time.monotonic(), trainer.global_step
+        if not trainer.is_global_zero or _stamp(path) == before:
+            return False
+        self.last, self._saved_step = path, trainer.global_step
+        for name in names:
+            give_name(path, self.folder / f"{name}.ckpt")
+        for old in sorted(self.folder.glob("step_*.ckpt"), key=_stamp)[: -self.keep]:
+            old.unlink()
+        return True
+
+
+def _stamp(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.is_file() else 0

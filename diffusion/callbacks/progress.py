@@ -37,7 +37,7 @@ class Progress(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start = time.monotonic()
         self._first_step = trainer.global_step
-        self._epoch = trainer.current_epoch
+        self._epoch = trainer.current_epoch + 1  # resumed in the middle of one, there is no start of an epoch
         self._terminal = sys.stderr.isatty()
         self._every = 0.25 if self._terminal else 30.0
         self._write = tqdm.status_printer(sys.stderr) if self._terminal else _print_line

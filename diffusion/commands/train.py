@@ -7,20 +7,27 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion import build, checkpoint, runs, snapshots
+from diffusion import build, checkpoint, manifest, runs, snapshots
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.curves import LossCurve, ScheduleCurve
 from diffusion.callbacks.ema import EMA
+from diffusion.callbacks.guards import FiniteGuard, RangeGuard
+from diffusion.callbacks.loops import epochs_done
 from diffusion.callbacks.predictions import Predictions
 from diffusion.callbacks.preview import Preview
 from diffusion.callbacks.progress import Progress
 from diffusion.data.base import ImageData
 from diffusion.errors import UserError
-from diffusion.loggers import build_loggers
+from diffusion.lit import LitDiffusion
+from diffusion.loggers import build_loggers, forget_after
 from diffusion.quiet import quiet
+
+# Besides the weights, what a run needs to go on as if it had not stopped.
+_PARTS = {"callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states"}
 
 
 def run(config: DictConfig) -> Path:
@@ -31,28 +38,39 @@ def run(config: DictConfig) -> Path:
     if config["conditioning"]["classes"] is not None:
         config["conditioning"]["classes"] = _classes(data)
     model = build.model(config)
-    folder, ckpt = runs.locate(config)
-    if ckpt and _finished(config, checkpoint.read(ckpt), ckpt):
-        return folder
-    trainer = make_trainer(config, folder)
+    with runs.Run(config) as this:
+        saved = checkpoint.read(this.ckpt) if this.ckpt else None
+        if saved is None or not _finished(config, saved, this):
+            _train(config, model, data, this, saved)
+    return this.folder
+
+
+def _train(
+    config: Mapping[str, Any], model: LitDiffusion, data: ImageData, this: runs.Run, saved: Mapping[str, Any] | None
+) -> None:
+    trainer = make_trainer(config, this.folder)
     # What can be wrong is found out before there is a run folder.
     for sampler in (model.sampler, build.instantiate(config["preview"]["sampler"])):
         sampler.times(model.denoiser.schedule)
+    goes_on = saved is not None and config["resume_mode"] == "full"
+    if saved is not None:
+        raw = saved["state_dict"]
+        checkpoint.put_weights(model, raw if goes_on else saved.get("ema_state_dict", raw))
+    step = saved["global_step"] if goes_on else 0
     if trainer.is_global_zero:
         data.prepare_data()
-        data.split("train")
-    runs.create(folder, config)
-    trainer.loggers = build_loggers(config["logger"], folder, config["run"]["name"] or folder.name, config)
-    if trainer.is_global_zero:
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        print(f"run folder {folder}\n{parameters / 1e6:.2f}M parameters, precision {trainer.precision}", flush=True)
+        contents = manifest.describe(config, data.describe())
+        _say_changes(config, contents, this, saved)
+        this.create(contents, step)
+        forget_after(this.folder, step)
+    trainer.loggers = build_loggers(config["logger"], this.folder, config["run"]["name"] or this.folder.name, config)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    _say(f"run folder {this.folder}\n{parameters / 1e6:.2f}M parameters, precision {trainer.precision}")
     try:
-        trainer.fit(model, datamodule=data, ckpt_path=ckpt, weights_only=True)
+        trainer.fit(model, datamodule=data, ckpt_path=this.ckpt if goes_on else None, weights_only=True)
     except SystemExit:  # how Lightning ends a run that was told to stop
-        if trainer.is_global_zero:
-            print(f"stopped at step {trainer.global_step}; resume={folder} goes on from there", flush=True)
+        _say(f"stopped at step {trainer.global_step}; resume={this.folder} goes on from there")
         raise KeyboardInterrupt from None
-    return folder
 
 
 def _classes(data: ImageData) -> list[str]:
@@ -63,15 +81,56 @@ def _classes(data: ImageData) -> list[str]:
     return list(data.classes)
 
 
-def _finished(config: Mapping[str, Any], saved: Mapping[str, Any], ckpt: Path) -> bool:
+def _finished(config: Mapping[str, Any], saved: Mapping[str, Any], this: runs.Run) -> bool:
     """Says what a resume goes on from; True where nothing is left to train."""
-    runs.check_same_model(saved["config"], config)
-    step, max_steps = saved["global_step"], config["trainer"]["max_steps"]
-    if max_steps is not None and step >= max_steps:
-        print(f"nothing left to train: max_steps={max_steps} reached (step {step} in {ckpt})")
+    runs.check_same_model(saved["config"], config, config["resume_mode"])
+    if config["resume_mode"] == "full" and (missing := _PARTS - saved.keys()):
+        raise UserError(
+            f"{this.ckpt} holds no {', '.join(sorted(missing))}: take its weights alone, resume_mode=weights"
+        )
+    step, averaged = saved.get("global_step"), "ema_state_dict" in saved
+    if config["resume_mode"] == "weights":
+        weights = "averaged weights" if averaged else "weights"
+        _say(f"starting from the {weights} of {this.ckpt} (step {step}); all else begins anew")
+        return False
+    if reached := _limit_reached(config["trainer"], saved):
+        _say(f"nothing left to train: {reached} reached (step {step} in {this.ckpt})")
         return True
-    print(f"resuming {ckpt} at step {step}, epoch {saved['epoch']}")
+    _say(
+        f"resuming {this.ckpt} at step {step}, epoch {saved['epoch']}: "
+        f"restored weights{', their average' * averaged}, optimiser, learning rate, place in the data"
+    )
     return False
+
+
+@rank_zero_only
+def _say(words: str) -> None:
+    print(words, flush=True)
+
+
+def _limit_reached(limits: Mapping[str, Any], saved: Mapping[str, Any]) -> str | None:
+    """The limit at which the saved run has arrived, or None."""
+    seconds = saved["callbacks"].get("Timer", {}).get("time_elapsed", {}).get("train", 0)
+    for name, done in (
+        ("max_steps", saved["global_step"]),
+        ("max_epochs", epochs_done(saved)),
+        ("max_minutes", seconds / 60),
+    ):
+        if limits[name] is not None and done >= limits[name]:
+            return f"{name}={limits[name]}"
+    return None
+
+
+def _say_changes(
+    config: Mapping[str, Any], contents: Mapping[str, Any], this: runs.Run, saved: Mapping[str, Any] | None
+) -> None:
+    """Names what is not as it was in the run that is gone on with, or repeated."""
+    found = runs.changed(saved["config"], config) if saved else {}
+    before = config["rerun"] or this.folder
+    if config["rerun"] or (saved and (this.folder / manifest.NAME).exists()):
+        found |= manifest.changes(manifest.read(before), contents)
+    if found:
+        _say(f"changed: {manifest.words(found)}")
 
 
 def make_trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
@@ -114,7 +173,12 @@ def make_trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
 
 def _callbacks(config: Mapping[str, Any], folder: Path) -> list[Callback]:
     preview = config["preview"]
-    callbacks: list[Callback] = [Progress(), Checkpoints(folder / "checkpoints")]
+    callbacks: list[Callback] = [
+        Progress(),
+        RangeGuard(),
+        FiniteGuard(config["trainer"]["max_skipped"]),
+        Checkpoints(folder / "checkpoints", **config["checkpoints"]),
+    ]
     profiles = build.instantiate(config["ema"])
     if profiles.names:
         batch_size = config["dataset"]["batch_size"] * config["trainer"]["accumulate"]

@@ -5,9 +5,10 @@ and a batch is one indexing operation, so there is no torch DataLoader and there
 once, on the device, in the training step.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from diffusion import random
 from diffusion.errors import UserError
+
+_FINGERPRINTED = 10_000
 
 
 class Batch(NamedTuple):
@@ -89,6 +92,18 @@ class ImageData(LightningDataModule, ABC):
             self._splits[split] = images, labels
         return self._splits[split]
 
+    def describe(self) -> dict[str, Any]:
+        """What a run records of its data: name, images of each split, and a fingerprint of these. The fingerprint
+        covers the labels and up to 10,000 images of each split, evenly spaced: a larger set is not read through."""
+        digest, counts = hashlib.blake2b(digest_size=12), {}
+        for name in ("train", "val"):
+            images, labels = self.split(name)
+            counts[name] = len(images)
+            rows = torch.arange(0, len(images), -(-len(images) // _FINGERPRINTED))
+            for part in (torch.tensor(images.shape), labels, images[rows]):
+                digest.update(part.contiguous().numpy())
+        return {"name": self.name, **counts, "fingerprint": digest.hexdigest()}
+
     def train_dataloader(self) -> "TrainingBatches":
         return TrainingBatches(self)
 
@@ -123,7 +138,7 @@ class ImageData(LightningDataModule, ABC):
         if images.dtype != torch.uint8:
             raise UserError(
                 f"{self.name}: images must be uint8 in 0..255, but are {images.dtype} "
-                f"with min {images.min():g} and max {images.max():g}"
+                f"with min {images.min():g}, max {images.max():g}, std {images.double().std():g}"
             )
         _, channels, height, width = images.shape
         if (channels, height, width) != (self.channels, self.size, self.size):

@@ -1,8 +1,10 @@
 """Any folder of images, decoded once into a memory-mapped uint8 array that is kept for later runs."""
 
+import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import tempfile
@@ -22,6 +24,8 @@ from diffusion import random
 from diffusion.data.base import ImageData
 from diffusion.errors import UserError
 
+# By content, whatever a file is called. No others are tried: Pillow hands an EPS file to Ghostscript, which runs it.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 BACKGROUND = "white"  # what shows through transparent pixels
 _AHEAD = 256  # images decoded before they are written
@@ -116,10 +120,9 @@ class ImageFolder(ImageData):
 
     def _decode(self, folder: Path) -> None:
         """Writes all images to a temporary folder, which becomes `folder` when it is whole."""
-        self.cache.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".decoding-", dir=self.cache))
+        shape = (len(self.files), self.channels, self.size, self.size)
+        temporary = self._room_for(math.prod(shape))
         try:
-            shape = (len(self.files), self.channels, self.size, self.size)
             images = np.lib.format.open_memmap(temporary / "images.npy", "w+", np.uint8, shape)
             decoded = Decoded(images, files=[], skipped={})
             for file, result in self._read_all():
@@ -134,6 +137,21 @@ class ImageFolder(ImageData):
                 temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    def _room_for(self, n_bytes: int) -> Path:
+        """A new folder in the cache, on a disk with so much room: a full one would kill the process that writes to a
+        memory map, without a word."""
+        try:
+            self.cache.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self.cache).free
+            if free < n_bytes:
+                raise OSError(errno.ENOSPC, f"{n_bytes / 1e6:,.0f} MB needed, {free / 1e6:,.0f} MB free")
+            return Path(tempfile.mkdtemp(prefix=".decoding-", dir=self.cache))
+        except OSError as error:
+            raise UserError(
+                f"the decoded images cannot be kept in {self.cache} ({error.strerror}): set dataset.cache to another "
+                "folder"
+            ) from error
 
     def _read_all(self) -> Iterator[tuple[str, np.ndarray | str]]:
         """Every file with its image, uint8 (C, size, size), or with the reason why there is none."""
@@ -172,7 +190,11 @@ class Decoded:
 def read_image(path: Path, size: int, channels: int) -> np.ndarray | str:
     """The (first) image of a file as uint8 (channels, size, size), or the reason why it cannot be read."""
     try:
-        with Image.open(path) as image:
+        if path.exists() and not path.is_file():
+            raise OSError("not a file")  # a pipe would be waited for
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} is more than {Image.MAX_IMAGE_PIXELS:,} pixels")
             flat = _flatten(_to_8_bits(ImageOps.exif_transpose(image)), "L" if channels == 1 else "RGB")
     except Exception as error:  # decoders raise whatever they like on broken files
         return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -200,12 +222,19 @@ def _flatten(image: Image.Image, mode: str) -> Image.Image:
 
 def _walk(root: Path) -> Iterator[str]:
     """Files below a folder, relative to it, with "/"; hidden ones and those in hidden folders are left out."""
+    seen = set()
     for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        stat = os.stat(folder)
+        if (stat.st_dev, stat.st_ino) in seen:  # a link to a folder above it would never end
+            folders.clear()
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from ((Path(folder) / name).relative_to(root).as_posix() for name in files if not name.startswith("."))
 
 
 def _list(skipped: dict[str, str]) -> str:
     named = ", ".join(f"{file} ({reason})" for file, reason in list(skipped.items())[:_LISTED])
+    named = named.encode(errors="backslashreplace").decode()  # a name need not be text
     rest = f", and {len(skipped) - _LISTED} more" if len(skipped) > _LISTED else ""
     return f"{len(skipped)} broken images: {named}{rest}"

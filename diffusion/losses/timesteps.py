@@ -96,8 +96,9 @@ class LossSecondMoment(Uniform):
         return (1 - self.share) * p / p.sum() + self.share / T
 
     def observe(self, t: Tensor, loss: Tensor) -> None:
-        """Remembers the losses (B,) of images at t (B,), those of all processes."""
-        for k, value in zip((t.long() - 1).tolist(), loss.double().tolist(), strict=True):
+        """Remembers the losses (B,) of images at t (B,), those of all processes, but for those that are not finite."""
+        finite = loss.isfinite()
+        for k, value in zip((t[finite].long() - 1).tolist(), loss[finite].double().tolist(), strict=True):
             self.losses[k] = torch.cat([self.losses[k, 1:], self.losses.new_tensor([value])])
             self.counts[k] += 1
 

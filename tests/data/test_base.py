@@ -214,7 +214,7 @@ def test_images_must_be_as_declared():
             images, labels = super().load(split)
             return images.float() / 255 - 1, labels
 
-    with pytest.raises(UserError, match=r"uint8.*torch\.float32.*min -1 and max 0"):
+    with pytest.raises(UserError, match=r"uint8.*torch\.float32.*min -1, max 0, std 0"):
         Floats().train_dataloader()
     colour = Numbered()
     colour.channels = 3

@@ -1,10 +1,18 @@
 """A folder of odd images, each made here."""
 
+import io
 import os
+import shutil
+import struct
+import tracemalloc
+import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from diffusion.data import image_folder
@@ -124,6 +132,127 @@ def test_broken_images_are_skipped_and_named_or_refused(folder, caplog):
     assert len(skipping.split("train")[0]) + len(skipping.split("val")[0]) == 5
     with pytest.raises(UserError, match=r"3 broken images: .*on_broken=skip"):
         data(folder, on_broken="error").prepare_data()
+
+
+def test_nothing_but_pictures_is_read(folder, tmp_path):
+    """By content: Pillow would hand PostScript to Ghostscript, a program, whatever the file is called."""
+    eps = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n0 0 9 9 rectfill\nshowpage\n%%EOF\n"
+    (folder / "page.png").write_text(eps)
+    Image.new("RGB", (9, 9)).save(folder / "portable.png", format="PPM")
+    for name in ("page.png", "portable.png"):
+        assert read_image(folder / name, 8, 3).startswith("UnidentifiedImageError")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "MPO"])
+def test_the_content_counts_not_the_extension(folder, kind):
+    Image.new("RGB", (9, 9), RED).save(folder / "picture.tif", format=kind)
+    assert np.abs(read_image(folder / "picture.tif", 8, 3).astype(int) - np.array(RED)[:, None, None]).max() < 5
+
+
+def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(width, height, *chunks, pixels=b""):
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    image = chunk(b"IDAT", zlib.compress(pixels))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + image + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_bombs_are_left_out_before_they_are_unpacked(folder):
+    (folder / "large.png").write_bytes(png(10_000, 10_000))
+    (folder / "larger.png").write_bytes(png(30_000, 30_000))
+    text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100_000_000)))
+    (folder / "text.png").write_bytes(png(9, 9, text, pixels=bytes(90)))
+    tracemalloc.start()
+    said = [read_image(folder / f"{name}.png", 8, 1) for name in ("large", "larger", "text")]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert said[0] == "ValueError: 10000x10000 is more than 89,478,485 pixels"
+    assert said[1].startswith("DecompressionBombError")
+    assert isinstance(said[2], str)
+    assert peak < 80e6
+
+
+def test_pipes_and_endless_links_are_walked_past(folder):
+    for k in range(3):
+        plain(folder / "in" / f"{k}.png")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "in" / "up").symlink_to(folder)
+    found = data(folder)
+    assert len(found.files) == 4
+    assert len(found.split("train")[0]) == 2
+    assert found._decoded().skipped == {"pipe.png": "OSError: not a file"}
+
+
+def test_a_name_need_not_be_text(folder, caplog):
+    for k in range(3):
+        plain(folder / f"{k}.png")
+    (folder / os.fsdecode(b"gr\xfc\xdfe.png")).touch()
+    data(folder).prepare_data()
+    assert r"gr\udcfc\udcdfe.png (UnidentifiedImageError" in caplog.text
+
+
+def test_a_full_disk_and_a_folder_out_of_reach_are_named(folder, monkeypatch):
+    plain(folder / "0.png")
+    plain(folder / "1.png")
+    with pytest.raises(UserError, match=r"cannot be kept in /dev/null/x \(Not a directory\): set dataset.cache"):
+        data(folder, cache="/dev/null/x").prepare_data()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.raises(UserError, match=r"0 MB needed, 0 MB free"):
+        data(folder).prepare_data()
+
+
+MODES = {  # what a format can store
+    "PNG": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"],
+    "JPEG": ["L", "RGB", "CMYK"],
+    "WEBP": ["RGB", "RGBA"],
+    "BMP": ["1", "L", "P", "RGB"],
+    "GIF": ["L", "P"],
+    "TIFF": ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F"],
+}
+
+
+@st.composite
+def pictures(draw):
+    """The bytes of an image file of any kind, whole or not, and whether it can be read."""
+    kind = draw(st.sampled_from(sorted(MODES)))
+    mode = draw(st.sampled_from(MODES[kind]))
+    width, height = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    values = np.random.default_rng(draw(st.integers(0, 99))).integers(0, 256, (height, width, 4), np.uint8)
+    image = Image.fromarray(values, "RGBA")
+    if mode == "I;16":
+        image = Image.fromarray(values[..., 0].astype(np.uint16) * 257)
+    elif mode == "F":
+        image = image.convert("L").convert("F")
+    else:
+        image = (image.convert("L") if mode == "LA" else image.convert("RGB")).convert(mode)
+    exif = Image.Exif()
+    if orientation := draw(st.integers(0, 8)):
+        exif[0x0112] = orientation
+    options = {"exif": exif} if kind in ("PNG", "JPEG", "WEBP") else {}
+    if kind in ("GIF", "WEBP", "TIFF", "PNG") and mode in ("RGB", "P") and draw(st.booleans()):
+        options |= {"save_all": True, "append_images": [image, image]}
+    image.save(file := io.BytesIO(), format=kind, **options)
+    raw = file.getvalue()
+    whole = draw(st.booleans())
+    if not whole:
+        raw = raw[: draw(st.integers(0, len(raw) - 1))]
+    return raw, whole and mode != "F"
+
+
+@settings(max_examples=150, deadline=None)
+@given(picture=pictures(), channels=st.sampled_from([1, 3]), extension=st.sampled_from(image_folder.EXTENSIONS))
+def test_any_picture_is_read_or_refused_with_a_reason(picture, channels, extension, tmp_path_factory):
+    raw, readable = picture
+    path = tmp_path_factory.getbasetemp() / f"any{extension}"
+    path.write_bytes(raw)
+    got = read_image(path, 8, channels)
+    if readable or not isinstance(got, str):
+        assert (got.shape, got.dtype) == ((channels, 8, 8), np.uint8), got
+    else:
+        assert got
 
 
 def test_classes_are_the_top_level_folders(folder):

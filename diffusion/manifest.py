@@ -1,0 +1,129 @@
+"""manifest.json of a run folder: all that it takes to repeat a run, or to see why it came out otherwise."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from diffusion.errors import UserError
+from diffusion.files import atomic
+
+NAME = "manifest.json"
+# Keys of the config that say where and from what a session starts; they are not part of what is trained.
+OF_THE_SESSION = ("run", "resume", "resume_mode", "rerun")
+_PACKAGES = ("diffusion", "torch", "torchvision", "lightning", "hydra-core", "numpy", "pillow", "wandb")
+_ROOT = Path(__file__).resolve().parent.parent
+_COMPARED = ("versions", "git", "data", "hardware")
+
+
+def describe(config: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of a run that begins now. config: resolved, in plain containers; data: what `ImageData.describe`
+    gives."""
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "seed": config["seed"],
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "git": _git(),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "data": dict(data),
+        "hardware": _hardware(),
+        "config": dict(config),
+    }
+
+
+def write(folder: Path, contents: Mapping[str, Any], step: int) -> None:
+    """Writes the manifest of a session that begins at `step`; the sessions before it are listed in it."""
+    earlier = read(folder)["sessions"] if (folder / NAME).exists() else []
+    session = {"started": contents["started"], "step": step, "command": contents["command"]}
+    with atomic(folder / NAME) as temporary:
+        temporary.write_text(json.dumps({**contents, "sessions": [*earlier, session]}, indent=2) + "\n")
+
+
+def read(run: str | Path) -> dict[str, Any]:
+    """The manifest of a run folder. Raises UserError where there is none, or none of ours."""
+    path = Path(run) if Path(run).is_file() else Path(run) / NAME
+    try:
+        contents = json.loads(path.read_text())
+        if isinstance(contents["config"], dict) and isinstance(contents["sessions"], list):
+            return contents
+        raise ValueError("no config inside")
+    except OSError as error:
+        raise UserError(f"{run}: no {NAME} ({error.strerror}); expected a run folder that train.py wrote") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a manifest of this program ({error})") from None
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs between two manifests besides the config, as `differences` has it."""
+    return differences(*({key: each.get(key) for key in _COMPARED} for each in (old, new)))
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (old, new), for each value in which two trees of dicts differ; None stands for what is not there.
+
+    Where two objects of different classes (`_target_`) stand, they differ as a whole.
+    """
+    both = isinstance(old, Mapping) and isinstance(new, Mapping)
+    if not both or old.get("_target_") != new.get("_target_"):
+        return {} if old == new else {prefix: (_short(old), _short(new))}
+    found = {}
+    for key in sorted({*old, *new}):
+        found |= differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else str(key))
+    return found
+
+
+def words(found: Mapping[str, tuple[Any, Any]]) -> str:
+    """Differences as one line: a 1 -> 2, b x -> y."""
+    return ", ".join(f"{key} {old} -> {new}" for key, (old, new) in found.items())
+
+
+def _short(value: Any) -> Any:
+    return value["_target_"].rpartition(".")[2] if isinstance(value, Mapping) and "_target_" in value else value
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of the tree that holds this package, and whether it was changed since; None where it is no checkout."""
+    if not (_ROOT / ".git").exists():
+        return None
+    try:
+        commit, status = (
+            subprocess.run(["git", "-C", _ROOT, *words], capture_output=True, text=True, check=True, timeout=20).stdout
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit.strip(), "dirty": bool(status.strip())}
+
+
+def _hardware() -> dict[str, Any]:
+    import torch
+
+    return {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),  # sums in another order round otherwise
+        "gpus": [torch.cuda.get_device_name(gpu) for gpu in range(torch.cuda.device_count())],
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,244 @@
+"""Files of strangers: nothing in them is run, what is damaged is refused in one line, and no constructor sees it."""
+
+import copy
+import json
+import os
+import pickle
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from diffusion import build, checkpoint
+from diffusion import config as configs
+from diffusion.errors import UserError
+from tests.commands import command, words
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def contents():
+    """A checkpoint of a tiny network, as `checkpoint.read` gives it."""
+    config = configs.OmegaConf.to_container(configs.compose("train", words()), resolve=True)
+    state = build.model(config).state_dict()
+    return {"config": config, "state_dict": state, "ema_state_dict": state, "global_step": 3}
+
+
+@pytest.fixture
+def write(tmp_path, contents):
+    """Writes the checkpoint with the keys given changed ("config.sampler._target_": ...); returns its path."""
+
+    def write(changes):
+        changed = copy.deepcopy(contents)
+        for key, value in changes.items():
+            *path, last = key.split(".")
+            node = changed
+            for name in path:
+                node = node[name]
+            node[last] = value
+        torch.save(changed, tmp_path / "made.ckpt")
+        return tmp_path / "made.ckpt"
+
+    return write
+
+
+class Writes:
+    """Unpickled, it would run a command that writes the file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def pickled(path, trap):
+    path.write_bytes(pickle.dumps(Writes(trap)))
+
+
+def saved(path, trap):
+    torch.save({"config": {}, "state_dict": Writes(trap)}, path)
+
+
+def saved_the_old_way(path, trap):
+    torch.save({"config": {}, "state_dict": Writes(trap)}, path, _use_new_zipfile_serialization=False)
+
+
+def smuggled(path, trap):
+    """A sound archive whose pickle was replaced."""
+    torch.save({"config": {}, "state_dict": torch.zeros(3)}, path)
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, pickle.dumps(Writes(trap), protocol=2) if name.endswith("data.pkl") else data)
+
+
+@pytest.mark.parametrize("make", [pickled, saved, saved_the_old_way, smuggled])
+@pytest.mark.parametrize(("name", "key"), [("sample", "ckpt"), ("train", "resume")])
+def test_a_pickle_is_not_run(tmp_path, make, name, key, capsys):
+    path, trap = tmp_path / "hostile.ckpt", tmp_path / "written"
+    make(path, trap)
+    pickle.loads(pickle.dumps(Writes(trap)))  # the trap works
+    assert trap.exists()
+    trap.unlink()
+    done = command(name, f"{key}={path}", *(words(f"run.root={tmp_path}") if name == "train" else []), capsys=capsys)
+    assert done.code == 2
+    assert done.err.startswith(f"error: {path}: not a readable checkpoint")
+    assert not trap.exists()
+
+
+HOSTILE = [
+    "os.system",
+    "builtins.exec",
+    "builtins.eval",
+    "subprocess.Popen",
+    "posix.system",
+    "torch.load",
+    "torch.hub.load",
+    "hydra.utils.instantiate",
+    "diffusion.build.instantiate",
+    "diffusion.images.write_png",
+    "diffusion.data.image_folder.shutil.rmtree",
+    "diffusion.data.image_folder.read_image",
+    "diffusion.schedule.torch.load",
+    "diffusion.samplers.ddim.DDIM.__init__",
+    "diffusion.samplers.base.Sampler",
+    "..os.system",
+    "",
+    None,
+    7,
+    ["os.system"],
+]
+
+
+@pytest.mark.parametrize("target", HOSTILE, ids=str)
+def test_only_what_is_registered_is_built(write, target, monkeypatch):
+    """It is refused by name before anything is built: the network, which comes first, is never asked for."""
+    monkeypatch.setattr(build, "instantiate", lambda *_, **__: pytest.fail("something was built"))
+    for place in ("network", "schedule", "prediction", "sampler", "clipping", "optimizer", "dataset"):
+        path = write({f"config.{place}": {"_target_": target, "args": ["touch written"], "steps": 3}})
+        with pytest.raises(UserError, match="which no file of conf/ names") as refused:
+            checkpoint.load(path)
+        assert repr(target) in str(refused.value)
+
+
+def test_targets_that_are_hidden_deeper_are_refused_too(write):
+    for value in ({"x": [{"_target_": "os.system"}]}, [[{"_target_": "os.system"}]]):
+        with pytest.raises(UserError, match=r"os\.system"):
+            checkpoint.load(write({"config.preview": value}))
+
+
+def test_a_hostile_config_stops_both_commands_and_a_rerun(write, tmp_path, capsys):
+    path = write({"config.sampler": {"_target_": "os.system", "command": f"touch {tmp_path / 'written'}"}})
+    (tmp_path / "run").mkdir()
+    manifest = {"config": checkpoint.torch.load(path, weights_only=True)["config"], "sessions": []}
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
+    root = f"run.root={tmp_path / 'runs'}"
+    for line in (
+        ["sample", f"ckpt={path}"],
+        ["train", *words(f"resume={path}", root)],
+        ["train", *words(f"resume={path}", "resume_mode=weights", root)],
+        ["train", f"rerun={tmp_path / 'run'}", root],
+    ):
+        done = command(*line, capsys=capsys)
+        assert done.code == 2
+        assert "'os.system'" in done.err
+    assert not (tmp_path / "written").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_every_choice_of_ours_is_registered():
+    for file in configs.conf_folder().glob("*/*.yaml"):
+        build.check(configs.OmegaConf.to_container(configs.OmegaConf.load(file), resolve=False))
+    assert "diffusion.samplers.ddpm.DDPM" in build.registered()
+    assert all(name.startswith("diffusion.") for name in build.registered())
+
+
+ODD_VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 10),
+    st.floats(-1e3, 1e3) | st.just(float("nan")),
+    st.text(max_size=4),
+    st.lists(st.integers(-2, 3), max_size=3),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
+LEAVES = [
+    *(f"network.{key}" for key in ("widths", "layers", "attention", "dropout", "patch", "norm_groups")),
+    *("schedule.T", "schedule.beta_start", "dataset.channels", "dataset.size", "sampler.steps", "sampler.times"),
+    *("network", "schedule", "dataset", "prediction", "seed", "sampler", "clipping", "optimizer.lr"),
+]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    changes=st.dictionaries(st.sampled_from([f"config.{leaf}" for leaf in LEAVES]), ODD_VALUES, min_size=1, max_size=2)
+)
+def test_an_odd_config_is_built_or_refused_in_words(write, changes):
+    changes = dict(sorted(changes.items(), key=lambda change: -len(change[0])))  # a leaf before its section
+    try:
+        model = checkpoint.load(write(changes))
+    except UserError:
+        return
+    assert isinstance(model, build.LitDiffusion)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"config": {3: 1, "a": 2}}, "not a config of this program"),
+        ({"config": [1]}, "not a checkpoint of this program"),
+        ({"config.network": torch.zeros(1)}, "not a config of this program"),
+        ({"config": {}}, "builds no model"),
+        ({"ema_state_dict": {}}, "do not fit its network"),
+        ({"ema_state_dict": 5}, "do not fit its network"),
+        ({"ema_state_dict": {"denoiser.network.conv_in.weight": torch.zeros(2)}}, "do not fit its network"),
+    ],
+)
+def test_what_is_inside_must_be_ours(write, changes, said):
+    with pytest.raises(UserError, match=said):
+        checkpoint.load(write(changes))
+
+
+def test_weights_alone_cannot_be_gone_on_with(write, capsys, tmp_path):
+    line = words(f"resume={write({})}", f"run.root={tmp_path}")
+    done = command("train", *line, capsys=capsys)
+    assert done.code == 2
+    assert "take its weights alone, resume_mode=weights" in done.err
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_cut_or_a_flipped_bit_is_seen(write, contents, data):
+    """Anywhere in the file: it is refused, or what is read is what was written (padding holds nothing)."""
+    path = write({})
+    raw = bytearray(path.read_bytes())
+    if data.draw(st.booleans()):
+        raw = raw[: data.draw(st.integers(0, len(raw) - 1))]
+    else:
+        raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(raw)
+    try:
+        read = checkpoint.read(path)
+    except UserError:
+        return
+    assert read["config"] == contents["config"]
+    assert all(torch.equal(value, read["state_dict"][key]) for key, value in contents["state_dict"].items())
+
+
+def test_an_archive_that_is_none(tmp_path):
+    for name, raw in (("empty", b""), ("zip", b"PK\x05\x06" + bytes(18)), ("text", b"weights"), ("zeros", bytes(5000))):
+        path = tmp_path / f"{name}.ckpt"
+        path.write_bytes(raw)
+        with pytest.raises(UserError, match="not a readable checkpoint"):
+            checkpoint.read(path)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    shutil.copy(tmp_path / "zeros.ckpt", tmp_path / "run" / "checkpoints" / "last.ckpt")
+    with pytest.raises(UserError, match="1 checkpoints, all of them damaged"):
+        checkpoint.find(Path(tmp_path / "run"))
