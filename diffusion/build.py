@@ -13,6 +13,7 @@ from diffusion.config import conf_folder
 from diffusion.denoiser import Denoiser
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion
+from diffusion.losses.objective import Distance
 from diffusion.schedule import Schedule
 
 
@@ -79,6 +80,13 @@ def model(config: Mapping[str, Any]) -> LitDiffusion:
             num_classes=len(classes) if classes else None,
         )
     denoiser = Denoiser(network, schedule(config["schedule"]), instantiate(config["prediction"]), self_condition)
+    if (
+        isinstance(objective, Distance)
+        and objective.weighting(denoiser.schedule, torch.tensor(denoiser.schedule.T)) == 0
+    ):
+        raise UserError(
+            "with zero_terminal_snr this weighting gives x_T no weight, it is never learnt: use weighting=snr"
+        )
     return LitDiffusion(
         denoiser,
         sampler=instantiate(config["sampler"]),

@@ -289,6 +289,7 @@ MISTAKES = [
     (["dataset=mnist", "network=unet_small", "dataset.path=/dev/null/data"], "/dev/null/data"),
     (["run.dir=/dev/null/run"], "/dev/null/run: cannot be written"),
     (["schedule.T=0"], "schedule.T=0"),
+    (["schedule.zero_terminal_snr=true", "prediction=v"], "use weighting=snr"),
     (["ema.decay=1"], "ema.decay=1"),
     (["preview.sampler.steps=2000"], "sampler.steps=2000"),
     (["strategy=gpu"], "gpu"),
