@@ -1,6 +1,7 @@
 """Pictures that a task is given."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ def read(key: str, path: str, shape: Sequence[int]) -> Tensor:
     shape: (C, H, W); key: what the command line calls it. Raises UserError where it cannot be read.
     """
     channels, size, _ = shape
-    picture = read_image(path, size, channels)
+    picture = read_image(Path(path), size, channels)
     if isinstance(picture, str):
         raise UserError(f"{key}={path}: not a readable picture ({picture})")
     return images.from_uint8(torch.tensor(picture)).unsqueeze(0)
