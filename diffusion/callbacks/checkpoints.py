@@ -89,9 +89,10 @@ class Checkpoints(Checkpoint):
             self._act(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.sanity_checking:
-            with loops.owing_validation(trainer):
-                self._act(trainer)
+        if trainer.sanity_checking or (loops.is_last_step(trainer) and not self._stopping):
+            return  # found saved at its last step, a run has nothing left to do: that one is saved once it is validated
+        with loops.owing_validation(trainer):
+            self._act(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if not trainer.sanity_checking:

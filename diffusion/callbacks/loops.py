@@ -40,10 +40,15 @@ def forget_batches(trainer: Trainer, n: int) -> None:
         progress.is_last_batch = False
 
 
+def is_last_step(trainer: Trainer) -> bool:
+    """Whether the run ends with this step, which is always validated."""
+    return trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
+
+
 def validation_follows(trainer: Trainer) -> bool:
     """Whether the epoch is validated after this batch. A run that is resumed from here would leave that out."""
-    if trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
-        return True  # the last step of a run is always validated
+    if is_last_step(trainer):
+        return True
     last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
     return last and (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0
 

@@ -5,7 +5,8 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ def run(config: DictConfig) -> Path:
     images.write_png(folder / "grid.png", _grid(pictures, task, labels, model.classes))
     if config["npz"]:
         with atomic(folder / "samples.npz") as temporary, open(temporary, "wb") as file:
-            np.savez(file, _read(pictures).permute(0, 2, 3, 1).numpy())
+            _write_npz(file, pictures)
     _describe(folder, settings | {"n": len(pictures), "seconds": round(seconds, 3)})
     return folder
 
@@ -139,14 +140,20 @@ def _open(output: str | None, ckpt: Path, settings: Mapping[str, Any]) -> Path:
         raise UserError(f"output={folder} is a file: expected a folder")
     described = folder / "samples.json"
     if described.exists():
-        before = json.loads(described.read_text())
+        try:
+            before = dict(json.loads(described.read_text()))
+        except (ValueError, TypeError, OSError) as error:
+            raise UserError(f"{described}: not a description of samples ({error}): choose another output=") from None
         for key, value in settings.items():
             if before.get(key) != value:
                 raise UserError(f"{folder} holds samples of another {key} ({before.get(key)}): choose another output=")
     elif folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no samples of ours: choose another output=")
     else:
-        _describe(folder, settings)
+        try:
+            _describe(folder, settings)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror}): choose another output=") from None
     return folder
 
 
@@ -157,6 +164,16 @@ def _describe(folder: Path, contents: Mapping[str, Any]) -> None:
 
 def _picture(folder: Path, index: int) -> Path:
     return folder / f"{index:06d}.png"
+
+
+def _write_npz(file: BinaryIO, pictures: list[Path]) -> None:
+    """What `np.savez` would write of all pictures, uint8 (N, H, W, C), with one of them in memory at a time."""
+    one = _read(pictures[:1]).permute(0, 2, 3, 1)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(pictures), *one.shape[1:])}
+    with ZipFile(file, "w") as archive, archive.open("arr_0.npy", "w", force_zip64=True) as array:
+        np.lib.format.write_array_header_1_0(array, header)
+        for picture in pictures:
+            array.write(np.asarray(Image.open(picture)).tobytes())
 
 
 def _read(pictures: list[Path]) -> Tensor:

@@ -217,6 +217,19 @@ def test_sigusr1_saves_and_training_goes_on(tmp_path, whole):
     assert_same_end(contents(tmp_path), contents(whole()[0]))
 
 
+def test_the_last_step_is_saved_only_when_it_is_validated(tmp_path, whole):
+    """Resumed from there, a run has nothing left to do: killed before its last validation, it would never have it."""
+
+    def at(trainer, now):
+        if now == "validation batch":
+            seen[trainer.global_step] = step_of(tmp_path)
+
+    seen = {}
+    fit(tmp_path, Watch(at), every_n_steps=1)
+    assert seen == {5: 5, 10: 10, STEPS: STEPS - 1}
+    assert_same_end(contents(tmp_path), contents(whole()[0]))
+
+
 def test_saves_by_steps_and_minutes_and_keeps_the_newest(tmp_path):
     fit(tmp_path / "steps", every_n_steps=4, keep=3, steps=9, every=100)
     assert sorted(file.name for file in (tmp_path / "steps").iterdir()) == [
