@@ -64,6 +64,11 @@ def find(ckpt: str | Path) -> Path:
     raise UserError(f"ckpt={ckpt}: {len(candidates)} checkpoints, all of them damaged")
 
 
+def run_folder(ckpt: Path) -> Path:
+    """The folder of the run that a checkpoint file belongs to; where it lies alone, the folder it lies in."""
+    return ckpt.parent.parent if ckpt.parent.name == "checkpoints" else ckpt.parent
+
+
 def _candidates(folder: Path, name: str) -> list[Path]:
     """The files that may stand for RUN/last, the newest first, or for RUN/best."""
     if name == "best":

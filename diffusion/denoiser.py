@@ -63,8 +63,9 @@ class Denoiser(nn.Module):
     def output(self, x_t: Tensor, t: Tensor, y: Tensor | None = None, x_0_before: Tensor | None = None) -> Tensor:
         """The bare network output (B, C, H, W), or (B, 2C, H, W) with learned variance; arguments as in `forward`."""
         step = (t - 1).to(x_t.device, torch.float32).expand(len(x_t))
-        c_in = self.parametrization.input_scale(*self.schedule(t))
-        x = x_t if c_in is None else broadcast(c_in, x_t) * x_t
+        x = x_t
+        if self.parametrization.scales_input:
+            x = broadcast(self.parametrization.input_scale(*self.schedule(t)), x_t) * x_t
         if self.self_condition:
             x = torch.cat([x, torch.zeros_like(x) if x_0_before is None else x_0_before], dim=1)
         return self.network(x, step, y).to(x_t.dtype)
@@ -76,10 +77,13 @@ class Denoiser(nn.Module):
         the latest prediction on the way, which only a self-conditioned network looks at."""
         t = torch.as_tensor(t, dtype=torch.float64)
         alpha, sigma = self.schedule(t)
-        c_skip, c_out = self.parametrization.coefficients(alpha, sigma)
         output, variance_mix = split_variance(self.output(x_t, t, y, x_0_before), x_t.shape[1])
-        x_0 = broadcast(c_skip, x_t) * x_t + broadcast(c_out, x_t) * output
-        return Prediction(x_0, x_t, t, alpha, sigma, variance_mix)
+        return Prediction(self.x_0_of(output, x_t, alpha, sigma), x_t, t, alpha, sigma, variance_mix)
+
+    def x_0_of(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The x_0 that an output stands for, c_skip x_t + c_out output: (B, C, H, W). alpha, sigma: scalar or (B,)."""
+        c_skip, c_out = self.parametrization.coefficients(alpha, sigma)
+        return broadcast(c_skip, x_t) * x_t + broadcast(c_out, x_t) * output
 
 
 def split_variance(output: Tensor, channels: int) -> tuple[Tensor, Tensor | None]:

@@ -88,13 +88,19 @@ class LitDiffusion(LightningModule):
         if self.trainer.training:
             t, importance = self.timesteps.draw(self.seed, index, schedule)
             eps = random.normal(self.seed, "train/eps", index, self.shape)
-            y = torch.where(random.uniform(self.seed, "train/label", index) < self.label_drop, -1, batch.y)
-            shown = random.uniform(self.seed, "train/shown", index) < 0.5
+            y = torch.where(self._chance("train/label", index, self.label_drop), -1, batch.y)
+            shown = self._chance("train/shown", index, 0.5 if self.denoiser.self_condition else 0.0)
         else:  # the same for every epoch and every run, spread evenly over t, so that epochs can be compared
             t, importance = steps(index.double() * GOLDEN % 1, schedule.T), torch.ones(len(index))
             eps = random.normal(0, "validation/eps", index, self.shape)
             y, shown = batch.y, torch.zeros(len(index), dtype=torch.bool)
         return TrainingPair(batch.x, y, t.float(), eps, importance.float(), shown)
+
+    def _chance(self, purpose: str, index: Tensor, probability: float) -> Tensor:
+        """Whether it falls on each image, bool (B,); what cannot happen is not drawn, since each step waits for it."""
+        if not probability:
+            return torch.zeros(len(index), dtype=torch.bool)
+        return random.uniform(self.seed, purpose, index) < probability
 
     def on_train_batch_start(self, batch: TrainingPair, batch_idx: int) -> None:
         random.seed_torch(self.seed, self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank)

@@ -10,6 +10,8 @@ from diffusion.errors import UserError
 class Parametrization(ABC):
     """How a network's output stands for x_0, at scales alpha_t, sigma_t (any shape that broadcasts)."""
 
+    scales_input = False  # whether there is an `input_scale`
+
     @abstractmethod
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """c_skip and c_out of x_0 = c_skip x_t + c_out output."""
@@ -17,10 +19,6 @@ class Parametrization(ABC):
     @abstractmethod
     def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """What the output should be for the pair (x_0, eps), the shape of x_0."""
-
-    def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor | None:
-        """c_in, by which x_t is multiplied before the network sees it; None is 1."""
-        return None
 
 
 class Eps(Parametrization):
@@ -64,6 +62,8 @@ class EDM(Parametrization):
     and for sigma_data = 1 the output is -v. sigma_data: the standard deviation of the data in [-1, 1].
     """
 
+    scales_input = True
+
     def __init__(self, sigma_data: float = 0.5):
         if not sigma_data > 0:
             raise UserError(f"prediction.sigma_data={sigma_data}: expected the data's standard deviation, above 0")
@@ -76,7 +76,8 @@ class EDM(Parametrization):
     def target(self, x_0, eps, alpha, sigma):
         return (sigma / self.sigma_data * x_0 - self.sigma_data * alpha * eps) / self._q(alpha, sigma)
 
-    def input_scale(self, alpha, sigma):
+    def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """c_in, by which x_t is multiplied before the network sees it."""
         return 1 / self._q(alpha, sigma)
 
     def _q(self, alpha: Tensor, sigma: Tensor) -> Tensor:

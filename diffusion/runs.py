@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ class Run:
         if rank_zero_only.rank != 0 and _SHARED in os.environ:
             return Path(os.environ[_SHARED])
         goes_on = ckpt and self.config["resume_mode"] == "full" and ckpt.parent.name == "checkpoints"
-        return named or (ckpt.parent.parent if goes_on else _new(self.config))
+        return named or (checkpoint.run_folder(ckpt) if goes_on else _new(self.config))
 
     def _take(self) -> None:
         if self._lock is not None:
@@ -104,8 +104,8 @@ def check_same_model(old: Mapping[str, Any], new: Mapping[str, Any], mode: str =
     mode: `full` or `weights`, for which only the network itself must be the same.
     """
     for key, (before, now) in manifest.differences(old, new).items():
-        if any(key == fixed or key.startswith(f"{fixed}.") for fixed in _UNCHANGED[mode]):
-            instead = ", start from its weights (resume_mode=weights)" if not _is_of_network(key) else ""
+        if _within(key, _UNCHANGED[mode]):
+            instead = ", start from its weights (resume_mode=weights)" if not _within(key, _NETWORK) else ""
             raise UserError(
                 f"{key} differs from the checkpoint's ({before} -> {now}): resume with the words the run began with"
                 f"{instead}, or start a new run"
@@ -118,8 +118,8 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[A
     return {key: each for key, each in found.items() if key.partition(".")[0] not in manifest.OF_THE_SESSION}
 
 
-def _is_of_network(key: str) -> bool:
-    return any(key == fixed or key.startswith(f"{fixed}.") for fixed in _UNCHANGED["weights"])
+def _within(key: str, sections: Sequence[str]) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
 
 
 def _check_resume(config: Mapping[str, Any], named: Path | None) -> None:

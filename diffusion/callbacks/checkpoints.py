@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from diffusion.callbacks import loops
-from diffusion.callbacks.ema import _SHARDED
+from diffusion.callbacks.ema import SHARDED
 from diffusion.errors import UserError
 from diffusion.files import give_name, remove_remains
 
@@ -118,7 +118,7 @@ class Checkpoints(Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self._at_once or self._tried_step == self._whole_step:
             return
-        if trainer.global_step != self._whole_step or (isinstance(trainer.strategy, _SHARDED) and not self._stopping):
+        if trainer.global_step != self._whole_step or (isinstance(trainer.strategy, SHARDED) and not self._stopping):
             log.warning("not saved: the run broke inside a step; the newest checkpoint is %s", self.last)
             return
         if trainer.validating:

@@ -12,7 +12,7 @@ from diffusion import snapshots
 from diffusion.averages import Power, Profiles
 from diffusion.errors import UserError
 
-_SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
 
 class EMA(Callback):
@@ -40,7 +40,7 @@ class EMA(Callback):
         self._raw: list[Tensor] | None = None  # the module's own weights while the average is in their place
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if isinstance(trainer.strategy, _SHARDED):
+        if isinstance(trainer.strategy, SHARDED):
             raise UserError(
                 "the moving average needs whole weights on every process, but this strategy shards them: "
                 "use strategy=ddp, or train without an average by ema=decay ema.decay=0"

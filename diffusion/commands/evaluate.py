@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion import build, checkpoint, plots
-from diffusion.commands.sample import _device
+from diffusion.commands.device import device_of
 from diffusion.data.base import ImageData
 from diffusion.errors import UserError
 from diffusion.files import atomic
@@ -20,7 +20,7 @@ def run(config: DictConfig) -> Path:
     config = OmegaConf.to_container(config, resolve=True)
     metric = build.instantiate(config["metric"])
     ckpt = checkpoint.find(config["ckpt"])
-    model = checkpoint.load(ckpt, config["weights"], _device(config["accelerator"]))
+    model = checkpoint.load(ckpt, config["weights"], device_of(config["accelerator"]))
     data = _data(model, config["dataset"]["path"])
     folder = _folder(config["output"], ckpt)
     score = metric(model, data, seed=config["seed"], batch_size=config["batch_size"])
@@ -45,8 +45,7 @@ def _data(model: LitDiffusion, path: str | None) -> ImageData:
 
 def _folder(output: str | None, ckpt: Path) -> Path:
     """The folder to write to; what cannot be written is found out before the work."""
-    run = ckpt.parent.parent if ckpt.parent.name == "checkpoints" else ckpt.parent
-    folder = Path(output) if output else run / "evaluation"
+    folder = Path(output) if output else checkpoint.run_folder(ckpt) / "evaluation"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffusion import build, checkpoint, images
 from diffusion.commands import compare
+from diffusion.commands.device import device_of
 from diffusion.errors import UserError
 from diffusion.files import atomic
 from diffusion.lit import LitDiffusion
@@ -33,7 +34,7 @@ def run(config: DictConfig) -> Path:
     quiet()
     config = OmegaConf.to_container(config, resolve=True)
     ckpt = checkpoint.find(config["ckpt"])
-    model = checkpoint.load(ckpt, config["weights"], _device(config["accelerator"]))
+    model = checkpoint.load(ckpt, config["weights"], device_of(config["accelerator"]))
     sampler, clipping, guidance = (
         _chosen(config, model.config, group) for group in ("sampler", "clipping", "guidance")
     )
@@ -111,15 +112,9 @@ def _grid(pictures: list[Path], task: Generate, labels: list[int] | None, names:
 
 def _write_kept(folder: Path, states: Tensor) -> None:
     """The kept states, uint8 (kept, B, C, H, W), as a strip (an image a row, time to the right) and as a GIF."""
-    shown = states[_evenly(len(states), _STRIP), :_STRIP]
-    images.write_png(folder / "strip.png", images.grid(shown.transpose(0, 1).flatten(0, 1), columns=len(shown)))
-    frames = states[_evenly(len(states), _FRAMES), : _STRIP**2]
+    images.write_png(folder / "strip.png", images.strip(states[images.evenly(len(states), _STRIP), :_STRIP]))
+    frames = states[images.evenly(len(states), _FRAMES), : _STRIP**2]
     images.write_gif(folder / "states.gif", [images.grid(frame) for frame in frames])
-
-
-def _evenly(n: int, at_most: int) -> Tensor:
-    """Up to at_most of 0..n-1, evenly spread, the last always among them."""
-    return torch.linspace(0, n - 1, min(n, at_most)).round().long()
 
 
 def _chosen(config: Mapping[str, Any], trained: Mapping[str, Any], group: str) -> dict[str, Any]:
@@ -134,8 +129,11 @@ def _chosen(config: Mapping[str, Any], trained: Mapping[str, Any], group: str) -
 
 def _open(output: str | None, ckpt: Path, settings: Mapping[str, Any]) -> Path:
     """The folder to write to. One that holds other samples is refused; one that holds some of these is completed."""
-    run = ckpt.parent.parent if ckpt.parent.name == "checkpoints" else ckpt.parent
-    folder = Path(output) if output else run / "generated" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    folder = (
+        Path(output)
+        if output
+        else checkpoint.run_folder(ckpt) / "generated" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    )
     if folder.is_file():
         raise UserError(f"output={folder} is a file: expected a folder")
     described = folder / "samples.json"
@@ -180,12 +178,3 @@ def _read(pictures: list[Path]) -> Tensor:
     """PNGs to uint8 (N, C, H, W)."""
     arrays = [np.atleast_3d(np.asarray(Image.open(picture))) for picture in pictures]
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
-
-
-def _device(accelerator: str) -> torch.device:
-    if accelerator == "auto":
-        return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    try:
-        return torch.empty(0, device=accelerator).device
-    except (RuntimeError, AssertionError):
-        raise UserError(f"accelerator={accelerator}: no such device here; expected auto, cpu, cuda or mps") from None

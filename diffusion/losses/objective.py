@@ -101,9 +101,7 @@ class VLB(Objective):
             raise UserError("loss=vlb has weights of its own: leave weighting=simple, or take loss=hybrid")
 
     def of_output(self, denoiser, output, mix, x_0, x_t, t, eps):
-        alpha, sigma = denoiser.schedule(t)
-        c_skip, c_out = denoiser.parametrization.coefficients(alpha, sigma)
-        predicted = broadcast(c_skip, x_t) * x_t + broadcast(c_out, x_t) * output
+        predicted = denoiser.x_0_of(output, x_t, *denoiser.schedule(t))
         return denoiser.schedule.T * vlb_term(denoiser.schedule, x_0, predicted, x_t, (t - 1).clamp(min=0), t, mix)
 
 

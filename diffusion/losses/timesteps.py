@@ -9,9 +9,8 @@ from diffusion import random
 from diffusion.errors import UserError
 from diffusion.schedule import Schedule
 
-GOLDEN = (
-    0.6180339887498949  # multiples of it, modulo 1, are evenly spread, however many there are and wherever they start
-)
+# Multiples of it, modulo 1, are evenly spread, however many there are and wherever they start.
+GOLDEN = 0.6180339887498949
 
 
 def steps(u: Tensor, T: int) -> Tensor:

@@ -55,10 +55,10 @@ class Interpolate(Generate):
         def at_first_time(end: int | Tensor) -> Tensor:
             if isinstance(end, int):
                 return Streams(end, "sample", self.streams(index), shared.shape[1:], shared.device).normal()
-            x_0 = end.to(shared).expand_as(shared)
-            return (
-                invert(denoise, x_0, times, y) if self.t is None else q_sample(denoise.schedule, x_0, times[0], shared)
-            )
+            if self.t is not None:
+                return q_sample(denoise.schedule, end.to(shared), times[0], shared)
+            x_0 = end.to(shared)  # without labels one inversion serves the whole row
+            return invert(denoise, x_0 if y is None else x_0.expand_as(shared), times, y)
 
         a, b = map(at_first_time, self.ends)
         return slerp(a, b, weight.to(shared.device))
