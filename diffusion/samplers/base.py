@@ -107,6 +107,6 @@ def combine(*terms: tuple[Tensor, Tensor]) -> Tensor:
     return sum(broadcast(scale, x) * x for scale, x in terms)
 
 
-def half_log_snr(schedule: Schedule, t: Tensor) -> Tensor:
-    """lambda_t = log(alpha_t / sigma_t), the time in which DPM-Solver and UniPC step."""
-    return schedule.log_snr(t) / 2
+def half_log_snr(alpha: Tensor, sigma: Tensor) -> Tensor:
+    """lambda = log(alpha / sigma), the time in which DPM-Solver and UniPC step; infinite where sigma is 0."""
+    return alpha.log() - sigma.log()

@@ -39,8 +39,8 @@ class DPMSolverPP(Sampler):
         if path.steps < _FEW:
             order = min(order, path.left)
         alpha_s, sigma_s = path.schedule(s)
-        sigma_t = path.history[-1].sigma
-        h = half_log_snr(path.schedule, s) - half_log_snr(path.schedule, t)
+        alpha_t, sigma_t = path.history[-1].alpha, path.history[-1].sigma
+        h = half_log_snr(alpha_s, sigma_s) - half_log_snr(alpha_t, sigma_t)
         differences = self._differences(path, h, order)
         if not self.stochastic:
             weights = _weights(h, order)
@@ -55,7 +55,7 @@ class DPMSolverPP(Sampler):
         x_0 = [prediction.x_0 for prediction in points]
         if order == 1:
             return x_0
-        at = [half_log_snr(path.schedule, prediction.t) for prediction in points]
+        at = [half_log_snr(prediction.alpha, prediction.sigma) for prediction in points]
         r = [(newer - older) / h for newer, older in pairwise(at)]
         slopes = [combine((1 / ratio, newer - older)) for ratio, (newer, older) in zip(r, pairwise(x_0), strict=True)]
         if order == 2:

@@ -45,15 +45,18 @@ def _advance(path: Path, stride: _Stride, s: Tensor, end: Prediction | None = No
     """x_s by the predictor; or, with the prediction made at its `end`, by the corrector (Eqs. 3 and 9)."""
     newest, *older = stride.past
     alpha_s, sigma_s = path.schedule(s)
-    lambda_t = half_log_snr(path.schedule, newest.t)
-    h = half_log_snr(path.schedule, s) - lambda_t
-    ratios = [(half_log_snr(path.schedule, point.t) - lambda_t) / h for point in older]
-    slopes = [combine((1 / ratio, point.x_0 - newest.x_0)) for ratio, point in zip(ratios, older, strict=True)]
+    lambda_t = half_log_snr(newest.alpha, newest.sigma)
+    h = half_log_snr(alpha_s, sigma_s) - lambda_t
+    ratios = [(half_log_snr(point.alpha, point.sigma) - lambda_t) / h for point in older]
+    points = [*older]
     if end is not None:
         ratios.append(torch.ones_like(h))
-        slopes.append(end.x_0 - newest.x_0)
+        points.append(end)
     growth = -torch.expm1(-h)
-    bends = [(alpha_s * growth * rho, slope) for rho, slope in zip(_rhos(ratios, h), slopes, strict=True)]
+    bends = [
+        (alpha_s * growth * rho / ratio, point.x_0 - newest.x_0)
+        for rho, ratio, point in zip(_rhos(ratios, h), ratios, points, strict=True)
+    ]
     return combine((sigma_s / newest.sigma, stride.x), (alpha_s * growth, newest.x_0), *bends)
 
 
