@@ -103,7 +103,7 @@ class LitDiffusion(LightningModule):
         return random.uniform(self.seed, purpose, index) < probability
 
     def on_train_batch_start(self, batch: TrainingPair, batch_idx: int) -> None:
-        random.seed_torch(self.seed, self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank)
+        random.seed_torch(self.seed, self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank, self.device)
 
     def training_step(self, batch: TrainingPair, batch_idx: int) -> Tensor:
         x_0 = images.from_uint8(batch.x)

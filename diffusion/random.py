@@ -60,9 +60,15 @@ def permutation(seed: int, purpose: str, n: int) -> Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(stream))
 
 
-def seed_torch(seed: int, step: int, rank: int) -> None:
-    """Seeds what torch draws itself in one training step (dropout), so that a resumed step draws the same."""
-    torch.manual_seed(stream_seeds(seed, f"torch/{rank}", torch.tensor([step])).item())
+def seed_torch(seed: int, step: int, rank: int, device: torch.device) -> None:
+    """Seeds what torch draws itself in one training step (dropout), so that a resumed step draws the same.
+
+    Only the generators in use: torch.manual_seed looks for every kind of device, 1 ms in each step.
+    """
+    stream = stream_seeds(seed, f"torch/{rank}", torch.tensor([step])).item()
+    torch.default_generator.manual_seed(stream)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(stream)
 
 
 class Streams:

@@ -57,6 +57,7 @@ class EMA(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step = trainer.global_step
+        self._weights = list(_parameters(pl_module).values())  # looked up once: there is a module tree to walk
 
     @torch.no_grad()
     def on_train_batch_end(
@@ -65,7 +66,7 @@ class EMA(Callback):
         if trainer.global_step == self._step:
             return  # gradients are being accumulated: no optimiser step since
         self._step = trainer.global_step
-        weights = [weight.float() for weight in _parameters(pl_module).values()]
+        weights = [weight.float() for weight in self._weights]
         decays = self.profiles.decays(self._step, self.batch_size)
         for average, decay in zip(self.averages.values(), decays, strict=True):
             torch._foreach_lerp_(list(average.values()), weights, 1 - decay)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
 
 from diffusion.callbacks.checkpoints import Checkpoints
@@ -36,8 +37,9 @@ class RangeGuard(Callback):
         self._looked = True
 
 
-class FiniteGuard(Callback):
-    """Skips an optimiser step whose loss or gradient is not finite, and stops the run after `patience` in a row.
+class GradientGuard(Callback):
+    """Clips gradients to the norm `clip` (0: does not), skips an optimiser step whose loss or gradient is not finite, and
+    stops the run after `patience` of these in a row. Both need the norm, which is found once.
 
     A skipped step has no gradient, so the optimiser leaves weights and moments as they are; it counts as a step all the
     same, so that the learning rate and the order of the data are those of any other run. Every process skips where one
@@ -46,7 +48,8 @@ class FiniteGuard(Callback):
     Raises: UserError that names step, range of t and the newest checkpoint.
     """
 
-    def __init__(self, patience: int = 5):
+    def __init__(self, clip: float = 1.0, patience: int = 5):
+        self.clip = clip
         self.patience = patience
         self.skipped = 0
         """Steps skipped in the whole run."""
@@ -72,15 +75,26 @@ class FiniteGuard(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         finite = torch.stack(self._losses).isfinite().all()
-        if getattr(trainer.precision_plugin, "scaler", None) is None:
-            gradients = [weight.grad for weight in pl_module.parameters() if weight.grad is not None]
-            finite = finite & torch.nn.utils.get_total_norm(gradients).isfinite()
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)  # a fused optimiser would do so in its step, after the clipping
+        norm = self._clipped(trainer, optimizer)
+        if scaler is None:
+            finite = finite & norm.isfinite()
         if trainer.strategy.reduce_boolean_decision(bool(finite)):  # here the host waits for the device
             self._in_a_row.clear()
         else:
             self._skip(trainer, optimizer)
         self._losses.clear()
         self._t.clear()
+
+    def _clipped(self, trainer: Trainer, optimizer: Optimizer) -> Tensor:
+        """The norm that the gradients had before they were clipped."""
+        clip = self.clip or float("inf")
+        if isinstance(trainer.model, FullyShardedDataParallel):
+            return trainer.model.clip_grad_norm_(clip)  # each process has a part of every gradient
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        return torch.nn.utils.clip_grad_norm_(weights, clip)
 
     def _skip(self, trainer: Trainer, optimizer: Optimizer) -> None:
         optimizer.zero_grad(set_to_none=True)

@@ -15,7 +15,7 @@ from diffusion import build, checkpoint, manifest, runs, snapshots
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.curves import LossCurve, ScheduleCurve
 from diffusion.callbacks.ema import EMA
-from diffusion.callbacks.guards import FiniteGuard, RangeGuard
+from diffusion.callbacks.guards import GradientGuard, RangeGuard
 from diffusion.callbacks.loops import epochs_done
 from diffusion.callbacks.predictions import Predictions
 from diffusion.callbacks.preview import Preview
@@ -153,7 +153,8 @@ def make_trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
             max_epochs=trainer["max_epochs"] or -1,
             max_time=None if minutes is None else timedelta(minutes=minutes),
             check_val_every_n_epoch=trainer["val_every_n_epochs"],
-            gradient_clip_val=trainer["gradient_clip"] or None,
+            # Others leave the gradients to the guard; this one hides them.
+            gradient_clip_val=(trainer["gradient_clip"] or None) if "deepspeed" in strategy["strategy"] else None,
             accumulate_grad_batches=trainer["accumulate"],
             log_every_n_steps=trainer["log_every_n_steps"],
             overfit_batches=trainer["overfit_batches"],
@@ -177,7 +178,7 @@ def _callbacks(config: Mapping[str, Any], folder: Path) -> list[Callback]:
     callbacks: list[Callback] = [
         Progress(),
         RangeGuard(),
-        FiniteGuard(config["trainer"]["max_skipped"]),
+        GradientGuard(config["trainer"]["gradient_clip"], config["trainer"]["max_skipped"]),
         Checkpoints(folder / "checkpoints", **config["checkpoints"]),
     ]
     profiles = build.instantiate(config["ema"])

@@ -3,17 +3,21 @@
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.plugins import MixedPrecision
 
 from diffusion.averages import Decay
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
-from diffusion.callbacks.guards import FiniteGuard, RangeGuard
+from diffusion.callbacks.guards import GradientGuard, RangeGuard
 from diffusion.data.base import Batch
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion
 from tests.test_lit import digits, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+CLIP = 1e-3
 
 
 class Poison(Callback):
@@ -38,7 +42,7 @@ class Poison(Callback):
 
 
 def fit(folder, *callbacks, steps=8, patience=5, ckpt=None, **options):
-    guard = FiniteGuard(patience)
+    guard = GradientGuard(CLIP, patience)
     saver = Checkpoints(folder, every_n_steps=1, keep=100)
     trainer = Trainer(
         accelerator="cpu",
@@ -48,7 +52,6 @@ def fit(folder, *callbacks, steps=8, patience=5, ckpt=None, **options):
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
-        gradient_clip_val=1.0,
         **options,
     )
     trainer.fit(small_model(), digits(), ckpt_path=ckpt, weights_only=True)
@@ -61,6 +64,45 @@ def tensors(value):
     elif isinstance(value, dict | list | tuple):
         for item in value.values() if isinstance(value, dict) else value:
             yield from tensors(item)
+
+
+class Norms(Callback):
+    """Notes the norm of the gradients that each step sees: this hook comes after that of the callbacks before it."""
+
+    def __init__(self):
+        self.norms = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.norms.append(torch.nn.utils.get_total_norm([weight.grad for weight in pl_module.parameters()]).item())
+
+
+def after_guard(folder, clip, **options):
+    norms = Norms()
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=3,
+        callbacks=[GradientGuard(clip), norms],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **options,
+    )
+    trainer.fit(model := small_model(), digits())
+    assert all(weight.isfinite().all() for weight in model.parameters())
+    return norms.norms
+
+
+def test_gradients_are_clipped_and_0_leaves_them(tmp_path):
+    assert after_guard(tmp_path, CLIP) == pytest.approx([CLIP] * 3, rel=1e-3)
+    assert min(after_guard(tmp_path, 0.0)) > 0.1
+
+
+def test_scaled_gradients_of_float16_are_clipped_at_their_true_norm(tmp_path):
+    """The fused optimiser takes the scale of the loss off by itself; Lightning's own clipping refuses it therefore."""
+    precision = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=256.0))
+    assert after_guard(tmp_path, CLIP, plugins=[precision]) == pytest.approx([CLIP] * 3, rel=1e-3)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
