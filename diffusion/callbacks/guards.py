@@ -38,8 +38,8 @@ class RangeGuard(Callback):
 
 
 class GradientGuard(Callback):
-    """Clips gradients to the norm `clip` (0: does not), skips an optimiser step whose loss or gradient is not finite, and
-    stops the run after `patience` of these in a row. Both need the norm, which is found once.
+    """Clips gradients to the norm `clip` (0: does not), skips an optimiser step whose loss or gradient is not finite,
+    and stops the run after `patience` of these in a row. Both need the norm, which is found once.
 
     A skipped step has no gradient, so the optimiser leaves weights and moments as they are; it counts as a step all the
     same, so that the learning rate and the order of the data are those of any other run. Every process skips where one
