@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusion.errors import UserError
-from diffusion.networks.blocks import Attention, Downsample, DownStage, ResidualBlock, Upsample, UpStage, zero
+from diffusion.networks.attention import Attention
+from diffusion.networks.blocks import Downsample, DownStage, ResidualBlock, Upsample, UpStage, zero
 from diffusion.networks.embedding import LabelEmbedding, TimeEmbedding
 
 
