@@ -3,8 +3,6 @@
     python benchmarks/trainer.py [experiment=digits ...]       # any words of train.py
 
 Both train the same module on the same data in the same process, in turn, several times; the ratio is of the medians.
-The bare loop has what Algorithm 1 needs and nothing else: a batch by indexing, torch.randn, loss, backward, clipping,
-fused AdamW, and the moving average as one foreach call.
 """
 
 import statistics
@@ -13,14 +11,13 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
 from lightning.pytorch import Callback
+from loop import train
 from omegaconf import OmegaConf
 
-from diffusion import build, images
+from diffusion import build
 from diffusion.commands.train import make_trainer
 from diffusion.config import compose
-from diffusion.lit import SIMPLE
 from diffusion.quiet import quiet
 
 STEPS, WARM_UP, ROUNDS = 150, 20, 5
@@ -50,26 +47,11 @@ def bare(config: dict) -> float:
     model = build.model(config)
     data = build.instantiate(config["dataset"], seed=0)
     data.prepare_data()
-    pictures, _ = data.split("train")
-    batch_size, T = config["dataset"]["batch_size"], model.denoiser.schedule.T
-    optimizer, lr = model.optimizer.build(model.parameters())
-    parameters = list(model.parameters())
-    average = [parameter.detach().clone() for parameter in parameters]
-    order = torch.randperm(len(pictures)).repeat(1 + STEPS * batch_size // len(pictures))
-    model.train()
-    for step in range(STEPS):
+    for step, _ in enumerate(train(model, data.split("train")[0], config), start=1):
         if step == WARM_UP:
             start = time.perf_counter()
-        x_0 = images.from_uint8(pictures[order[step * batch_size : (step + 1) * batch_size]])
-        t = torch.randint(1, T + 1, (batch_size,)).float()
-        loss = SIMPLE(model.denoiser, x_0, t, torch.randn_like(x_0)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, config["trainer"]["gradient_clip"])
-        optimizer.step()
-        lr.step()
-        torch._foreach_lerp_(average, [parameter.detach() for parameter in parameters], 0.001)
-    return batch_size * (STEPS - WARM_UP) / (time.perf_counter() - start)
+        if step == STEPS:
+            return config["dataset"]["batch_size"] * (STEPS - WARM_UP) / (time.perf_counter() - start)
 
 
 def main() -> None:

@@ -1,0 +1,136 @@
+"""The best small network: candidates for MNIST on a CPU, each trained for the same time, judged by their images.
+
+    python benchmarks/small_network.py [minutes=2] [images=2048] [NAME ...]      # no NAME: all candidates
+
+Time is that of one CPU core, so that a busy machine is no disadvantage. The images are drawn with the averaged weights
+and judged by the Frechet distance (Heusel et al. 2017) of the features of a classifier that is trained here on the real
+training images, to those of the test images: 0 would be the same distribution, and the first line gives the distance of
+real training images. The images themselves are written beside the table.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+from loop import train
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from diffusion import build, images
+from diffusion.config import choice, compose
+from diffusion.lit import LitDiffusion
+
+FOLDER = Path("runs/benchmarks/small_network")
+BATCH = 64
+CANDIDATES = {
+    "32-64": "network.widths=[32,64]",
+    "48-96": "network.widths=[48,96]",
+    "64-128": "network.widths=[64,128]",
+    "32-64-3": "network.widths=[32,64] network.layers=3",
+    "64-128-1": "network.widths=[64,128] network.layers=1",
+    "32-96": "network.widths=[32,96]",
+    "64-64": "network.widths=[64,64]",
+    "no-attention": "network.widths=[32,64] network.mid_attention=false",
+    "attention-14": "network.widths=[32,64] network.attention=[14] network.head_width=8",
+    "attention-7": "network.widths=[32,64] network.attention=[7] network.head_width=16",
+    "heads-8": "network.widths=[32,64] network.head_width=8",
+    "full-resolution": "network.widths=[16,32,64] network.patch=1 network.layers=1",
+    "patch-4": "network.widths=[128] network.patch=4 network.layers=3",
+    "rms-norm": "network.widths=[32,64]",
+}
+
+
+class RMSNorm(nn.Module):
+    """Over the channels of each pixel (Zhang & Sennrich 2019), which GroupNorm does over groups and all pixels."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((width, 1, 1), width**0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=1) * self.scale
+
+
+def classifier(x: Tensor, y: Tensor) -> nn.Sequential:
+    """A small convolutional one, whose last layer sees 64 features."""
+    convolutions = [nn.Conv2d(1, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU(), nn.Flatten()]
+    made = nn.Sequential(*convolutions, nn.Linear(64 * 49, 64), nn.ReLU(), nn.Linear(64, 10))
+    optimizer = torch.optim.AdamW(made.parameters(), lr=2e-3)
+    for _ in range(3):
+        for rows in torch.randperm(len(x)).split(128):
+            loss = F.cross_entropy(made(images.from_uint8(x[rows])), y[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return made
+
+
+@torch.no_grad()
+def features(judge: nn.Sequential, x: Tensor) -> Tensor:
+    return torch.cat([judge[:-1](images.from_uint8(part)) for part in x.split(1000)]).double()
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """|m_a - m_b|^2 + Tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of features (N, D)."""
+    cov_a, cov_b = a.T.cov(), b.T.cov()
+    root = torch.linalg.eigvals(cov_a @ cov_b).sqrt().real.sum()
+    return ((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * root).item()
+
+
+def swap_norms(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.GroupNorm):
+            setattr(module, name, RMSNorm(child.num_channels))
+        swap_norms(child)
+
+
+def trained(name: str, pictures: Tensor, minutes: float) -> tuple[LitDiffusion, int]:
+    """The model of a candidate, its averaged weights in it, after so many minutes; and how many images it has seen."""
+    torch.manual_seed(0)
+    config = OmegaConf.to_container(compose("train", ["experiment=mnist_cpu", *CANDIDATES[name].split()]), resolve=True)
+    model = build.model(config)
+    if name == "rms-norm":
+        swap_norms(model)
+    start = time.process_time()
+    bar = tqdm(train(model, pictures, config), desc=name, unit=" step", mininterval=10)
+    step, average = next(pair for pair in enumerate(bar, 1) if time.process_time() - start > 60 * minutes)
+    for parameter, value in zip(model.parameters(), average, strict=True):
+        parameter.data.copy_(value)
+    return model, step * config["dataset"]["batch_size"]
+
+
+def main() -> None:
+    words = dict(word.split("=") for word in sys.argv[1:] if "=" in word)
+    minutes, count = float(words.get("minutes", 2)), int(words.get("images", 2048))
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    data = build.instantiate(choice("dataset", "mnist") | {"path": words.get("path", "data")})
+    data.prepare_data()
+    (pictures, labels), (test, test_labels) = data.split("train"), data.split("val")
+    judge = classifier(pictures, labels)
+    right = (judge(images.from_uint8(test)).argmax(1) == test_labels).double().mean()
+    real = features(judge, test)
+    lines = [
+        f"{minutes:g} minutes of one core each, {count} images; the classifier is right on {right:.1%} of the test set",
+        f"{'network':<18}{'parameters':>12}{'images seen':>14}{'distance':>10}",
+        f"{'(real images)':<18}{'':>26}{frechet_distance(features(judge, pictures[:count]), real):>10.2f}",
+    ]
+    print("\n".join(lines), flush=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    sampler = build.instantiate(choice("sampler", "dpm_solver_pp") | {"steps": 20})
+    for name in [word for word in sys.argv[1:] if "=" not in word] or CANDIDATES:
+        model, seen = trained(name, pictures, minutes)
+        drawn = images.to_uint8(model.sample(count, sampler=sampler, batch_size=BATCH))
+        images.write_png(FOLDER / f"{name}.png", images.grid(drawn[:64]))
+        size = sum(parameter.numel() for parameter in model.parameters())
+        lines.append(f"{name:<18}{size:>12,}{seen:>14,}{frechet_distance(features(judge, drawn), real):>10.2f}")
+        print(lines[-1], flush=True)
+        (FOLDER / "table.txt").write_text("\n".join(lines) + "\n")
+    print(FOLDER / "table.txt")
+
+
+if __name__ == "__main__":
+    main()
