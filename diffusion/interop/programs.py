@@ -1,17 +1,16 @@
 """Which program a folder or file is from. Each has a module here, with `recognises` and `read`."""
 
 from pathlib import Path
-from typing import Any
 
 from diffusion.errors import UserError
-from diffusion.interop import diffusers
+from diffusion.interop import diffusers, safetensors
 from diffusion.interop.foreign import Foreign, load
 
 # A module has
 #     recognises(path: Path, contents: Any) -> bool     whether it is of this program; contents: what the file holds, as
 #                                                       `foreign.load` gives it, None for a folder
 #     read(path: Path) -> Foreign                       or UserError, in one line, for what we cannot express
-PROGRAMS = (diffusers,)
+PROGRAMS = (diffusers, safetensors)
 
 
 def read(path: Path) -> Foreign:
@@ -22,5 +21,7 @@ def read(path: Path) -> Foreign:
     for program in PROGRAMS:
         if program.recognises(path, contents):
             return program.read(path)
+    if (path / "checkpoints").is_dir() or (isinstance(contents, dict) and "config" in contents):
+        raise UserError(f"from={path}: of this program already; say ckpt={path}")
     known = ", ".join(program.__name__.rpartition(".")[2] for program in PROGRAMS)
     raise UserError(f"from={path}: of no program that we know ({known})")
