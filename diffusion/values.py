@@ -111,6 +111,7 @@ BY_NAME = {
     "metric.steps": _or_null(COUNT),
     "keep": Kind("a count, all, or every:k", _matching(r"all|(every:)?[1-9]\d*")),
     "weights": Kind("ema, raw, the name of an average, or a width such as 0.08", _matching(r"[a-z_]+[\w.]*|0?\.\d+")),
+    "to": Kind("diffusers, onnx or safetensors", _matching("diffusers|onnx|safetensors")),
     "devices": DEVICES,
     "sampler.steps": _or_null(COUNT),
     "preview.n": NATURAL,

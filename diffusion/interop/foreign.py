@@ -1,0 +1,131 @@
+"""A model of another program in our words, and the checkpoint that is made of it. Nothing is unpickled."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from diffusion import checkpoint
+from diffusion import config as configs
+from diffusion.errors import UserError
+from diffusion.files import atomic
+
+PREFIX = "denoiser.network."  # of the network's names in a checkpoint of ours
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A model of another program in our words.
+
+    config: what is not as in the composed conf/train.yaml, nested, such as {"network": {...}, "schedule": {...},
+        "dataset": {"channels": 3, "size": 32}}; a node with `_target_` is whole.
+    weights: of our network, by our names without PREFIX, float32.
+    ema: the same, averaged; None where the source has one set only.
+    step: optimiser steps done; 0 where that is not known.
+    """
+
+    config: dict[str, Any]
+    weights: dict[str, Tensor]
+    ema: dict[str, Tensor] | None = None
+    step: int = 0
+
+
+def load(path: Path) -> Any:
+    """What a file of weights holds: tensors, and for other than safetensors plain containers around them.
+
+    Raises UserError for what is not readable without unpickling.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged and hostile files raise whatever they like
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: not a readable file of weights ({reason})") from error
+
+
+def rename(theirs: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors by our names, as float32.
+
+    names: their name -> ours. Where several of theirs have one name of ours, they are joined along the first dimension,
+    in the order of the table.
+    Raises UserError where a tensor of the table is missing, or one of theirs is not in it.
+    """
+    if missing := names.keys() - theirs.keys():
+        raise UserError(f"weights are missing: {_some(missing)}")
+    if left := theirs.keys() - names.keys():
+        raise UserError(f"weights that this network has no place for: {_some(left)}")
+    parts: dict[str, list[Tensor]] = {}
+    for old, new in names.items():
+        parts.setdefault(new, []).append(theirs[old].float())
+    return {name: torch.cat(tensors) if len(tensors) > 1 else tensors[0] for name, tensors in parts.items()}
+
+
+def unname(ours: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Our tensors by their names: `rename` the other way, with the same table."""
+    several: dict[str, list[str]] = {}
+    for old, new in names.items():
+        several.setdefault(new, []).append(old)
+    theirs: dict[str, Tensor] = {}
+    for new, old in several.items():
+        theirs |= zip(old, (part.contiguous() for part in ours[new].chunk(len(old))), strict=True)
+    return theirs
+
+
+def train_config(foreign: Foreign) -> dict[str, Any]:
+    """The config of a training that would have made this model: conf/train.yaml on a folder of images, and what
+    `foreign.config` says otherwise. Resolved, in plain containers."""
+    composed = configs.compose("train", ["dataset=image_folder", "dataset.path=data"])
+    return configs.over(OmegaConf.to_container(composed, resolve=True), foreign.config)
+
+
+def write(foreign: Foreign, path: Path) -> None:
+    """Writes the checkpoint of ours that `sample.py`, `evaluate.py` and `train.py resume_mode=weights` take.
+
+    Raises UserError where the weights are not those of the network in the config.
+    """
+    config = train_config(foreign)
+    network = checkpoint.model_of(config, "the model").denoiser.network.state_dict()
+    raw, averaged = (
+        {PREFIX + name: weight for name, weight in fit(weights, network).items()}
+        for weights in (foreign.weights, foreign.ema or foreign.weights)
+    )
+    contents = {"config": config, "state_dict": raw, "ema_state_dict": averaged, "global_step": foreign.step}
+    with atomic(path) as temporary:
+        torch.save(contents, temporary)
+
+
+def fit(weights: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights in the order of `network`, a state dict, and apart from any larger storage. Raises UserError where
+    names or shapes are not the network's."""
+    if weights.keys() != network.keys():
+        raise UserError(f"the weights do not fit the network: {_some(weights.keys() ^ network.keys())} in one only")
+    for name, parameter in network.items():
+        got, expected = list(weights[name].shape), list(parameter.shape)
+        if got != expected:
+            raise UserError(f"{name} has the shape {got}, the network's is {expected}")
+    return {name: weights[name].contiguous() for name in network}
+
+
+def _some(names: set[str]) -> str:
+    """The first names, and how many more there are."""
+    first = sorted(names)[:3]
+    return ", ".join(first) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Whatever a strange file makes its reader stumble over becomes a UserError: it is not `what` was expected."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else ""
+        raise UserError(f"{path}: not {what} ({type(error).__name__}: {reason})") from error
