@@ -18,7 +18,7 @@ FLOORS = [
     ["lit"],
     ["build", "loggers"],
     ["checkpoint", "plots"],
-    ["runs", "callbacks", "evaluation"],
+    ["runs", "callbacks", "evaluation", "interop"],
     ["commands"],
     ["cli"],
 ]

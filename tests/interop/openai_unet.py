@@ -1,7 +1,7 @@
 """The UNet of OpenAI's improved- and guided-diffusion in short, with their modules' names: the peer of the tests.
 
-Written down from the papers' appendices and the names in published checkpoints, not shared with the package in any part:
-other embedding order, attention by einsum over their two layouts of q, k and v, rates instead of resolutions.
+Written anew after openai/guided-diffusion, and sharing nothing with this package: cosines first, attention by einsum
+over their two layouts of q, k and v, rates instead of resolutions.
 """
 
 import math

@@ -34,6 +34,16 @@ def test_paper_network_has_the_papers_size():
     assert sum(parameter.numel() for parameter in network.parameters()) == 35_746_307
 
 
+def test_adm_has_the_papers_size():
+    """Dhariwal & Nichol 2021, on hyperparameters: 296M parameters at 64x64, with 1000 classes and learned variance."""
+    options = OmegaConf.to_container(OmegaConf.load(CONF / "unet_adm.yaml"))
+    del options["_target_"]
+    with torch.device("meta"):
+        network = UNet(3, 6, 64, num_classes=1000, **options)
+    no_label = 4 * 192  # the row that theirs does not have
+    assert sum(parameter.numel() for parameter in network.parameters()) == 295_904_454 + no_label
+
+
 @pytest.mark.parametrize(
     ("name", "channels", "size"),
     [("unet_tiny", 1, 8)] + [("unet_small", channels, size) for channels in (1, 3) for size in (28, 32)],
