@@ -181,6 +181,8 @@ def _told(
         )
     if told.schedule not in ("linear", "cosine"):
         raise UserError(f"schedule={told.schedule}: expected linear or cosine, which are all that these programs have")
+    if told.schedule == "linear" and told.T != 1000:
+        raise UserError(f"schedule=linear with T={told.T}: only T=1000 can be read, our linear cuts another curve else")
     if told.order not in ("heads_first", "qkv_first"):
         raise UserError(f"order={told.order}: expected heads_first, or qkv_first (use_new_attention_order)")
     return told

@@ -199,6 +199,7 @@ MISTAKES = {
     "no words": (None, {}, "no tensor tells schedule, T, heads"),
     "no heads": (None, WORDS | {"heads": None}, "no tensor tells heads .or head_width."),
     "a schedule they lack": (None, WORDS | {"schedule": "sigmoid"}, "schedule=sigmoid: expected linear or cosine"),
+    "another curve": (None, WORDS | {"schedule": "linear", "T": 4000}, "schedule=linear with T=4000"),
     "an order of no one": (None, WORDS | {"order": "new"}, "order=new: expected heads_first, or qkv_first"),
     "heads that do not divide": (None, WORDS | {"heads": 7}, "network.heads=7"),
     "a size that does not divide": (None, WORDS | {"size": 36}, "36 does not divide by 8"),
