@@ -54,7 +54,7 @@ def read(path: str | Path, *, size: int | None = None) -> Foreign:
 
 
 def _translated(contents: Mapping[str, Any], size: int, path: str | Path) -> Foreign:
-    state, average = contents.get("model", contents), contents.get("ema", {})
+    state, average = contents.get("model", contents), contents.get("ema") or {}
     config = _config(_within(state, "model."), state, size, path)
     modules, network = _modules(len(config["network"]["multiples"])), skeleton(config)
 
@@ -75,7 +75,8 @@ def _config(network: Mapping[str, Tensor], state: Mapping[str, Tensor], size: in
     width, channels = network["time_mlp.1.weight"].shape[1], network["final_conv.weight"].shape[0]
     below = [network[f"ups.{level}.0.block1.proj.weight"].shape[0] for level in reversed(range(levels))]
     heads, _, head_width = network["mid_attn.mem_kv"].shape[1:]
-    objective, gamma = _objective(state, path)
+    prediction, gamma = _objective(state, path)
+    weighting = choice("weighting", "simple") if gamma is None else choice("weighting", "min_snr") | {"gamma": gamma}
     return {
         "network": choice("network", "unet_lucid")
         | {
@@ -86,11 +87,9 @@ def _config(network: Mapping[str, Tensor], state: Mapping[str, Tensor], size: in
             "head_width": head_width,
         },
         "schedule": _schedule(state["betas"], path),
-        "prediction": choice("prediction", objective),
+        "prediction": choice("prediction", prediction),
         "loss": choice("loss", "l2"),
-        "weighting": choice("weighting", "simple")
-        if gamma is None
-        else choice("weighting", "min_snr") | {"gamma": gamma},
+        "weighting": weighting,
         "clipping": choice("clipping", "static"),
         "sampler": choice("sampler", "ddpm") | {"variance": "fixed_small"},
         "dataset": {"channels": channels, "size": size},

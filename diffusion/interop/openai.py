@@ -6,11 +6,12 @@ by words, which are known for the published models. The network is our UNet: onl
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from diffusion.config import choice
@@ -121,8 +122,8 @@ def read(
     with reading(path, "a UNet of improved-diffusion or guided-diffusion"):
         layout = _layout(state, path)
     size = size or SIZES.get(tuple(width / layout.time_width for width in layout.widths))
-    words = {"schedule": schedule, "T": T, "order": order, "rescale_timesteps": rescale_timesteps}
-    told = _told(layout, size, words, heads, head_width, path)
+    words = {"schedule": schedule, "T": T, "heads": heads, "head_width": head_width, "order": order}
+    told = _told(layout, size, words | {"rescale_timesteps": rescale_timesteps}, path)
     config = _config(layout, size, told)
     network = skeleton(config)
     weights = _arranged(rename(state, _modules(layout), path), told)
@@ -163,15 +164,14 @@ def _layout(state: Mapping[str, Tensor], path: str | Path) -> Layout:
     )
 
 
-def _told(
-    layout: Layout, size: int | None, words: dict[str, Any], heads: int | None, head_width: int | None, path: str | Path
-) -> Told:
+def _told(layout: Layout, size: int | None, words: dict[str, Any], path: str | Path) -> Told:
     """What is said, then what is known of a published model; UserError where neither is."""
+    said = {word: value for word, value in words.items() if value is not None}
     key = (size, layout.time_width, layout.layers, layout.residual_resampling, layout.classes is not None)
-    told = PUBLISHED.get(key, Told()) if layout.learns_variance else Told()
-    if heads or head_width:
-        told = replace(told, heads=heads, head_width=head_width)
-    told = replace(told, **{word: value for word, value in words.items() if value is not None})
+    known = PUBLISHED.get(key, Told()) if layout.learns_variance else Told()
+    if "heads" in said or "head_width" in said:
+        known = replace(known, heads=None, head_width=None)
+    told = replace(known, **said)
     missing = [word for word, value in (("size", size), ("schedule", told.schedule), ("T", told.T)) if not value]
     if not (told.heads or told.head_width):
         missing.append("heads (or head_width)")
@@ -179,6 +179,8 @@ def _told(
         raise UserError(
             f"{path}: not a published model, and no tensor tells {', '.join(missing)}: say each, as in T=1000"
         )
+    if known in PUBLISHED.values() and not said:
+        rank_zero_info(f"{path}: has the shape of a published model, so taken for it: {_words(told)}; else say its own")
     if told.schedule not in ("linear", "cosine"):
         raise UserError(f"schedule={told.schedule}: expected linear or cosine, which are all that these programs have")
     if told.schedule == "linear" and told.T != 1000:
@@ -186,6 +188,10 @@ def _told(
     if told.order not in ("heads_first", "qkv_first"):
         raise UserError(f"order={told.order}: expected heads_first, or qkv_first (use_new_attention_order)")
     return told
+
+
+def _words(told: Told) -> str:
+    return " ".join(f"{word}={value}" for word, value in asdict(told).items() if value is not None)
 
 
 def _config(layout: Layout, size: int, told: Told) -> dict[str, Any]:
