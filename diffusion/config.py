@@ -191,16 +191,16 @@ def _repeat(config: DictConfig, run: str, chosen: Mapping[str, str]) -> None:
     anew = {key: OmegaConf.select(config, key) for key in chosen}
     for key, value in manifest.read(run)["config"].items():
         if key not in manifest.OF_THE_SESSION:
-            config[key] = _over(OmegaConf.to_container(config).get(key), value)
+            config[key] = over(OmegaConf.to_container(config).get(key), value)
     for key, value in anew.items():
         OmegaConf.update(config, key, value, merge=False)
 
 
-def _over(default: Any, saved: Any) -> Any:
+def over(default: Any, saved: Any) -> Any:
     """`saved`, with the keys of `default` that came after it; an object is as it was saved."""
     if not isinstance(saved, dict) or not isinstance(default, dict) or "_target_" in saved:
         return saved
-    return default | {key: _over(default.get(key), value) for key, value in saved.items()}
+    return default | {key: over(default.get(key), value) for key, value in saved.items()}
 
 
 def _compose(command: str, chosen: dict[str, str], known: dict[str, Group]) -> DictConfig:

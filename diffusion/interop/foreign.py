@@ -1,46 +1,102 @@
-"""What a reader of another program's model hands over, and what all readers need."""
+"""A model of another program in our words, and the checkpoint that is made of it. Nothing is unpickled."""
 
+import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from diffusion import build
+from diffusion import config as configs
 from diffusion.errors import UserError
+from diffusion.files import atomic
+
+PREFIX = "denoiser.network."  # of the network's names in a checkpoint of ours
 
 
 @dataclass(frozen=True)
 class Foreign:
     """A model of another program in our words.
 
-    config: overrides of the composed train config, nested; nodes with a `_target_` are whole. weights, ema: of our
-    network, our names, float32. step: optimiser steps it was trained for.
+    config: what is not as in the composed conf/train.yaml, nested, such as {"network": {...}, "schedule": {...},
+        "dataset": {"channels": 3, "size": 32}}; a node with `_target_` is whole.
+    weights: of our network, by our names without PREFIX, float32.
+    ema: the same, averaged; None where the source has one set only.
+    step: optimiser steps done; 0 where that is not known.
     """
 
     config: dict[str, Any]
     weights: dict[str, Tensor]
-    ema: dict[str, Tensor] | None
-    step: int
+    ema: dict[str, Tensor] | None = None
+    step: int = 0
 
 
-def read_tensors(path: str | Path) -> dict[str, Any]:
-    """The contents of a file that torch.save wrote, a dict; nothing is unpickled. Raises UserError where that fails."""
+def load(path: Path) -> Any:
+    """What a file of weights holds: tensors, and for other than safetensors plain containers around them.
+
+    Raises UserError for what is not readable without unpickling.
+    """
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            return package("safetensors.torch").load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # damaged and hostile files raise whatever they like
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: cannot be read without running code of it, or at all ({reason})") from error
-    if not isinstance(contents, dict):
-        raise UserError(f"{path}: holds a {type(contents).__name__}, expected named tensors")
-    return contents
+        raise UserError(f"{path}: not a readable file of weights ({reason})") from error
+
+
+def package(name: str) -> ModuleType:
+    """The module `name` of a package that is not needed otherwise. Raises UserError where it is missing."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise UserError(
+            f"the package {name.partition('.')[0]} is missing: pip install -e '.[interop]' brings it"
+        ) from None
+
+
+def rename(theirs: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors by our names, as float32.
+
+    names: their name -> ours. Where several of theirs have one name of ours, they are joined along the first dimension,
+    in the order of the table.
+    Raises UserError where a tensor of the table is missing, or one of theirs is not in it.
+    """
+    if missing := names.keys() - theirs.keys():
+        raise UserError(f"weights are missing: {_some(missing)}")
+    if left := theirs.keys() - names.keys():
+        raise UserError(f"weights that this network has no place for: {_some(left)}")
+    parts: dict[str, list[Tensor]] = {}
+    for old, new in names.items():
+        parts.setdefault(new, []).append(theirs[old].float())
+    return {name: torch.cat(tensors) if len(tensors) > 1 else tensors[0] for name, tensors in parts.items()}
+
+
+def by_module(
+    theirs: Mapping[str, Tensor], modules: Mapping[str, str], leaves: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The table for `rename`, their name -> ours, of the tensors whose module is in the table `modules`, theirs -> ours.
+
+    leaves: the last part of the name, such as weight, where it differs.
+    """
+    names = {}
+    for name in theirs:
+        module, _, leaf = name.rpartition(".")
+        if module in modules:
+            names[name] = f"{modules[module]}.{(leaves or {}).get(leaf, leaf)}"
+    return names
 
 
 @contextmanager
-def reading(path: str | Path, what: str) -> Iterator[None]:
+def reading(path: Path, what: str) -> Iterator[None]:
     """Whatever a strange file makes its reader stumble over becomes a UserError: it is not `what` was expected."""
     try:
         yield
@@ -51,48 +107,40 @@ def reading(path: str | Path, what: str) -> Iterator[None]:
         raise UserError(f"{path}: not {what} ({type(error).__name__}: {reason})") from error
 
 
-def skeleton(config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict, without numbers, of the network of a `Foreign`'s config. Raises UserError where its words do not
-    fit each other."""
-    channels, classes = config["dataset"]["channels"], config["conditioning"]["classes"]
-    objective = build.instantiate(
-        config["loss"], weighting=build.instantiate({"_target_": "diffusion.losses.weighting.Simple"})
-    )
-    with torch.device("meta"):
-        network = build.instantiate(
-            config["network"],
-            in_channels=channels * (2 if config.get("self_conditioning") else 1),
-            out_channels=channels * (2 if objective.learns_variance else 1),
-            size=config["dataset"]["size"],
-            num_classes=len(classes) if classes else None,
-        )
-    return network.state_dict()
+def train_config(foreign: Foreign) -> dict[str, Any]:
+    """The config of a training that would have made this model: conf/train.yaml on a folder of images, and what
+    `foreign.config` says otherwise. Resolved, in plain containers."""
+    composed = configs.compose("train", ["dataset=image_folder", "dataset.path=data"])
+    return configs.over(OmegaConf.to_container(composed, resolve=True), foreign.config)
 
 
-def rename(
-    state: Mapping[str, Tensor], modules: Mapping[str, str], path: str | Path, leaves: Mapping[str, str] | None = None
-) -> dict[str, Tensor]:
-    """The tensors under our names, float32. modules: theirs -> ours; leaves: names of parameters, where they differ.
+def write(foreign: Foreign, path: Path) -> None:
+    """Writes the checkpoint of ours that `sample.py`, `evaluate.py` and `train.py resume_mode=weights` take.
 
-    Raises UserError for a tensor whose module has no place.
+    Raises UserError where the weights are not those of the network in the config.
     """
-    weights = {}
-    for name, tensor in state.items():
-        module, _, leaf = name.rpartition(".")
-        if module not in modules or not isinstance(tensor, Tensor):
-            raise UserError(f"{path}: {name} has no place in our network: it is of another, or another version")
-        weights[f"{modules[module]}.{(leaves or {}).get(leaf, leaf)}"] = tensor.float()
-    return weights
+    config = train_config(foreign)
+    expected = {name: weight.shape for name, weight in build.model(config).denoiser.network.state_dict().items()}
+    raw, averaged = (
+        {PREFIX + name: weight for name, weight in _checked(weights, expected).items()}
+        for weights in (foreign.weights, foreign.ema or foreign.weights)
+    )
+    contents = {"config": config, "state_dict": raw, "ema_state_dict": averaged, "global_step": foreign.step}
+    with atomic(path) as temporary:
+        torch.save(contents, temporary)
 
 
-def fit(weights: dict[str, Tensor], network: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]:
-    """The weights, where names and shapes are those of the network. Raises UserError where they are not."""
-    for name, tensor in network.items():
-        if name not in weights:
-            raise UserError(f"{path}: {name} is missing: the file is cut off, or of another network")
-        if weights[name].shape != tensor.shape:
-            got, expected = tuple(weights[name].shape), tuple(tensor.shape)
-            raise UserError(f"{path}: {name} has the shape {got}, expected {expected}")
-    if extra := sorted(weights.keys() - network.keys()):
-        raise UserError(f"{path}: {extra[0]} has no place in our network")
-    return weights
+def _checked(weights: Mapping[str, Tensor], expected: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """The weights, if they are those of the network; in its order, and apart from any larger storage."""
+    if weights.keys() != expected.keys():
+        raise UserError(f"the weights do not fit the network: {_some(weights.keys() ^ expected.keys())} in one only")
+    for name, shape in expected.items():
+        if weights[name].shape != shape:
+            raise UserError(f"{name} has the shape {list(weights[name].shape)}: the network's is {list(shape)}")
+    return {name: weights[name].contiguous() for name in expected}
+
+
+def _some(names: set[str]) -> str:
+    """The first names, and how many more there are."""
+    first = sorted(names)[:3]
+    return ", ".join(first) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

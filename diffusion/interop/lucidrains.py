@@ -11,7 +11,7 @@ from torch import Tensor
 from diffusion import build
 from diffusion.config import choice
 from diffusion.errors import UserError
-from diffusion.interop.foreign import Foreign, fit, read_tensors, reading, rename, skeleton
+from diffusion.interop.foreign import Foreign, by_module, load, reading, rename
 
 # Their modules -> ours, inside a residual block, either attention, and at the ends of the network.
 RESIDUAL = {
@@ -30,13 +30,13 @@ SCHEDULES = ("linear", "cosine", "sigmoid")
 OBJECTIVES = {"eps": lambda snr: snr / snr, "x_0": lambda snr: snr, "v": lambda snr: snr / (snr + 1)}
 
 
-def recognises(contents: Mapping[str, Any]) -> bool:
-    """Whether these are the contents of a `Trainer` file, or the state dict of a `GaussianDiffusion`."""
-    state = contents.get("model", contents)
+def recognises(path: Path, contents: Any) -> bool:
+    """What `Trainer` saves, or the state dict of a `GaussianDiffusion`."""
+    state = contents.get("model", contents) if isinstance(contents, Mapping) else None
     return isinstance(state, Mapping) and "model.init_conv.weight" in state
 
 
-def read(path: str | Path, *, size: int | None = None) -> Foreign:
+def read(path: Path, *, size: int | None = None) -> Foreign:
     """The model of a file such as `results/model-10.pt`, with its average.
 
     size: of the images, which no tensor tells. The buffers `betas` and `loss_weight` tell schedule, prediction and
@@ -44,8 +44,8 @@ def read(path: str | Path, *, size: int | None = None) -> Foreign:
 
     Raises: UserError for a file that cannot be read or is of another network, and where size is not said.
     """
-    contents = read_tensors(path)
-    if not recognises(contents):
+    contents = load(path)
+    if not recognises(path, contents):
         raise UserError(f"{path}: not a file of the Trainer of denoising-diffusion-pytorch (no model.init_conv)")
     if size is None:
         raise UserError(f"{path}: no tensor tells the size of the images: say size=, as in size=32")
@@ -53,14 +53,13 @@ def read(path: str | Path, *, size: int | None = None) -> Foreign:
         return _translated(contents, size, path)
 
 
-def _translated(contents: Mapping[str, Any], size: int, path: str | Path) -> Foreign:
+def _translated(contents: Mapping[str, Any], size: int, path: Path) -> Foreign:
     state, average = contents.get("model", contents), contents.get("ema") or {}
     config = _config(_within(state, "model."), state, size, path)
-    modules, network = _modules(len(config["network"]["multiples"])), skeleton(config)
+    modules = _modules(len(config["network"]["multiples"]))
 
     def ours(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        weights = _arranged(rename(theirs, modules, path, LEAVES), config["self_conditioning"])
-        return fit(weights, network, path)
+        return _arranged(rename(theirs, by_module(theirs, modules, LEAVES)), config["self_conditioning"])
 
     ema = ours(_within(average, "ema_model.model.")) if average.get("initted", False) else None
     return Foreign(config, ours(_within(state, "model.")), ema, step=int(contents.get("step", 0)))
@@ -70,7 +69,7 @@ def _within(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def _config(network: Mapping[str, Tensor], state: Mapping[str, Tensor], size: int, path: str | Path) -> dict[str, Any]:
+def _config(network: Mapping[str, Tensor], state: Mapping[str, Tensor], size: int, path: Path) -> dict[str, Any]:
     levels = len({name.split(".")[1] for name in network if name.startswith("downs.")})
     width, channels = network["time_mlp.1.weight"].shape[1], network["final_conv.weight"].shape[0]
     below = [network[f"ups.{level}.0.block1.proj.weight"].shape[0] for level in reversed(range(levels))]
@@ -98,7 +97,7 @@ def _config(network: Mapping[str, Tensor], state: Mapping[str, Tensor], size: in
     }
 
 
-def _schedule(betas: Tensor, path: str | Path) -> dict[str, Any]:
+def _schedule(betas: Tensor, path: Path) -> dict[str, Any]:
     """The config of our schedule that has these betas."""
     for name in SCHEDULES:
         config = choice("schedule", name) | {"T": len(betas)}
@@ -107,7 +106,7 @@ def _schedule(betas: Tensor, path: str | Path) -> dict[str, Any]:
     raise UserError(f"{path}: its {len(betas)} betas are none of {', '.join(SCHEDULES)}")
 
 
-def _objective(state: Mapping[str, Tensor], path: str | Path) -> tuple[str, float | None]:
+def _objective(state: Mapping[str, Tensor], path: Path) -> tuple[str, float | None]:
     """What is predicted, and the gamma of min-SNR weighting where there is one."""
     snr = state["alphas_cumprod"].double() / (1 - state["alphas_cumprod"].double())
     weight = state["loss_weight"].double()

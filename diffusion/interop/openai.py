@@ -16,7 +16,8 @@ from torch import Tensor
 
 from diffusion.config import choice
 from diffusion.errors import UserError
-from diffusion.interop.foreign import Foreign, fit, read_tensors, reading, rename, skeleton
+from diffusion.interop.foreign import Foreign, by_module, load, reading, rename
+from diffusion.networks.unet import check_sizes
 
 # Their modules -> ours, inside a residual block, an attention, and at the ends of the network.
 RESIDUAL = {
@@ -43,6 +44,9 @@ SIZES = {  # of the images, by how many times the base width each level has: the
     (1, 1, 2, 2, 4, 4): 256,
     (0.5, 1, 1, 2, 2, 4, 4): 512,
 }
+
+
+CHECKED = ("widths", "attention", "mid_attention", "head_width", "heads", "patch", "norm_groups", "time_width")
 
 
 @dataclass(frozen=True)
@@ -91,13 +95,14 @@ PUBLISHED = {
 }
 
 
-def recognises(state: Mapping[str, Any]) -> bool:
-    """Whether these are the names of a `UNetModel` or of one of its relatives."""
-    return "time_embed.0.weight" in state and "input_blocks.0.0.weight" in state
+def recognises(path: Path, contents: Any) -> bool:
+    """A state dict with the names of a `UNetModel` or of one of its relatives."""
+    names = {"time_embed.0.weight", "input_blocks.0.0.weight"}
+    return isinstance(contents, Mapping) and names <= contents.keys()
 
 
 def read(
-    path: str | Path,
+    path: Path,
     *,
     size: int | None = None,
     schedule: str | None = None,
@@ -116,21 +121,20 @@ def read(
 
     Raises: UserError for a file that cannot be read or is of another network, and for words that are missing or wrong.
     """
-    state = read_tensors(path)
-    if not recognises(state):
+    state = load(path)
+    if not recognises(path, state):
         raise UserError(f"{path}: not a UNet of improved-diffusion or guided-diffusion (no time_embed, input_blocks)")
+    words = {"schedule": schedule, "T": T, "heads": heads, "head_width": head_width, "order": order}
     with reading(path, "a UNet of improved-diffusion or guided-diffusion"):
         layout = _layout(state, path)
-    size = size or SIZES.get(tuple(width / layout.time_width for width in layout.widths))
-    words = {"schedule": schedule, "T": T, "heads": heads, "head_width": head_width, "order": order}
-    told = _told(layout, size, words | {"rescale_timesteps": rescale_timesteps}, path)
-    config = _config(layout, size, told)
-    network = skeleton(config)
-    weights = _arranged(rename(state, _modules(layout), path), told)
-    return Foreign(config, fit(weights, network, path), ema=None, step=0)
+        size = size or SIZES.get(tuple(width / layout.time_width for width in layout.widths))
+        told = _told(layout, size, words | {"rescale_timesteps": rescale_timesteps}, path)
+        config = _config(layout, size, told)
+        weights = rename(state, by_module(state, _modules(layout)))
+        return Foreign(config, _arranged(weights, told))
 
 
-def _layout(state: Mapping[str, Tensor], path: str | Path) -> Layout:
+def _layout(state: Mapping[str, Tensor], path: Path) -> Layout:
     """Reads the shape of the network off names and shapes; UserError where they are not those of a `UNetModel`."""
     if "out.2.weight" not in state or "output_blocks.0.0.in_layers.2.weight" not in state:
         raise UserError(f"{path}: a classifier, or cut off (no output_blocks): only diffusion models can be read")
@@ -164,7 +168,7 @@ def _layout(state: Mapping[str, Tensor], path: str | Path) -> Layout:
     )
 
 
-def _told(layout: Layout, size: int | None, words: dict[str, Any], path: str | Path) -> Told:
+def _told(layout: Layout, size: int | None, words: dict[str, Any], path: Path) -> Told:
     """What is said, then what is known of a published model; UserError where neither is."""
     said = {word: value for word, value in words.items() if value is not None}
     key = (size, layout.time_width, layout.layers, layout.residual_resampling, layout.classes is not None)
@@ -207,6 +211,7 @@ def _config(layout: Layout, size: int, told: Told) -> dict[str, Any]:
         "time_width": layout.time_width,
         "time_scale": 1000 / told.T if told.rescale_timesteps else 1.0,
     }
+    check_sizes(size, **{key: network[key] for key in CHECKED})  # before heads are looked for in the weights
     learned = layout.learns_variance
     return {
         "network": network,

@@ -1,21 +1,15 @@
-"""A `Foreign` as a model that samples, and its samples from given noise."""
+"""A `Foreign` as a model that samples, by way of the checkpoint that is made of it; its samples from given noise."""
 
 import torch
-from omegaconf import OmegaConf
 
-from diffusion import build
+from diffusion import checkpoint
 from diffusion.clipping import Clip
-from diffusion.config import compose
+from diffusion.interop.foreign import write
 
 
-def model_of(foreign, weights=None):
-    config = OmegaConf.to_container(compose("train"), resolve=True)
-    for key, value in foreign.config.items():
-        whole = not isinstance(value, dict) or "_target_" in value
-        config[key] = value if whole else config[key] | value
-    model = build.model(config).eval()
-    model.denoiser.network.load_state_dict(weights or foreign.weights)
-    return model
+def model_of(foreign, folder, weights="ema"):
+    write(foreign, folder / "ours.ckpt")
+    return checkpoint.load(folder / "ours.ckpt", weights)
 
 
 @torch.no_grad()

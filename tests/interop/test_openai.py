@@ -2,12 +2,15 @@
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 
+from diffusion import build
 from diffusion.errors import UserError
 from diffusion.interop import openai
+from diffusion.interop.foreign import write
 from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
 from tests.interop.models import model_of, sample
@@ -53,7 +56,7 @@ def file_of(peer, folder):
 def test_same_outputs(options, words, scale, tmp_path):
     peer = random_peer(**options)
     foreign = openai.read(file_of(peer, tmp_path), **words)
-    network = model_of(foreign).denoiser.network
+    network = model_of(foreign, tmp_path).denoiser.network
     size, classes = foreign.config["dataset"]["size"], options.get("classes")
     x, t = torch.randn(2, options["channels"], size, size), torch.tensor([3, words["T"] - 20])
     y = torch.tensor([1, 4]) if classes else None
@@ -100,7 +103,11 @@ def their_samples(peer, x, noise, indices, betas, scale, learned, y=None, ddim=F
 def test_same_samples_in_ten_steps(options, words, scale, ddim, tmp_path):
     peer = random_peer(**options)
     foreign = openai.read(file_of(peer, tmp_path), **words)
-    model, (channels, size), T = model_of(foreign), (options["channels"], foreign.config["dataset"]["size"]), words["T"]
+    model, (channels, size), T = (
+        model_of(foreign, tmp_path),
+        (options["channels"], foreign.config["dataset"]["size"]),
+        words["T"],
+    )
     indices = [T - 1 - k * (T // 10) for k in range(10)]
     x_T, *noise = torch.randn(11, 2, channels, size, size)
     y = torch.tensor([0, 3]) if options.get("classes") else None
@@ -172,18 +179,19 @@ def test_published_models_need_no_words(options, expected, monkeypatch):
     """Their whole size, on the meta device: names, shapes and what is known of them, no numbers."""
     with torch.device("meta"):
         state = OpenAIUNet(**options).state_dict()
-    monkeypatch.setattr(openai, "read_tensors", lambda path: state)
-    foreign = openai.read("model.pt")
-    network = foreign.config["network"]
+    monkeypatch.setattr(openai, "load", lambda path: state)
+    foreign = openai.read(Path("model.pt"))
+    network, classes = foreign.config["network"], options.get("classes")
     assert foreign.config["dataset"] == {"channels": 3, "size": expected["size"]}
     assert foreign.config["schedule"]["T"] == expected["T"]
     assert {key: network[key] for key in ("attention", "time_scale")} == {
         key: expected[key] for key in ("attention", "time_scale")
     }
     assert (network["heads"], network["head_width"]) == (expected.get("heads"), expected.get("head_width"))
-    # One row of labels more than theirs, for "no label".
-    more = 4 * options["width"] if options.get("classes") else 0
-    assert sum(w.numel() for w in foreign.weights.values()) == sum(w.numel() for w in state.values()) + more
+    with torch.device("meta"):
+        ours = build.instantiate(network, in_channels=3, out_channels=6, size=expected["size"], num_classes=classes)
+    shapes = {name: weight.shape for name, weight in ours.state_dict().items()}
+    assert {name: weight.shape for name, weight in foreign.weights.items()} == shapes
 
 
 def without(name):
@@ -224,6 +232,6 @@ def test_mistakes_are_one_clear_line(change, words, message, tmp_path):
         change(state)
     torch.save(state, tmp_path / "model.pt")
     with pytest.raises(UserError, match=message) as caught:
-        openai.read(tmp_path / "model.pt", **words)
+        write(openai.read(tmp_path / "model.pt", **words), tmp_path / "ours.ckpt")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
