@@ -83,7 +83,7 @@ def rename(theirs: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, 
 def by_module(
     theirs: Mapping[str, Tensor], modules: Mapping[str, str], leaves: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The table for `rename`, their name -> ours, of the tensors whose module is in the table `modules`, theirs -> ours.
+    """The table for `rename`, of the tensors whose module is in `modules`: their modules -> ours.
 
     leaves: the last part of the name, such as weight, where it differs.
     """
