@@ -108,6 +108,16 @@ def read(path: str | Path) -> dict[str, Any]:
     return contents
 
 
+def model_of(config: Mapping[str, Any], source: str | Path) -> LitDiffusion:
+    """The untrained model of a config that came from `source`. Raises UserError where it builds none."""
+    try:
+        return build.model(config)
+    except UserError:
+        raise
+    except Exception as error:  # values of a kind that no command line would have let through
+        raise UserError(f"{source}: its config builds no model ({type(error).__name__}: {error})") from error
+
+
 def put_weights(model: LitDiffusion, weights: Mapping[str, Tensor]) -> None:
     """Loads a state dict of a checkpoint into `model`. Raises UserError where it is of another network."""
     try:
@@ -125,12 +135,7 @@ def load(ckpt: str | Path, weights: str | float = "ema", device: str | torch.dev
     """
     path = find(ckpt)
     contents = read(path)
-    try:
-        model = build.model(contents["config"])
-    except UserError:
-        raise
-    except Exception as error:  # values of a kind that no command line would have let through
-        raise UserError(f"{path}: its config builds no model ({type(error).__name__}: {error})") from error
+    model = model_of(contents["config"], path)
     put_weights(model, _weights(contents, path, weights))
     return model.to(device).eval()
 

@@ -62,7 +62,7 @@ class Denoiser(nn.Module):
 
     def output(self, x_t: Tensor, t: Tensor, y: Tensor | None = None, x_0_before: Tensor | None = None) -> Tensor:
         """The bare network output (B, C, H, W), or (B, 2C, H, W) with learned variance; arguments as in `forward`."""
-        step = (t - 1).to(x_t.device, torch.float32).expand(len(x_t))
+        step = (t - 1).to(x_t.device, torch.float32).expand(x_t.shape[0])
         x = x_t
         if self.parametrization.scales_input:
             x = broadcast(self.parametrization.input_scale(*self.schedule(t)), x_t) * x_t

@@ -23,6 +23,19 @@ def atomic(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`, which must not exist; what was written there becomes `path` in one
+    rename, or nothing does."""
+    temporary = _temporary(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def give_name(file: Path, path: Path) -> None:
     """Makes `path` another name of `file`, in one rename; a copy where the file system has no hard links."""
     temporary = _temporary(path)

@@ -1,18 +1,17 @@
 """A model of another program in our words, and the checkpoint that is made of it. Nothing is unpickled."""
 
-import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import safetensors.torch
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from diffusion import build
+from diffusion import checkpoint
 from diffusion import config as configs
 from diffusion.errors import UserError
 from diffusion.files import atomic
@@ -44,23 +43,11 @@ def load(path: Path) -> Any:
     """
     try:
         if path.suffix == ".safetensors":
-            return package("safetensors.torch").load_file(path)
+            return safetensors.torch.load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
     except Exception as error:  # damaged and hostile files raise whatever they like
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: not a readable file of weights ({reason})") from error
-
-
-def package(name: str) -> ModuleType:
-    """The module `name` of a package that is not needed otherwise. Raises UserError where it is missing."""
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise UserError(
-            f"the package {name.partition('.')[0]} is missing: pip install -e '.[interop]' brings it"
-        ) from None
 
 
 def rename(theirs: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -95,18 +82,6 @@ def by_module(
     return names
 
 
-@contextmanager
-def reading(path: Path, what: str) -> Iterator[None]:
-    """Whatever a strange file makes its reader stumble over becomes a UserError: it is not `what` was expected."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else ""
-        raise UserError(f"{path}: not {what} ({type(error).__name__}: {reason})") from error
-
-
 def train_config(foreign: Foreign) -> dict[str, Any]:
     """The config of a training that would have made this model: conf/train.yaml on a folder of images, and what
     `foreign.config` says otherwise. Resolved, in plain containers."""
@@ -120,9 +95,9 @@ def write(foreign: Foreign, path: Path) -> None:
     Raises UserError where the weights are not those of the network in the config.
     """
     config = train_config(foreign)
-    expected = {name: weight.shape for name, weight in build.model(config).denoiser.network.state_dict().items()}
+    network = checkpoint.model_of(config, "the model").denoiser.network.state_dict()
     raw, averaged = (
-        {PREFIX + name: weight for name, weight in _checked(weights, expected).items()}
+        {PREFIX + name: weight for name, weight in fit(weights, network).items()}
         for weights in (foreign.weights, foreign.ema or foreign.weights)
     )
     contents = {"config": config, "state_dict": raw, "ema_state_dict": averaged, "global_step": foreign.step}
@@ -130,17 +105,32 @@ def write(foreign: Foreign, path: Path) -> None:
         torch.save(contents, temporary)
 
 
-def _checked(weights: Mapping[str, Tensor], expected: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    """The weights, if they are those of the network; in its order, and apart from any larger storage."""
-    if weights.keys() != expected.keys():
-        raise UserError(f"the weights do not fit the network: {_some(weights.keys() ^ expected.keys())} in one only")
-    for name, shape in expected.items():
-        if weights[name].shape != shape:
-            raise UserError(f"{name} has the shape {list(weights[name].shape)}: the network's is {list(shape)}")
-    return {name: weights[name].contiguous() for name in expected}
+def fit(weights: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights in the order of `network`, a state dict, and apart from any larger storage. Raises UserError where
+    names or shapes are not the network's."""
+    if weights.keys() != network.keys():
+        raise UserError(f"the weights do not fit the network: {_some(weights.keys() ^ network.keys())} in one only")
+    for name, parameter in network.items():
+        if weights[name].shape != parameter.shape:
+            raise UserError(
+                f"{name} has the shape {list(weights[name].shape)}: the network's is {list(parameter.shape)}"
+            )
+    return {name: weights[name].contiguous() for name in network}
 
 
 def _some(names: set[str]) -> str:
     """The first names, and how many more there are."""
     first = sorted(names)[:3]
     return ", ".join(first) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Whatever a strange file makes its reader stumble over becomes a UserError: it is not `what` was expected."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else ""
+        raise UserError(f"{path}: not {what} ({type(error).__name__}: {reason})") from error

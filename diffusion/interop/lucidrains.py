@@ -85,7 +85,7 @@ def _config(network: Mapping[str, Tensor], state: Mapping[str, Tensor], size: in
             "heads": heads,
             "head_width": head_width,
         },
-        "schedule": _schedule(state["betas"], path),
+        "schedule": _schedule(state["betas"]),
         "prediction": choice("prediction", prediction),
         "loss": choice("loss", "l2"),
         "weighting": weighting,
@@ -97,13 +97,13 @@ def _config(network: Mapping[str, Tensor], state: Mapping[str, Tensor], size: in
     }
 
 
-def _schedule(betas: Tensor, path: Path) -> dict[str, Any]:
-    """The config of our schedule that has these betas."""
+def _schedule(betas: Tensor) -> dict[str, Any]:
+    """The config of our schedule that has these betas: by name, where one of theirs with its defaults has them."""
     for name in SCHEDULES:
         config = choice("schedule", name) | {"T": len(betas)}
         if torch.allclose(build.schedule(config).betas, betas.double(), rtol=3e-5, atol=0):
             return config
-    raise UserError(f"{path}: its {len(betas)} betas are none of {', '.join(SCHEDULES)}")
+    return choice("schedule", "table") | {"betas": betas.tolist()}
 
 
 def _objective(state: Mapping[str, Tensor], path: Path) -> tuple[str, float | None]:

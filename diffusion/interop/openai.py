@@ -14,10 +14,10 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from diffusion import build
 from diffusion.config import choice
 from diffusion.errors import UserError
-from diffusion.interop.foreign import Foreign, by_module, load, reading, rename
-from diffusion.networks.unet import check_sizes
+from diffusion.interop.foreign import Foreign, by_module, fit, load, reading, rename
 
 # Their modules -> ours, inside a residual block, an attention, and at the ends of the network.
 RESIDUAL = {
@@ -44,9 +44,6 @@ SIZES = {  # of the images, by how many times the base width each level has: the
     (1, 1, 2, 2, 4, 4): 256,
     (0.5, 1, 1, 2, 2, 4, 4): 512,
 }
-
-
-CHECKED = ("widths", "attention", "mid_attention", "head_width", "heads", "patch", "norm_groups", "time_width")
 
 
 @dataclass(frozen=True)
@@ -130,8 +127,16 @@ def read(
         size = size or SIZES.get(tuple(width / layout.time_width for width in layout.widths))
         told = _told(layout, size, words | {"rescale_timesteps": rescale_timesteps}, path)
         config = _config(layout, size, told)
+        with torch.device("meta"):  # refuses heads that do not divide, before they are looked for in the weights
+            ours = build.instantiate(
+                config["network"],
+                in_channels=layout.channels,
+                out_channels=layout.channels * (2 if layout.learns_variance else 1),
+                size=size,
+                num_classes=layout.classes,
+            )
         weights = rename(state, by_module(state, _modules(layout)))
-        return Foreign(config, _arranged(weights, told))
+        return Foreign(config, fit(_arranged(weights, told), ours.state_dict()))
 
 
 def _layout(state: Mapping[str, Tensor], path: Path) -> Layout:
@@ -187,8 +192,6 @@ def _told(layout: Layout, size: int | None, words: dict[str, Any], path: Path) -
         rank_zero_info(f"{path}: has the shape of a published model, so taken for it: {_words(told)}; else say its own")
     if told.schedule not in ("linear", "cosine"):
         raise UserError(f"schedule={told.schedule}: expected linear or cosine, which are all that these programs have")
-    if told.schedule == "linear" and told.T != 1000:
-        raise UserError(f"schedule=linear with T={told.T}: only T=1000 can be read, our linear cuts another curve else")
     if told.order not in ("heads_first", "qkv_first"):
         raise UserError(f"order={told.order}: expected heads_first, or qkv_first (use_new_attention_order)")
     return told
@@ -204,18 +207,17 @@ def _config(layout: Layout, size: int, told: Told) -> dict[str, Any]:
         "layers": layout.layers,
         "attention": [size // 2**level for level, attended in enumerate(layout.attended) if attended],
         "dropout": 0.0,
-        "heads": told.heads,
+        "heads": told.heads if told.heads != 1 else None,
         "head_width": told.head_width,
         "scale_shift": layout.scale_shift,
         "residual_resampling": layout.residual_resampling,
-        "time_width": layout.time_width,
+        "time_width": layout.time_width if layout.time_width != layout.widths[0] else None,
         "time_scale": 1000 / told.T if told.rescale_timesteps else 1.0,
     }
-    check_sizes(size, **{key: network[key] for key in CHECKED})  # before heads are looked for in the weights
     learned = layout.learns_variance
     return {
         "network": network,
-        "schedule": choice("schedule", told.schedule) | {"T": told.T},
+        "schedule": _schedule(told),
         "prediction": choice("prediction", "eps"),
         "loss": choice("loss", "hybrid" if learned else "l2"),
         "clipping": choice("clipping", "static"),
@@ -223,6 +225,13 @@ def _config(layout: Layout, size: int, told: Told) -> dict[str, Any]:
         "dataset": {"channels": layout.channels, "size": size},
         "conditioning": {"classes": layout.classes and [str(k) for k in range(layout.classes)], "drop": 0.0},
     }
+
+
+def _schedule(told: Told) -> dict[str, Any]:
+    if told.schedule == "linear" and told.T != 1000:  # theirs is scaled, ours for another T is the same curve cut anew
+        ends = (end * 1000 / told.T for end in (1e-4, 0.02))
+        return choice("schedule", "table") | {"betas": torch.linspace(*ends, told.T, dtype=torch.float64).tolist()}
+    return choice("schedule", told.schedule) | {"T": told.T}
 
 
 def _modules(layout: Layout) -> dict[str, str]:

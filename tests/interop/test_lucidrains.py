@@ -70,7 +70,7 @@ def test_same_outputs(unet, tmp_path):
 SAMPLED = [
     ("defaults", {"objective": "pred_v", "beta_schedule": "sigmoid"}),
     ("full attention elsewhere, other heads, self-conditioning", {"objective": "pred_noise"}),
-    ("heads of 4", {"objective": "pred_x0", "beta_schedule": "linear"}),
+    ("heads of 4", {"objective": "pred_x0", "schedule_fn_kwargs": {"s": 0.02}}),
 ]
 
 
@@ -161,7 +161,7 @@ MISTAKES = {
     "a wrong shape": (changed(model__final_conv__bias=torch.zeros(5)), 16, r"conv_out.bias has the shape \[5\]"),
     "an older version: no learned tokens": (changed(model__mid_attn__mem_kv=None), 16, "older versions have others"),
     "no betas": (changed(betas=None), 16, "betas"),
-    "strange betas": (changed(betas=torch.full((1000,), 0.01)), 16, "1000 betas are none of linear, cosine, sigmoid"),
+    "betas of no schedule": (changed(betas=torch.full((1000,), -0.01)), 16, "every beta in"),
     "a strange weighting": (changed(loss_weight=torch.full((1000,), 0.7)), 16, "loss_weight is that of no objective"),
 }
 

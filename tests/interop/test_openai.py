@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion import build
 from diffusion.errors import UserError
 from diffusion.interop import openai
 from diffusion.interop.foreign import write
@@ -26,7 +25,7 @@ CASES = {  # the peer, the words, and the part of t that it is told
     ),
     "improved: one head, embedding added, no variance": (
         IMPROVED | {"heads": 1, "film": False, "out": 3},
-        {"schedule": "linear", "T": 1000, "heads": 1},
+        {"schedule": "linear", "T": 500, "heads": 1},
         1,
     ),
     "guided: classes, residual blocks resample, q, k and v first": (
@@ -67,9 +66,9 @@ def test_same_outputs(options, words, scale, tmp_path):
 
 
 def betas_of(schedule, T):
-    """Ho et al. 2020 for T = 1000; Nichol & Dhariwal 2021, Eq. 17."""
+    """Ho et al. 2020, scaled where T is not 1000; Nichol & Dhariwal 2021, Eq. 17."""
     if schedule == "linear":
-        return torch.linspace(1e-4, 0.02, T, dtype=torch.float64)
+        return torch.linspace(0.1 / T, 20 / T, T, dtype=torch.float64)
     f = [math.cos((k / T + 0.008) / 1.008 * math.pi / 2) ** 2 for k in range(T + 1)]
     return torch.tensor([min(1 - b / a, 0.999) for a, b in pairwise(f)], dtype=torch.float64)
 
@@ -137,7 +136,7 @@ M_64, M_128, M_256 = (1, 2, 3, 4), (1, 1, 2, 3, 4), (1, 1, 2, 2, 4, 4)
 PUBLISHED = {
     "cifar10_uncond_50M_500K": (
         LEARNED | {"width": 128, "mults": (1, 2, 2, 2), "layers": 3, "rates": (2, 4), "heads": 4},
-        {"size": 32, "attention": [16, 8], "T": 4000, "heads": 4, "time_scale": 0.25, "millions": 52.5},
+        {"size": 32, "attention": [16, 8], "T": 4000, "heads": 4, "time_scale": 0.25},
     ),
     "imagenet64_uncond_100M_1500K": (
         LEARNED | {"width": 128, "mults": M_64, "layers": 3, "rates": (4, 8), "heads": 4},
@@ -149,7 +148,7 @@ PUBLISHED = {
     ),
     "lsun_uncond_100M_1200K_bs128": (
         LEARNED | {"width": 128, "mults": M_256, "layers": 2, "rates": (16,), "heads": 1, "film": False},
-        {"size": 256, "attention": [16], "T": 1000, "heads": 1, "time_scale": 1.0},
+        {"size": 256, "attention": [16], "T": 1000, "heads": None, "time_scale": 1.0},
     ),
     "64x64_diffusion": (
         ADM | {"width": 192, "layers": 3, "mults": M_64, "rates": (2, 4, 8), "head_width": 64, "classes": 1000},
@@ -181,17 +180,16 @@ def test_published_models_need_no_words(options, expected, monkeypatch):
         state = OpenAIUNet(**options).state_dict()
     monkeypatch.setattr(openai, "load", lambda path: state)
     foreign = openai.read(Path("model.pt"))
-    network, classes = foreign.config["network"], options.get("classes")
+    network = foreign.config["network"]
     assert foreign.config["dataset"] == {"channels": 3, "size": expected["size"]}
     assert foreign.config["schedule"]["T"] == expected["T"]
     assert {key: network[key] for key in ("attention", "time_scale")} == {
         key: expected[key] for key in ("attention", "time_scale")
     }
     assert (network["heads"], network["head_width"]) == (expected.get("heads"), expected.get("head_width"))
-    with torch.device("meta"):
-        ours = build.instantiate(network, in_channels=3, out_channels=6, size=expected["size"], num_classes=classes)
-    shapes = {name: weight.shape for name, weight in ours.state_dict().items()}
-    assert {name: weight.shape for name, weight in foreign.weights.items()} == shapes
+    # One row of labels more than theirs, for "no label".
+    more = 4 * options["width"] if options.get("classes") else 0
+    assert sum(w.numel() for w in foreign.weights.values()) == sum(w.numel() for w in state.values()) + more
 
 
 def without(name):
@@ -207,7 +205,6 @@ MISTAKES = {
     "no words": (None, {}, "no tensor tells schedule, T, heads"),
     "no heads": (None, WORDS | {"heads": None}, "no tensor tells heads .or head_width."),
     "a schedule they lack": (None, WORDS | {"schedule": "sigmoid"}, "schedule=sigmoid: expected linear or cosine"),
-    "another curve": (None, WORDS | {"schedule": "linear", "T": 4000}, "schedule=linear with T=4000"),
     "an order of no one": (None, WORDS | {"order": "new"}, "order=new: expected heads_first, or qkv_first"),
     "heads that do not divide": (None, WORDS | {"heads": 7}, "network.heads=7"),
     "a size that does not divide": (None, WORDS | {"size": 36}, "36 does not divide by 8"),

@@ -1,0 +1,65 @@
+"""The network as ONNX, for any runtime.
+
+Inputs: x_t, float32 (batch, C, H, W); t, float32 (batch,), the paper's t, 1..T; where the network is told classes, y,
+int64 (batch,), -1 for none; where it is self-conditioned, x_0_before, like x_t, 0 in the first step. Output: `output`,
+what the network says of x_t: eps, x_0, v or EDM's F, and then the variance channels where it has them. What stands
+around the network, c_in of EDM and t - 1, is inside. The metadata has the config as JSON, and the betas follow from it.
+"""
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from diffusion.denoiser import Denoiser
+from diffusion.errors import UserError
+from diffusion.files import atomic
+from diffusion.lit import LitDiffusion
+
+
+class Output(nn.Module):
+    """The bare output of a denoiser, with arguments that have names."""
+
+    def __init__(self, denoiser: Denoiser):
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None, x_0_before: Tensor | None = None) -> Tensor:
+        return self.denoiser.output(x_t, t, y, x_0_before)
+
+
+def write(model: LitDiffusion, file: Path) -> None:
+    """Writes the network with the weights that the model has; the batch may have any size.
+
+    Raises UserError where the packages that write ONNX are missing.
+    """
+    for package in "onnx", "onnxscript":
+        _needed(package)
+    inputs = {"x_t": torch.zeros(2, *model.shape), "t": torch.ones(2)}
+    if model.classes is not None:
+        inputs["y"] = torch.zeros(2, dtype=torch.int64)
+    if model.denoiser.self_condition:
+        inputs["x_0_before"] = torch.zeros(2, *model.shape)
+    batch = torch.export.Dim("batch")
+    program = torch.onnx.export(
+        Output(model.denoiser).eval(),
+        kwargs=inputs,
+        input_names=list(inputs),
+        output_names=["output"],
+        dynamic_shapes={name: {0: batch} for name in inputs},
+        dynamo=True,
+        verbose=False,
+    )
+    program.model.metadata_props["diffusion.config"] = json.dumps(model.config)
+    with atomic(file) as temporary:
+        program.save(temporary)
+
+
+def _needed(package: str) -> ModuleType:
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise UserError(f"to=onnx needs the package {package}: pip install -e '.[onnx]'") from None

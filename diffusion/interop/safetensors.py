@@ -1,0 +1,41 @@
+"""One safetensors file: the weights of our network by our names, and the config as JSON in the header."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+
+from diffusion import build
+from diffusion.errors import UserError
+from diffusion.files import atomic
+from diffusion.interop.foreign import Foreign, load, reading
+from diffusion.lit import LitDiffusion
+
+_CONFIG = "diffusion.config"  # in the header
+
+
+def recognises(path: Path, contents: Any) -> bool:
+    """A safetensors file with our config in its header."""
+    return path.suffix == ".safetensors" and _CONFIG in _header(path)
+
+
+def read(path: Path) -> Foreign:
+    """The model in a file that `write` made. Raises UserError where its config is not ours."""
+    with reading(path, "a file with a config of this program"):
+        config = dict(json.loads(_header(path)[_CONFIG]))
+        build.check(config)
+    return Foreign(config, load(path))
+
+
+def write(model: LitDiffusion, file: Path) -> None:
+    """Writes the weights that the model has, and its config."""
+    weights = {name: weight.contiguous() for name, weight in model.denoiser.network.state_dict().items()}
+    with atomic(file) as temporary:
+        safetensors.torch.save_file(weights, temporary, {"format": "pt", _CONFIG: json.dumps(model.config)})
+
+
+def _header(path: Path) -> dict[str, str]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
