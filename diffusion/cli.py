@@ -1,4 +1,4 @@
-"""The command line: `python train.py`, `python sample.py` and `python evaluate.py`.
+"""The command line: `python train.py`, `sample.py`, `evaluate.py` and `convert.py`.
 
 Options, help, sweeps and exit codes live here; `config.py` turns the words into a config. Nothing heavy is imported
 before the words have been found right: `--help` and a typing mistake answer at once.
@@ -90,6 +90,30 @@ keys:
   metric.steps          network evaluations per image
   metric.variance       auto, fixed_small or fixed_large
 """,
+    "convert": """\
+Make a checkpoint of another program's model, or write a trained model for other programs.
+
+usage: python convert.py from=FOLDER_OR_FILE [output=FILE]
+       python convert.py ckpt=RUN_FOLDER to=FORMAT [weights=ema] [output=PATH]
+
+  python convert.py from=my/ddpm-cifar10-32              a folder of diffusers: makes my/ddpm-cifar10-32.ckpt
+  python convert.py from=64x64_diffusion.pt              a file of OpenAI's guided- or improved-diffusion
+  python convert.py from=results/model-10.pt size=32     a file of lucidrains' Trainer, which does not tell the size
+  python convert.py ckpt=runs/mnist/first to=diffusers   a folder that DDPMPipeline.from_pretrained loads
+  python convert.py ckpt=runs/mnist/first to=onnx weights=raw output=network.onnx
+
+keys:
+  from                  a folder or file of another program; nothing in it is executed
+  ckpt                  a run folder, RUN_FOLDER/last, RUN_FOLDER/best, or a checkpoint file
+  to                    diffusers, onnx, or safetensors (which from= reads again)
+  weights               of ckpt: ema, raw, the name of an average, or a width such as 0.08 (ema=power)
+  size                  of the images, where from= does not tell
+  schedule, T           of OpenAI's models that are not the published ones: linear or cosine; steps
+  heads, head_width     of them too: heads of each attention, or channels of a head
+  order                 of their q, k and v: heads_first, or qkv_first (use_new_attention_order)
+  rescale_timesteps     of them too: true where the network is told t * 1000 / T
+  output                what to make, instead of FROM.ckpt or RUN_FOLDER/converted/...; it must not exist
+""",
 }
 
 
@@ -106,6 +130,11 @@ def sample() -> int:
 def evaluate() -> int:
     """Entry point of evaluate.py and diffusion-evaluate. Returns the exit code, as `train` does."""
     return main("evaluate", sys.argv[1:])
+
+
+def convert() -> int:
+    """Entry point of convert.py and diffusion-convert. Returns the exit code, as `train` does."""
+    return main("convert", sys.argv[1:])
 
 
 def main(command: str, words: Sequence[str]) -> int:
@@ -146,13 +175,14 @@ def _main(command: str, words: Sequence[str]) -> int:
 
 def help_page(command: str) -> str:
     """Usage, examples, keys, and every group with its choices."""
-    lines = [PAGES[command], "groups (* is the default):"]
-    for group in configs.groups(command).values():
+    groups = configs.groups(command)
+    lines = [PAGES[command], *["groups (* is the default):"] * bool(groups)]
+    for group in groups.values():
         names = [f"{choice}*" if choice == group.default else choice for choice in group.choices]
         lines.append(f"  {group.key:<21} {', '.join(names) or '(none yet)'}")
     if command == "sample":
         lines.append("  A group that is not chosen stays as it was in training.")
-    lines += ["", "options:"]
+    lines += [*[""] * bool(groups), "options:"]
     lines += [f"  {name:<21} {words}" for name, words in OPTIONS.items()]
     return "\n".join(lines)
 

@@ -24,7 +24,7 @@ from diffusion.values import TEXT, kind_of
 
 # What the shell handed over after the first `=` is the value of these, whatever characters it holds.
 LITERAL = {
-    *("ckpt", "resume", "rerun", "output", "dataset.path", "dataset.cache", "run.root", "run.name", "run.dir"),
+    *("from", "ckpt", "resume", "rerun", "output", "dataset.path", "dataset.cache", "run.root", "run.name", "run.dir"),
     *("task.image", "task.mask", "task.start", "task.end"),
 }
 
@@ -33,6 +33,7 @@ COMMANDS = {
     "train": "training: the checkpoint fixes it",
     "sample": "sampling (sample.py)",
     "evaluate": "evaluation (evaluate.py)",
+    "convert": "conversion (convert.py)",
 }
 
 
@@ -197,7 +198,7 @@ def _repeat(config: DictConfig, run: str, chosen: Mapping[str, str]) -> None:
 
 
 def over(default: Any, saved: Any) -> Any:
-    """`saved`, with the keys of `default` that came after it; an object is as it was saved."""
+    """`saved`, with the keys of `default` that it does not have; an object (`_target_`) is as it was saved."""
     if not isinstance(saved, dict) or not isinstance(default, dict) or "_target_" in saved:
         return saved
     return default | {key: over(default.get(key), value) for key, value in saved.items()}

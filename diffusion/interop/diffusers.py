@@ -200,9 +200,7 @@ def _cosines_first(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: weights[name].roll(weights[name].shape[1] // 2, dims=1)}
 
 
-def _told(
-    file: Path, classes: Iterable[str], defaults: Mapping[str, Any], only: Mapping[str, tuple]
-) -> dict[str, Any]:
+def _told(file: Path, classes: Iterable[str], defaults: Mapping[str, Any], only: Mapping[str, tuple]) -> dict[str, Any]:
     """What a config says, over the defaults. Raises UserError, by name, for what is in neither of the tables."""
     try:
         told = json.loads(file.read_text())
@@ -383,7 +381,7 @@ def _betas(node: Mapping[str, Any], schedule: Schedule) -> dict[str, Any]:
 
 
 def _variance(model: LitDiffusion) -> str:
-    """Their word for what the ancestral sampler of the model's config does; fixed_small where it has another sampler."""
+    """Their word for what ancestral sampling does in the model's config; fixed_small where it has another sampler."""
     variance = model.config["sampler"].get("variance", "auto")
     if variance == "auto":
         variance = "learned" if model.objective.learns_variance else "fixed_small"

@@ -111,10 +111,9 @@ def fit(weights: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> dict[st
     if weights.keys() != network.keys():
         raise UserError(f"the weights do not fit the network: {_some(weights.keys() ^ network.keys())} in one only")
     for name, parameter in network.items():
-        if weights[name].shape != parameter.shape:
-            raise UserError(
-                f"{name} has the shape {list(weights[name].shape)}: the network's is {list(parameter.shape)}"
-            )
+        got, expected = list(weights[name].shape), list(parameter.shape)
+        if got != expected:
+            raise UserError(f"{name} has the shape {got}, the network's is {expected}")
     return {name: weights[name].contiguous() for name in network}
 
 

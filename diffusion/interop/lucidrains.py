@@ -90,7 +90,7 @@ def _config(network: Mapping[str, Tensor], state: Mapping[str, Tensor], size: in
         "loss": choice("loss", "l2"),
         "weighting": weighting,
         "clipping": choice("clipping", "static"),
-        "sampler": choice("sampler", "ddpm") | {"variance": "fixed_small"},
+        "sampler": choice("sampler", "ddpm"),
         "dataset": {"channels": channels, "size": size},
         "conditioning": {"classes": None, "drop": 0.0},
         "self_conditioning": network["init_conv.weight"].shape[1] == 2 * channels,

@@ -221,7 +221,7 @@ def _config(layout: Layout, size: int, told: Told) -> dict[str, Any]:
         "prediction": choice("prediction", "eps"),
         "loss": choice("loss", "hybrid" if learned else "l2"),
         "clipping": choice("clipping", "static"),
-        "sampler": choice("sampler", "ddpm") | {"variance": "learned" if learned else "fixed_large"},
+        "sampler": choice("sampler", "ddpm") | {"variance": "auto" if learned else "fixed_large"},
         "dataset": {"channels": layout.channels, "size": size},
         "conditioning": {"classes": layout.classes and [str(k) for k in range(layout.classes)], "drop": 0.0},
     }

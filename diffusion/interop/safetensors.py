@@ -8,7 +8,6 @@ import safetensors
 import safetensors.torch
 
 from diffusion import build
-from diffusion.errors import UserError
 from diffusion.files import atomic
 from diffusion.interop.foreign import Foreign, load, reading
 from diffusion.lit import LitDiffusion

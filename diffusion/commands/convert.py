@@ -1,0 +1,101 @@
+"""`python convert.py`: a model of another program -> a checkpoint of ours, or the other way; returns what it made."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from diffusion import checkpoint
+from diffusion import config as configs
+from diffusion.errors import UserError
+from diffusion.interop import diffusers, foreign, onnx, programs, safetensors
+from diffusion.quiet import quiet
+
+_WRITERS = {  # to=...: what writes it, and the name of what it makes
+    "diffusers": (diffusers.write, "diffusers"),
+    "onnx": (onnx.write, "model.onnx"),
+    "safetensors": (safetensors.write, "model.safetensors"),
+}
+_OF_BOTH = {"from", "ckpt", "to", "weights", "output"}  # the other keys of the config are what `from` is told
+# The groups of a training's config of which another program's model says something.
+_FIXED = ("network", "schedule", "prediction", "loss", "weighting", "clipping", "sampler")
+
+
+def run(config: DictConfig) -> Path:
+    """Converts as the composed `conf/convert.yaml` says. Returns the file or folder made; raises UserError for a user's
+    mistake."""
+    quiet()
+    config = OmegaConf.to_container(config, resolve=True)
+    source, ckpt, to = config["from"], config["ckpt"], config["to"]
+    if (source is None) == (ckpt is None):
+        raise UserError(
+            "say either from=FOLDER_OR_FILE (of another program), or ckpt=RUN to=diffusers|onnx|safetensors"
+        )
+    if ckpt is None and (to is not None or config["weights"] != "ema"):
+        raise UserError(
+            "to= and weights= belong to ckpt=...; from=... makes a checkpoint with all the weights there are"
+        )
+    if ckpt is not None and to is None:
+        raise UserError(f"to is missing: say to={', '.join(_WRITERS)}")
+    words = {word: config[word] for word in config.keys() - _OF_BOTH if config[word] is not None}
+    if ckpt is not None and words:
+        raise UserError(f"{min(words)}= belongs to from=...; a checkpoint of ours tells everything")
+    return _import(Path(source), config["output"], words) if ckpt is None else _export(ckpt, to, config)
+
+
+def _import(source: Path, output: str | None, words: Mapping[str, Any]) -> Path:
+    """Makes a checkpoint of what another program wrote and `words` add, and says how a training goes on from it."""
+    named = source if source.name.strip(".") else source.resolve()
+    path = _free(output or named.with_name(f"{named.name if source.is_dir() else named.stem}.ckpt"))
+    model = programs.read(source, words)
+    _write(foreign.write, model, path)
+    trained = foreign.train_config(model)
+    count = sum(weight.numel() for weight in model.weights.values())
+    print(f"{count / 1e6:.2f}M parameters. To train on:")
+    print(f"python train.py resume={path} resume_mode=weights dataset=... {' '.join(_words(trained))}")
+    return path
+
+
+def _export(ckpt: str, to: str, config: Mapping[str, Any]) -> Path:
+    """Writes a checkpoint of ours for another program."""
+    write, name = _WRITERS[to]
+    found = checkpoint.find(ckpt)
+    path = _free(config["output"] or checkpoint.run_folder(found) / "converted" / name)
+    _write(write, checkpoint.load(found, config["weights"]), path)
+    return path
+
+
+def _free(output: str | Path) -> Path:
+    if Path(output).exists():
+        raise UserError(f"{output} exists: choose another output=")
+    return Path(output)
+
+
+def _write(write: Any, model: Any, path: Path) -> None:
+    try:
+        write(model, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another output=") from None
+
+
+def _words(config: Mapping[str, Any]) -> Iterator[str]:
+    """The words with which train.py composes what the model fixes. A table of betas is too long to be said."""
+    yield from (f"dataset.{key}={config['dataset'][key]}" for key in ("channels", "size"))
+    if config["self_conditioning"]:
+        yield "self_conditioning=true"
+    if config["conditioning"]["classes"]:
+        yield "conditioning=label"
+    for group in _FIXED:
+        known = configs.groups("train")[group]
+        others = {name: _others(config[group], configs.choice(group, name)) for name in known.choices}
+        name, values = min(others.items(), key=lambda other: len(other[1]))
+        if name != known.default or values:
+            yield f"{group}={name}"
+        yield from (f"{group}.{key}={json.dumps(value, separators=(',', ':'))}" for key, value in values.items())
+
+
+def _others(node: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `node` that are not those of the choice."""
+    return {key: value for key, value in node.items() if choice.get(key) != value}
