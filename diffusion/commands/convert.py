@@ -1,6 +1,7 @@
 """`python convert.py`: a model of another program -> a checkpoint of ours, or the other way; returns what it made."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,8 @@ def _import(source: Path, output: str | None, words: Mapping[str, Any]) -> Path:
     _write(foreign.write, model, path)
     trained = foreign.train_config(model)
     count = sum(weight.numel() for weight in model.weights.values())
-    print(f"{count / 1e6:.2f}M parameters. To train on:")
-    print(f"python train.py resume={path} resume_mode=weights dataset=... {' '.join(_words(trained))}")
+    words = [f"resume={path}", "resume_mode=weights", "dataset=image_folder", "dataset.path=FOLDER", *_words(trained)]
+    print(f"{count / 1e6:.2f}M parameters; to train on: python train.py {shlex.join(words)}")
     return path
 
 
@@ -91,9 +92,12 @@ def _words(config: Mapping[str, Any]) -> Iterator[str]:
         known = configs.groups("train")[group]
         others = {name: _others(config[group], configs.choice(group, name)) for name in known.choices}
         name, values = min(others.items(), key=lambda other: len(other[1]))
+        if name == "table":
+            continue
         if name != known.default or values:
             yield f"{group}={name}"
-        yield from (f"{group}.{key}={json.dumps(value, separators=(',', ':'))}" for key, value in values.items())
+        for key, value in values.items():
+            yield f"{group}.{key}={value if isinstance(value, str) else json.dumps(value, separators=(',', ':'))}"
 
 
 def _others(node: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, Any]:

@@ -82,6 +82,17 @@ def by_module(
     return names
 
 
+def unname(ours: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Our tensors by their names: `rename` the other way, with the same table."""
+    several: dict[str, list[str]] = {}
+    for old, new in names.items():
+        several.setdefault(new, []).append(old)
+    theirs: dict[str, Tensor] = {}
+    for new, old in several.items():
+        theirs |= zip(old, (part.contiguous() for part in ours[new].chunk(len(old))), strict=True)
+    return theirs
+
+
 def train_config(foreign: Foreign) -> dict[str, Any]:
     """The config of a training that would have made this model: conf/train.yaml on a folder of images, and what
     `foreign.config` says otherwise. Resolved, in plain containers."""
