@@ -17,6 +17,7 @@ from diffusion.interop import diffusers_scheduler as scheduler
 from diffusion.interop import diffusers_unet as unet
 from diffusion.interop.foreign import Foreign, fit, load, reading, rename, unname
 from diffusion.lit import LitDiffusion
+from diffusion.values import COUNT
 
 _FILE = "diffusion_pytorch_model"  # of the weights, without its ending
 _SINUSOIDS = "time_embedding.linear_1.weight"  # ours, a column for each; theirs may have cosines first
@@ -59,7 +60,7 @@ def read(path: Path) -> Foreign:
     file = folder / "config.json"
     with reading(file, "the config of a UNet2DModel"):
         told = _told(file, ["UNet2DModel"], unet.DEFAULTS, unet.ONLY)
-        network, channels, size = unet.node_of(told), told["in_channels"], told["sample_size"]
+        network, channels, size = unet.node_of(told), COUNT.read(told["in_channels"]), told["sample_size"]
     process = _process(scheduler_folder / "scheduler_config.json")
     out_channels = channels * (2 if "loss" in process else 1)
     if told["out_channels"] != out_channels:

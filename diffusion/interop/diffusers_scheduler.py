@@ -110,15 +110,19 @@ def config_of(model: LitDiffusion) -> dict[str, Any]:
     predictions = {choice("prediction", ours)["_target_"]: theirs for theirs, ours in _PREDICTIONS.items()}
     if kind not in predictions:
         raise UserError(f"to=diffusers: a DDPMScheduler has no prediction {kind.rpartition('.')[2]}")
-    times = config["sampler"].get("times")
+    times, variance = config["sampler"].get("times"), _variance(model)
+    if times not in _SPACINGS:
+        times = "trailing"
+    if times == "trailing" and variance != "fixed_small":
+        times = "leading"  # with the others, theirs adds noise to x_0 where the last step does not begin at t = 1
     return {
         "_class_name": "DDPMScheduler",
         "num_train_timesteps": schedule.T,
         **_betas(config["schedule"], schedule),
         "prediction_type": predictions[kind],
-        "variance_type": _variance(model),
+        "variance_type": variance,
         **_clipping_config(model.clip),
-        "timestep_spacing": times if times in _SPACINGS else "trailing",
+        "timestep_spacing": times,
     }
 
 

@@ -8,6 +8,7 @@ around the network, c_in of EDM and t - 1, is inside. The metadata has the confi
 
 import importlib
 import json
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -44,17 +45,19 @@ def write(model: LitDiffusion, file: Path) -> None:
     if model.denoiser.self_condition:
         inputs["x_0_before"] = torch.zeros(2, *model.shape)
     batch = torch.export.Dim("batch")
-    program = torch.onnx.export(
-        Output(model.denoiser).eval(),
-        kwargs=inputs,
-        input_names=list(inputs),
-        output_names=["output"],
-        dynamic_shapes={name: {0: batch} for name in inputs},
-        dynamo=True,
-        verbose=False,
-    )
-    program.model.metadata_props["diffusion.config"] = json.dumps(model.config)
-    with atomic(file) as temporary:
+    with atomic(file) as temporary, warnings.catch_warnings():
+        # It means that all inputs have the same batch, and is said of each but the first.
+        warnings.filterwarnings("ignore", message="# The axis name: batch will not be used")
+        program = torch.onnx.export(
+            Output(model.denoiser).eval(),
+            kwargs=inputs,
+            input_names=list(inputs),
+            output_names=["output"],
+            dynamic_shapes={name: {0: batch} for name in inputs},
+            dynamo=True,
+            verbose=False,
+        )
+        program.model.metadata_props["diffusion.config"] = json.dumps(model.config)
         program.save(temporary)
 
 
