@@ -108,8 +108,10 @@ keys:
   to                    diffusers, onnx, or safetensors (which from= reads again)
   weights               of ckpt: ema, raw, the name of an average, or a width such as 0.08 (ema=power)
   size                  of the images, where from= does not tell
-  schedule, T           of OpenAI's models that are not the published ones: linear or cosine; steps
-  heads, head_width     of them too: heads of each attention, or channels of a head
+  schedule              of OpenAI's models that are not the published ones: linear or cosine
+  T                     their steps
+  heads                 their heads of every attention, or:
+  head_width            their channels of a head
   order                 of their q, k and v: heads_first, or qkv_first (use_new_attention_order)
   rescale_timesteps     of them too: true where the network is told t * 1000 / T
   output                what to make, instead of FROM.ckpt or RUN_FOLDER/converted/...; it must not exist

@@ -149,7 +149,7 @@ BAD = [
     ("convert", "form=x", "form: no such key; did you mean from?"),
     ("convert", "from=", "from=: expected a path"),
     ("convert", "ckpt=x to=onnx weigths=raw", "weigths: no such key; did you mean weights?"),
-    ("convert", "ckpt=x schedule=cosine", f"schedule=cosine: {BELONGS}"),
+    ("convert", "ckpt=x prediction=v", f"prediction=v: {BELONGS}"),
     ("evaluate", "ckpt=x dataset=mnist", "dataset=mnist: dataset is a section; set one of its keys (dataset.path)"),
     ("train", "--foo", "--foo: no such option; choose one of --help, --print, --multirun, and *"),
     ("train", "--max_steps=3", "--max_steps=3: no such option; *"),
