@@ -113,6 +113,7 @@ BY_NAME = {
     "weights": Kind("ema, raw, the name of an average, or a width such as 0.08", _matching(r"[a-z_]+[\w.]*|0?\.\d+")),
     "to": Kind("diffusers, onnx or safetensors", _matching("diffusers|onnx|safetensors")),
     "devices": DEVICES,
+    "schedule.betas": _list_of(POSITIVE),
     "sampler.steps": _or_null(COUNT),
     "preview.n": NATURAL,
     "preview.every_n_epochs": COUNT,
