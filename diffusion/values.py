@@ -123,6 +123,7 @@ BY_NAME = {
     "network.heads": _or_null(COUNT),
     "network.head_width": _or_null(COUNT),
     "network.time_width": _or_null(COUNT),
+    "schedule.betas": _list_of(POSITIVE),
     "sampler.steps": _or_null(COUNT),
     "preview.n": NATURAL,
     "preview.every_n_epochs": COUNT,
