@@ -97,6 +97,8 @@ usage: python convert.py from=FOLDER_OR_FILE [output=FILE]
        python convert.py ckpt=RUN_FOLDER to=FORMAT [weights=ema] [output=PATH]
 
   python convert.py from=my/ddpm-cifar10-32              a folder of diffusers: makes my/ddpm-cifar10-32.ckpt
+  python convert.py from=64x64_diffusion.pt              a file of OpenAI's guided- or improved-diffusion
+  python convert.py from=results/model-10.pt size=32     a file of lucidrains' Trainer, which does not tell the size
   python convert.py ckpt=runs/mnist/first to=diffusers   a folder that DDPMPipeline.from_pretrained loads
   python convert.py ckpt=runs/mnist/first to=onnx weights=raw output=network.onnx
 
@@ -105,6 +107,13 @@ keys:
   ckpt                  a run folder, RUN_FOLDER/last, RUN_FOLDER/best, or a checkpoint file
   to                    diffusers, onnx, or safetensors (which from= reads again)
   weights               of ckpt: ema, raw, the name of an average, or a width such as 0.08 (ema=power)
+  size                  of the images, where from= does not tell
+  schedule              of OpenAI's models that are not the published ones: linear or cosine
+  T                     their steps
+  heads                 their heads of every attention, or:
+  head_width            their channels of a head
+  order                 of their q, k and v: heads_first, or qkv_first (use_new_attention_order)
+  rescale_timesteps     of them too: true where the network is told t * 1000 / T
   output                what to make, instead of FROM.ckpt or RUN_FOLDER/converted/...; it must not exist
 """,
 }

@@ -128,8 +128,9 @@ def write_figure(path: Path | str, figure: Figure) -> Path:
 
 
 def main() -> None:
-    files = sorted((conf_folder() / "schedule").glob("*.yaml"))
-    schedules = {file.stem: build.schedule(OmegaConf.to_container(OmegaConf.load(file))) for file in files}
+    nodes = {file.stem: OmegaConf.load(file) for file in sorted((conf_folder() / "schedule").glob("*.yaml"))}
+    known = {name: OmegaConf.to_container(node) for name, node in nodes.items() if not OmegaConf.missing_keys(node)}
+    schedules = {name: build.schedule(node) for name, node in known.items()}
     print(write_figure(sys.argv[1] if len(sys.argv) > 1 else "schedules.png", draw_schedules(schedules)))
 
 

@@ -8,7 +8,7 @@ schedule, so Algorithm 2 and continuous-time solvers share it, and integers need
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -67,13 +67,15 @@ class Schedule(nn.Module, ABC):
 class Table(Schedule):
     """The schedule of the betas of steps 1..T.
 
-    betas: float64 (T,), each in (0, 1), the last also 1. Raises UserError where one is not; warns where
-    alpha_bar_T > 1e-2, since the reverse process then starts from what is not yet noise.
+    betas: (T,), each in (0, 1), the last also 1. Raises UserError where one is not; warns where alpha_bar_T > 1e-2,
+    since the reverse process then starts from what is not yet noise.
     """
 
-    def __init__(self, betas: Tensor):
+    def __init__(self, betas: Tensor | Sequence[float]):
         super().__init__()
         betas = torch.as_tensor(betas, dtype=torch.float64)
+        if betas.shape[:1] in ((), (0,)):
+            raise UserError("a schedule needs the betas of at least 1 step")
         if not ((betas[:-1] < 1).all() and (betas > 0).all() and betas[-1] <= 1):
             raise UserError(
                 f"a schedule needs every beta in (0, 1), got {betas.min():.4g} to {betas.max():.4g}: lower its betas"

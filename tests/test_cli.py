@@ -71,6 +71,12 @@ def script(name, *words, **environment):
 BAD = [
     ("train", "schedule=linaer", "schedule=linaer: no such schedule; choose one of *; did you mean linear?"),
     ("train", "schedule=", "schedule=: no such schedule; choose one of *"),
+    ("train", "schedule=table", "schedule.betas is missing: say schedule.betas=..."),
+    (
+        "train",
+        "schedule=table schedule.betas=0.1",
+        "schedule.betas=0.1: expected a list such as [a,b], each a number *",
+    ),
     ("train", "schedule=null", "schedule=null: no such schedule; choose one of *"),
     ("train", "schedule={T: 5}", "schedule={T: 5}: no such schedule; choose one of *"),
     ("train", "dataset=fashion-mnist", "*; did you mean fashion_mnist?"),
@@ -143,6 +149,13 @@ BAD = [
     ("evaluate", "ckpt=x steps=3", "steps: no such key; did you mean metric.steps?"),
     ("evaluate", "ckpt=x metric.n=0", "metric.n=0: expected a whole number, 1 or more, or null"),
     ("evaluate", "ckpt=x schedule=cosine", f"schedule=cosine: {BELONGS}"),
+    ("evaluate", "ckpt=x to=onnx", "to=onnx: belongs to conversion (convert.py)"),
+    ("sample", "ckpt=x from=y", "from=y: belongs to conversion (convert.py)"),
+    ("convert", "ckpt=x to=onxn", "to=onxn: expected diffusers, onnx or safetensors"),
+    ("convert", "form=x", "form: no such key; did you mean from?"),
+    ("convert", "from=", "from=: expected a path"),
+    ("convert", "ckpt=x to=onnx weigths=raw", "weigths: no such key; did you mean weights?"),
+    ("convert", "ckpt=x prediction=v", f"prediction=v: {BELONGS}"),
     ("evaluate", "ckpt=x dataset=mnist", "dataset=mnist: dataset is a section; set one of its keys (dataset.path)"),
     ("train", "--foo", "--foo: no such option; choose one of --help, --print, --multirun, and *"),
     ("train", "--max_steps=3", "--max_steps=3: no such option; *"),
@@ -192,6 +205,7 @@ def test_a_mistake_is_one_line(name, line, expected, command, capsys):
     [
         ("sample", ["ckpt", "output"]),
         ("evaluate", ["ckpt", "output", "dataset.path"]),
+        ("convert", ["from", "ckpt", "output"]),
         ("train", ["resume", "dataset.path", "run.root", "run.dir", "run.name"]),
     ],
 )
@@ -309,7 +323,7 @@ def every_choice():
 @pytest.mark.parametrize(("name", "key", "choice"), list(every_choice()))
 def test_every_yaml_composes(name, key, choice):
     config = configs.compose(name, [f"{key}={choice}", "dataset.path=x" if name == "train" else "ckpt=x"])
-    missing = {"task.image", "task.mask", "task.start", "task.end"}
+    missing = {"task.image", "task.mask", "task.start", "task.end", "schedule.betas"}
     for needed in missing & OmegaConf.missing_keys(config):
         OmegaConf.update(config, needed, "x")
     configs.check_complete(config)
@@ -382,18 +396,20 @@ def test_help_names_every_group_choice_and_stable_key(name, option, capsys):
     for group in configs.groups(name).values():
         [line] = [line for line in page.splitlines() if line.split()[:1] == [group.key] and "=" not in line]
         assert [choice.rstrip("*,") for choice in line.split()[1:]] == group.choices or not group.choices
-    keys = [line.split()[0] for line in page.partition("keys:")[2].partition("groups")[0].splitlines() if line]
+    section = page.partition("keys:")[2].partition("groups")[0].partition("options")[0]
+    keys = [line.split()[0] for line in section.splitlines() if line]
     composed = configs.known_keys(configs.compose(name), configs.groups(name))
     assert set(keys) <= set(composed)
-    assert {"seed"} < set(keys)
+    assert keys
     assert max(map(len, page.splitlines())) <= 120
 
 
 @pytest.mark.parametrize("name", list(configs.COMMANDS))
 def test_print_shows_what_compose_gives(name, capsys, command):
     seen = command(name)
-    assert cli.main(name, ["--print", "seed=5"]) == 0
-    assert OmegaConf.create(capsys.readouterr().out) == configs.compose(name, ["seed=5"])
+    word = "output=x" if name == "convert" else "seed=5"
+    assert cli.main(name, ["--print", word]) == 0
+    assert OmegaConf.create(capsys.readouterr().out) == configs.compose(name, [word])
     assert seen == []
 
 

@@ -120,6 +120,12 @@ def test_betas_outside_0_1_are_refused(betas):
         schedule.Table(torch.tensor(betas))
 
 
+@pytest.mark.parametrize("betas", [[], 0.1])
+def test_a_table_needs_steps(betas):
+    with pytest.raises(UserError, match="at least 1 step"):
+        schedule.Table(betas)
+
+
 @pytest.mark.parametrize("make", ALL)
 def test_no_steps_are_refused(make):
     with pytest.raises(UserError, match=r"schedule.T=0: expected at least 1"):

@@ -19,6 +19,7 @@ _WRITERS = {  # to=...: what writes it, and the name of what it makes
     "onnx": (onnx.write, "model.onnx"),
     "safetensors": (safetensors.write, "model.safetensors"),
 }
+_OF_BOTH = {"from", "ckpt", "to", "weights", "output"}  # the other keys of the config are what `from` is told
 # The groups of a training's config of which another program's model says something.
 _FIXED = ("network", "schedule", "prediction", "loss", "weighting", "clipping", "sampler")
 
@@ -39,14 +40,17 @@ def run(config: DictConfig) -> Path:
         )
     if ckpt is not None and to is None:
         raise UserError(f"to is missing: say to={', '.join(_WRITERS)}")
-    return _import(Path(source), config["output"]) if ckpt is None else _export(ckpt, to, config)
+    words = {word: config[word] for word in config.keys() - _OF_BOTH if config[word] is not None}
+    if ckpt is not None and words:
+        raise UserError(f"{min(words)}= belongs to from=...; a checkpoint of ours tells everything")
+    return _import(Path(source), config["output"], words) if ckpt is None else _export(ckpt, to, config)
 
 
-def _import(source: Path, output: str | None) -> Path:
-    """Makes a checkpoint of what another program wrote, and says how a training goes on from it."""
+def _import(source: Path, output: str | None, words: Mapping[str, Any]) -> Path:
+    """Makes a checkpoint of what another program wrote and `words` add, and says how a training goes on from it."""
     named = source if source.name.strip(".") else source.resolve()
     path = _free(output or named.with_name(f"{named.name if source.is_dir() else named.stem}.ckpt"))
-    model = programs.read(source)
+    model = programs.read(source, words)
     _write(foreign.write, model, path)
     trained = foreign.train_config(model)
     count = sum(weight.numel() for weight in model.weights.values())
@@ -80,6 +84,10 @@ def _write(write: Any, model: Any, path: Path) -> None:
 def _words(config: Mapping[str, Any]) -> Iterator[str]:
     """The words with which train.py composes what the model fixes. A table of betas is too long to be said."""
     yield from (f"dataset.{key}={config['dataset'][key]}" for key in ("channels", "size"))
+    if config["self_conditioning"]:
+        yield "self_conditioning=true"
+    if config["conditioning"]["classes"]:
+        yield "conditioning=label"
     for group in _FIXED:
         known = configs.groups("train")[group]
         others = {name: _others(config[group], configs.choice(group, name)) for name in known.choices}

@@ -67,6 +67,21 @@ def rename(theirs: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, 
     return {name: torch.cat(tensors) if len(tensors) > 1 else tensors[0] for name, tensors in parts.items()}
 
 
+def by_module(
+    theirs: Mapping[str, Tensor], modules: Mapping[str, str], leaves: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The table for `rename`, of the tensors whose module is in `modules`: their modules -> ours.
+
+    leaves: the last part of the name, such as weight, where it differs.
+    """
+    names = {}
+    for name in theirs:
+        module, _, leaf = name.rpartition(".")
+        if module in modules:
+            names[name] = f"{modules[module]}.{(leaves or {}).get(leaf, leaf)}"
+    return names
+
+
 def unname(ours: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
     """Our tensors by their names: `rename` the other way, with the same table."""
     several: dict[str, list[str]] = {}

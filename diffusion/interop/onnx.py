@@ -45,8 +45,8 @@ def write(model: LitDiffusion, file: Path) -> None:
     if model.denoiser.self_condition:
         inputs["x_0_before"] = torch.zeros(2, *model.shape)
     batch = torch.export.Dim("batch")
-    with warnings.catch_warnings():
-        # It means that all inputs have the same batch, and is said of each.
+    with atomic(file) as temporary, warnings.catch_warnings():
+        # It means that all inputs have the same batch, and is said of each but the first.
         warnings.filterwarnings("ignore", message="# The axis name: batch will not be used")
         program = torch.onnx.export(
             Output(model.denoiser).eval(),
@@ -57,8 +57,7 @@ def write(model: LitDiffusion, file: Path) -> None:
             dynamo=True,
             verbose=False,
         )
-    program.model.metadata_props["diffusion.config"] = json.dumps(model.config)
-    with atomic(file) as temporary:
+        program.model.metadata_props["diffusion.config"] = json.dumps(model.config)
         program.save(temporary)
 
 

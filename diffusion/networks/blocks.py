@@ -37,36 +37,58 @@ class Pointwise(nn.Conv2d):
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions around which the input is carried; the embedding is added between them.
 
-    forward(x (B, in_width, H, W), embedding (B, embedding_width)) -> (B, out_width, H, W)
+    scale_shift: instead of being added, the embedding scales and shifts the second normalisation's output (Dhariwal &
+    Nichol 2021, section 3.1: adaptive group normalisation). resize: without parameters, changes the resolution before
+    the first convolution and of what is carried around; None keeps it.
+
+    forward(x (B, in_width, H, W), embedding (B, embedding_width)) -> (B, out_width, H, W), H and W resized
     """
 
-    def __init__(self, in_width: int, out_width: int, *, embedding_width: int, dropout: float, norm: Norm):
+    def __init__(
+        self,
+        in_width: int,
+        out_width: int,
+        *,
+        embedding_width: int,
+        dropout: float,
+        norm: Norm,
+        scale_shift: bool = False,
+        resize: nn.Module | None = None,
+    ):
         super().__init__()
+        self.scale_shift = scale_shift
+        self.resize = nn.Identity() if resize is None else resize
         self.norm_1 = norm(in_width)
         self.conv_1 = nn.Conv2d(in_width, out_width, 3, padding=1)
-        self.embedding = nn.Linear(embedding_width, out_width)
+        self.embedding = nn.Linear(embedding_width, 2 * out_width if scale_shift else out_width)
         self.norm_2 = norm(out_width)
         self.dropout = nn.Dropout(dropout)
         self.conv_2 = zero(nn.Conv2d(out_width, out_width, 3, padding=1))
         self.shortcut = nn.Identity() if in_width == out_width else Pointwise(in_width, out_width)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.conv_1(F.silu(self.norm_1(x)))
-        h += self.embedding(embedding)[:, :, None, None]  # in place: no backward pass needs what a convolution gave
-        h = self.conv_2(self.dropout(F.silu(self.norm_2(h))))
-        return h.add_(self.shortcut(x))
+        h = self.conv_1(self.resize(F.silu(self.norm_1(x))))
+        told = self.embedding(embedding)[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = told.chunk(2, dim=1)
+            h = self.norm_2(h) * (1 + scale) + shift
+        else:
+            h = self.norm_2(h.add_(told))  # in place: no backward pass needs what a convolution gave
+        h = self.conv_2(self.dropout(F.silu(h)))
+        return h.add_(self.shortcut(self.resize(x)))
 
 
 class Downsample(nn.Conv2d):
     """Halves the resolution by a convolution of stride 2.
 
     padding = 1 pads all four sides; 0 pads right and below only, which is TensorFlow's "SAME", the paper's.
+    The embedding is for a residual block in this place; a convolution does not look at it.
     """
 
     def __init__(self, width: int, padding: int):
         super().__init__(width, width, 3, stride=2, padding=padding)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         if self.padding == (0, 0):
             x = F.pad(x, (0, 1, 0, 1))
         return super().forward(x)
@@ -82,12 +104,13 @@ class Upsample(nn.Conv2d):
 
     Of the nine pixels that the convolution sees, several are copies of one. On a CPU their weights are summed instead,
     which leaves 2x2 weights for each of the four places that an output can have over its input: half of the work.
+    The embedding: see `Downsample`.
     """
 
     def __init__(self, width: int):
         super().__init__(width, width, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         if not x.is_cpu:
             return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         (height, width), seen = x.shape[2:], _SEEN.to(self.weight)
@@ -115,7 +138,7 @@ class DownStage(Stage):
             x = attention(residual(x, embedding))
             skips.append(x)
         if self.resample is not None:
-            x = self.resample(x)
+            x = self.resample(x, embedding)
             skips.append(x)
         return x
 
@@ -126,4 +149,4 @@ class UpStage(Stage):
     def forward(self, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
         for residual, attention in zip(self.residuals, self.attentions, strict=True):
             x = attention(residual(torch.cat([x, skips.pop()], dim=1), embedding))
-        return x if self.resample is None else self.resample(x)
+        return x if self.resample is None else self.resample(x, embedding)

@@ -20,17 +20,18 @@ def sinusoidal(t: Tensor, width: int, freq_shift: int = 1) -> Tensor:
 
 
 class TimeEmbedding(nn.Module):
-    """t (B,) -> (B, embedding_width): sinusoids and a small MLP, as in Ho et al. 2020, appendix B."""
+    """t (B,) -> (B, embedding_width): sinusoids of scale * t and a small MLP, as in Ho et al. 2020, appendix B."""
 
-    def __init__(self, width: int, embedding_width: int, freq_shift: int):
+    def __init__(self, width: int, embedding_width: int, freq_shift: int, scale: float = 1.0):
         super().__init__()
         self.width = width
         self.freq_shift = freq_shift
+        self.scale = scale
         self.linear_1 = nn.Linear(width, embedding_width)
         self.linear_2 = nn.Linear(embedding_width, embedding_width)
 
     def forward(self, t: Tensor) -> Tensor:
-        sinusoids = sinusoidal(t, self.width, self.freq_shift).to(self.linear_1.weight.dtype)
+        sinusoids = sinusoidal(self.scale * t, self.width, self.freq_shift).to(self.linear_1.weight.dtype)
         return self.linear_2(F.silu(self.linear_1(sinusoids)))
 
 

@@ -25,12 +25,17 @@ class UNet(nn.Module):
         attention: the resolutions (in pixels, after `patch`) at which attention follows each residual block.
         mid_attention: whether there is attention in the middle, at the lowest resolution.
         head_width: channels of an attention head; None is one head.
+        heads: of every attention, instead of head_width.
         dropout: probability, inside the residual blocks.
         patch: p x p pixels become the channels of one on the way in, and the other way round on the way out.
         num_classes: of the labels y, if the network is to be told them; None ignores y.
         norm_groups, norm_eps: of all group normalisations.
         freq_shift: see `sinusoidal`.
+        time_scale: t is multiplied by it before it is embedded.
+        time_width: how many sinusoids of t, a quarter of the embedding's width; None is the first of the widths.
         downsample_padding: see `Downsample`.
+        scale_shift: how residual blocks are told the embedding, see `ResidualBlock`.
+        residual_resampling: a residual block changes the resolution instead of a convolution (BigGAN's way).
     Raises: UserError where the sizes do not fit each other.
     """
 
@@ -44,6 +49,7 @@ class UNet(nn.Module):
         attention: Sequence[int] = (16,),
         mid_attention: bool = True,
         head_width: int | None = None,
+        heads: int | None = None,
         dropout: float = 0.0,
         patch: int = 1,
         num_classes: int | None = None,
@@ -51,24 +57,44 @@ class UNet(nn.Module):
         norm_eps: float = 1e-6,
         freq_shift: int = 1,
         downsample_padding: int = 0,
+        scale_shift: bool = False,
+        residual_resampling: bool = False,
+        time_scale: float = 1.0,
+        time_width: int | None = None,
     ):
         widths, attention = list(widths), list(attention)
-        resolutions = check_sizes(size, widths, attention, mid_attention, head_width, patch, norm_groups)
+        time_width = time_width or widths[0]
+        resolutions = check_sizes(
+            size, widths, attention, mid_attention, head_width, heads, patch, norm_groups, time_width
+        )
         super().__init__()
         self.patch = patch
-        embedding_width = 4 * widths[0]
+        embedding_width = 4 * time_width
         norm = partial(nn.GroupNorm, norm_groups, eps=norm_eps)
-        residual = partial(ResidualBlock, embedding_width=embedding_width, dropout=dropout, norm=norm)
+        residual = partial(
+            ResidualBlock, embedding_width=embedding_width, dropout=dropout, norm=norm, scale_shift=scale_shift
+        )
 
         def attend(width: int, present: bool) -> nn.Module:
-            return Attention(width, head_width=head_width or width, norm=norm) if present else nn.Identity()
+            wide = width // heads if heads else head_width or width
+            return Attention(width, head_width=wide, norm=norm) if present else nn.Identity()
+
+        def downsample(width: int) -> nn.Module:
+            if residual_resampling:
+                return residual(width, width, resize=nn.AvgPool2d(2))
+            return Downsample(width, downsample_padding)
+
+        def upsample(width: int) -> nn.Module:
+            if residual_resampling:
+                return residual(width, width, resize=nn.Upsample(scale_factor=2.0, mode="nearest"))
+            return Upsample(width)
 
         def stage(kind: type, in_widths: list[int], level: int, resample: nn.Module | None) -> nn.Module:
             width, present = widths[level], resolutions[level] in attention
             residuals = [residual(in_width, width) for in_width in in_widths]
             return kind(residuals, [attend(width, present) for _ in in_widths], resample)
 
-        self.time_embedding = TimeEmbedding(widths[0], embedding_width, freq_shift)
+        self.time_embedding = TimeEmbedding(time_width, embedding_width, freq_shift, time_scale)
         self.label_embedding = None if num_classes is None else LabelEmbedding(num_classes, embedding_width)
         self.conv_in = nn.Conv2d(in_channels * patch**2, widths[0], 3, padding=1)
 
@@ -76,7 +102,7 @@ class UNet(nn.Module):
         self.down = nn.ModuleList()
         for level, width in enumerate(widths):
             last = level == len(widths) - 1
-            resample = None if last else Downsample(width, downsample_padding)
+            resample = None if last else downsample(width)
             self.down.append(stage(DownStage, [x] + [width] * (layers - 1), level, resample))
             x = width
             skips += [width] * (layers if last else layers + 1)
@@ -86,7 +112,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList()
         for level, width in reversed(list(enumerate(widths))):
             in_widths = [above + skips.pop() for above in [x] + [width] * layers]
-            self.up.append(stage(UpStage, in_widths, level, Upsample(width) if level > 0 else None))
+            self.up.append(stage(UpStage, in_widths, level, upsample(width) if level > 0 else None))
             x = width
 
         self.norm_out = norm(x)
@@ -121,8 +147,10 @@ def check_sizes(
     attention: list[int],
     mid_attention: bool,
     head_width: int | None,
+    heads: int | None,
     patch: int,
     norm_groups: int,
+    time_width: int,
 ) -> list[int]:
     """The resolution of each level of a `UNet` with these arguments; UserError, with the fix, where there is none."""
     levels = len(widths)
@@ -136,8 +164,13 @@ def check_sizes(
             f"attention at {missing} is impossible: at size {size} the network's levels have the resolutions "
             f"{resolutions}; choose network.attention among them"
         )
-    if widths[0] % 2:
-        raise UserError(f"the first width, {widths[0]}, is odd: choose an even one, half for sines, half for cosines")
+    if time_width % 2:
+        raise UserError(
+            f"the sinusoids of t, as many as the first width or network.time_width, are {time_width}, odd: choose an "
+            "even number, half for sines, half for cosines"
+        )
+    if heads and head_width:
+        raise UserError(f"network.heads={heads} and network.head_width={head_width}: say one of them, the other null")
     for width in widths:
         if width % norm_groups:
             raise UserError(
@@ -151,6 +184,8 @@ def check_sizes(
                 f"a width of {width} does not divide into attention heads of {head_width} channels: choose "
                 f"network.head_width as a divisor of {width}, or network.head_width=null for one head"
             )
+        if heads and width % heads:
+            raise UserError(f"a width of {width} does not divide into network.heads={heads}: choose a divisor of it")
     return resolutions
 
 

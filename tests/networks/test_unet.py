@@ -34,6 +34,16 @@ def test_paper_network_has_the_papers_size():
     assert sum(parameter.numel() for parameter in network.parameters()) == 35_746_307
 
 
+def test_adm_has_the_papers_size():
+    """Dhariwal & Nichol 2021, on hyperparameters: 296M parameters at 64x64, with 1000 classes and learned variance."""
+    options = OmegaConf.to_container(OmegaConf.load(CONF / "unet_adm.yaml"))
+    del options["_target_"]
+    with torch.device("meta"):
+        network = UNet(3, 6, 64, num_classes=1000, **options)
+    no_label = 4 * 192  # the row that theirs does not have
+    assert sum(parameter.numel() for parameter in network.parameters()) == 295_904_454 + no_label
+
+
 @pytest.mark.parametrize(
     ("name", "channels", "size"),
     [("unet_tiny", 1, 8)] + [("unet_small", channels, size) for channels in (1, 3) for size in (28, 32)],
@@ -115,7 +125,9 @@ def test_dropout_acts_in_training_only():
         (32, {"widths": [32, 40], "attention": []}, "40 does not divide into 32 groups.*network.norm_groups"),
         (32, {"widths": [64, 64], "attention": [16], "head_width": 48}, "64 .*heads of 48.*network.head_width=null"),
         (32, {"widths": [64, 96], "attention": [], "head_width": 64}, "96 .*heads of 64"),  # in the middle
-        (32, {"widths": [33, 66], "attention": [], "norm_groups": 33}, "first width, 33, is odd"),
+        (32, {"widths": [33, 66], "attention": [], "norm_groups": 33}, "first width.*are 33, odd"),
+        (32, {"widths": [32, 32], "attention": [], "heads": 4, "head_width": 8}, "heads=4 .*head_width=8: say one"),
+        (32, {"widths": [32, 48], "attention": [], "heads": 5, "norm_groups": 8}, "48 .* network.heads=5"),
     ],
 )
 def test_refusals_come_before_any_layer(size, options, words, monkeypatch):

@@ -1,0 +1,72 @@
+"""How a pair is measured, in turn and several times, and how the results are written down."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+
+
+class Row(NamedTuple):
+    """One line of the table: ours and the peer's value in `unit`, and by which factor ours is better; or a share.
+
+    ratios: of each round; what is reported is the ratio of the medians, and their spread.
+    """
+
+    what: str
+    ours: float
+    peer: float
+    unit: str
+    ratios: Sequence[float]
+
+
+def alternate(
+    what: str, ours: Callable[[], float], peer: Callable[[], float], unit: str, rounds: int = 5, less: bool = False
+) -> Row:
+    """Measures both in turn. less: a lower value is the better one, as of seconds and bytes."""
+    pairs = [(ours(), peer()) for _ in tqdm(range(rounds), desc=what, unit=" round", leave=False)]
+    ratios = [b / a if less else a / b for a, b in pairs]
+    return Row(what, *(statistics.median(column) for column in zip(*pairs, strict=True)), unit, sorted(ratios))
+
+
+def seconds(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def sgemm_peak(size: int = 1024, rounds: int = 10) -> float:
+    """The most GFLOP/s that a product of float32 matrices reaches here."""
+    a = torch.randn(size, size)
+    return 2 * size**3 / min(seconds(lambda: a @ a) for _ in range(rounds)) / 1e9
+
+
+def machine() -> str:
+    threads = torch.get_num_threads()
+    return f"torch {torch.__version__}, {threads} threads, float32 matrix products at {sgemm_peak():.0f} GFLOP/s"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """As Markdown."""
+    lines = ["| what | ours | peer | ratio | rounds |", "|---|---|---|---|---|"]
+    for row in rows:
+        low, high = row.ratios[0], row.ratios[-1]
+        middle = statistics.median(row.ratios)
+        lines.append(
+            f"| {row.what} | {row.ours:.4g} {row.unit} | {row.peer:.4g} {row.unit} | {middle:.3f} "
+            f"| {low:.3f} to {high:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def report(rows: Sequence[Row], path: Path | None = None) -> None:
+    """Prints the table and, where there is a path, writes it and prints the path last."""
+    text = f"{machine()}\n\n{table(rows)}"
+    print(text)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+        print(path)

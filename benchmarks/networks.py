@@ -1,0 +1,133 @@
+"""Our UNet against diffusers' `UNet2DModel` of the same weights: a training step, a forward pass, sampling, memory.
+
+    python benchmarks/networks.py
+
+Both are 1x32x32, 64 images, widths (32, 64, 64), attention with heads of 8 channels at 16x16 and in the middle, 1.62M
+parameters. A step is forward, backward and fused AdamW. Sampling is 20 steps of DDIM, ours as `sample.py` draws and
+theirs as `DDIMPipeline` does. Memory is what a step adds to the peak of a process of its own.
+"""
+
+import multiprocessing
+import resource
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import diffusers
+import torch
+from measure import Row, alternate, report, seconds
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from diffusion import build, clipping
+from diffusion.denoiser import Denoiser
+from diffusion.interop.diffusers import read
+from diffusion.lit import LitDiffusion
+from diffusion.prediction import Eps
+from diffusion.samplers.ddim import DDIM
+from diffusion.schedule import linear
+
+BATCH, STEPS = 64, 20
+CONFIG = {
+    "sample_size": 32,
+    "in_channels": 1,
+    "out_channels": 1,
+    "layers_per_block": 2,
+    "block_out_channels": (32, 64, 64),
+    "norm_num_groups": 8,
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+}
+
+
+def networks() -> tuple[nn.Module, nn.Module]:
+    """Ours and theirs, with the same weights."""
+    torch.manual_seed(0)
+    theirs = diffusers.UNet2DModel(**CONFIG)
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.save_pretrained(folder)
+        foreign = read(Path(folder))
+    ours = build.instantiate(foreign.config["network"], in_channels=1, out_channels=1, size=32)
+    ours.load_state_dict(foreign.weights)
+    return ours, theirs
+
+
+def output(network: nn.Module, x: Tensor, t: Tensor) -> Tensor:
+    given = network(x, t)
+    return given if isinstance(given, Tensor) else given.sample
+
+
+def training_step(network: nn.Module) -> Callable[[], None]:
+    x, eps = torch.randn(2, BATCH, 1, 32, 32)
+    t = torch.randint(0, 1000, (BATCH,))
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (output(network, x, t) - eps).square().mean().backward()
+        optimizer.step()
+
+    return step
+
+
+def forward_pass(network: nn.Module) -> Callable[[], None]:
+    x, t = torch.randn(BATCH, 1, 32, 32), torch.randint(0, 1000, (BATCH,))
+
+    def step() -> None:
+        with torch.no_grad():
+            output(network, x, t)
+
+    return step
+
+
+def sampling(ours: nn.Module, theirs: nn.Module) -> tuple[Callable[[], object], Callable[[], object]]:
+    model = LitDiffusion(Denoiser(ours, linear(), Eps()), DDIM(STEPS), clipping.Static(), (1, 32, 32))
+    pipeline = diffusers.DDIMPipeline(theirs, diffusers.DDIMScheduler())
+    pipeline.set_progress_bar_config(disable=True)
+    return (
+        lambda: model.sample(BATCH, progress=False),
+        lambda: pipeline(BATCH, num_inference_steps=STEPS, output_type="np"),
+    )
+
+
+def step_memory(which: int) -> float:
+    """MB that a training step adds to the highest memory of this process."""
+    network = networks()[which]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    training_step(network)()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def in_own_process(which: int) -> float:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(step_memory, [which])
+
+
+def rate(action: Callable[[], object]) -> Callable[[], float]:
+    """images/s of an action on one batch, after a first time that does not count."""
+    action()
+    return lambda: BATCH / seconds(action)
+
+
+def rows() -> list[Row]:
+    ours, theirs = networks()
+    pairs = {
+        "training step / diffusers": [training_step(network) for network in (ours, theirs)],
+        "forward pass / diffusers": [forward_pass(network) for network in (ours, theirs)],
+        "DDIM, 20 steps / DDIMPipeline": sampling(ours, theirs),
+    }
+    found = [alternate(what, *map(rate, pair), "images/s") for what, pair in pairs.items()]
+    memory = [lambda: in_own_process(0), lambda: in_own_process(1)]
+    return [*found, alternate("memory of a step / diffusers", *memory, "MB", rounds=2, less=True)]
+
+
+def useful_gflop() -> float:
+    """Of a training step, per image."""
+    with FlopCounterMode(display=False) as counter:
+        training_step(networks()[1])()
+    return counter.get_total_flops() / BATCH / 1e9
+
+
+if __name__ == "__main__":
+    print(f"{useful_gflop():.2f} GFLOP for each image of a training step")
+    report(rows())
