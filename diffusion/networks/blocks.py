@@ -21,7 +21,7 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     x: (B, in_width, N); weight: (out_width, in_width); bias: (out_width,). Returns (B, out_width, N).
     """
-    return torch.baddbmm(bias[:, None], weight.expand(len(x), -1, -1), x)
+    return torch.baddbmm(bias[:, None], weight.expand(x.shape[0], -1, -1), x)
 
 
 class Pointwise(nn.Conv2d):
