@@ -65,7 +65,8 @@ def read(path: Path) -> Foreign:
     out_channels = channels * (2 if "loss" in process else 1)
     if told["out_channels"] != out_channels:
         raise UserError(
-            f"{file}: out_channels={told['out_channels']}, for this scheduler's variance_type {out_channels}"
+            f"{file}: out_channels={told['out_channels']}, expected {out_channels}: twice in_channels with "
+            "variance_type=learned_range, else as many"
         )
     with reading(file, "the config of a UNet2DModel"), torch.device("meta"):
         ours = build.instantiate(network, in_channels=channels, out_channels=out_channels, size=size).state_dict()
