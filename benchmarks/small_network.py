@@ -26,6 +26,7 @@ from diffusion.lit import LitDiffusion
 FOLDER = Path("runs/benchmarks/small_network")
 BATCH = 64
 CANDIDATES = {
+    "24-48": "network.widths=[24,48]",
     "32-64": "network.widths=[32,64]",
     "48-96": "network.widths=[48,96]",
     "64-128": "network.widths=[64,128]",
