@@ -17,10 +17,8 @@ test: $(VENV)/installed-dev ## install, check the style, and run every test
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
-bench: $(VENV)/installed ## measure what the trainer, its noise and the samplers cost
-	$(BIN)/python benchmarks/trainer.py
-	$(BIN)/python benchmarks/noise.py
-	$(BIN)/python benchmarks/samplers.py
+bench: $(VENV)/installed-dev ## measure network, trainer, data, noise, samplers and start-up against their peers
+	$(BIN)/python benchmarks/run.py
 
 clean: ## remove the environment
 	rm -rf $(VENV)

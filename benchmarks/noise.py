@@ -1,14 +1,15 @@
-"""What noise as a function of (seed, purpose, index) costs: drawing t and eps of a batch against a whole step.
+"""What noise as a function of (seed, purpose, index) costs: a whole step against drawing t and eps of its batch.
 
 python benchmarks/noise.py [experiment=digits ...]       # any words of train.py
+
+The first line is against torch.randn, which gives one stream for all. In the second, 33 would be 3 percent of a step.
 """
 
-import statistics
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
+from measure import Row, alternate, report, seconds
 from omegaconf import OmegaConf
 
 from diffusion import build, random
@@ -16,17 +17,8 @@ from diffusion.config import compose
 from diffusion.lit import SIMPLE
 
 
-def median_seconds(action: Callable[[], object], repeats: int) -> float:
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        action()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
-
-
-def main() -> None:
-    config = OmegaConf.to_container(compose("train", sys.argv[1:] or ["experiment=digits"]), resolve=True)
+def rows(words: Sequence[str] = ("experiment=digits",)) -> list[Row]:
+    config = OmegaConf.to_container(compose("train", words), resolve=True)
     model = build.model(config)
     batch_size, T = config["dataset"]["batch_size"], model.denoiser.schedule.T
     index = torch.arange(batch_size)
@@ -34,24 +26,30 @@ def main() -> None:
     x_0, eps = torch.randn(2, batch_size, *model.shape)
     t = torch.randint(1, T + 1, (batch_size,)).float()
 
-    def draw() -> None:
-        model.timesteps.draw(0, index, model.denoiser.schedule)
-        random.normal(0, "train/eps", index, model.shape)
+    def draw() -> float:
+        def once():
+            model.timesteps.draw(0, index, model.denoiser.schedule)
+            random.normal(0, "train/eps", index, model.shape)
 
-    def step() -> None:
-        optimizer.zero_grad()
-        SIMPLE(model.denoiser, x_0, t, eps).mean().backward()
-        optimizer.step()
+        return 1e3 * min(seconds(once) for _ in range(20))
+
+    def step() -> float:
+        def once():
+            optimizer.zero_grad()
+            SIMPLE(model.denoiser, x_0, t, eps).mean().backward()
+            optimizer.step()
+
+        return 1e3 * seconds(once)
+
+    def plain() -> float:
+        return 1e3 * min(seconds(lambda: torch.randn(batch_size, *model.shape)) for _ in range(20))
 
     step()
-    ours, plain, whole = (
-        median_seconds(draw, 200),
-        median_seconds(lambda: torch.randn(batch_size, *model.shape), 200),
-        median_seconds(step, 20),
-    )
-    print(f"t and eps   {1e3 * ours:8.2f} ms\ntorch.randn {1e3 * plain:8.2f} ms\none step    {1e3 * whole:8.2f} ms")
-    print(f"share of a step {ours / (ours + whole):.2%}")
+    return [
+        alternate("t and eps / torch.randn", draw, plain, "ms", rounds=10, less=True),
+        alternate("a step / its t and eps", draw, step, "ms", rounds=10, less=True),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    report(rows(sys.argv[1:] or ["experiment=digits"]))

@@ -1,0 +1,33 @@
+"""How long one waits for the commands: seconds against importing torch and lightning alone.
+
+    python benchmarks/startup.py
+
+Start-up is a `sample.py` that says that there is no checkpoint, once all that sampling needs has been imported.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from measure import Row, alternate, report, seconds
+
+TOP = Path(__file__).resolve().parent.parent
+IMPORTS = ["-c", "import torch, lightning.pytorch"]
+
+
+def run(*words: str) -> float:
+    return seconds(lambda: subprocess.run([sys.executable, *words], cwd=TOP, capture_output=True))
+
+
+def rows() -> list[Row]:
+    commands = {"sample.py --help": ["--help"], "start-up of sample.py": ["ckpt=no/such/run"]}
+    return [
+        alternate(
+            f"{what} / imports", lambda w=w: run("sample.py", *w), lambda: run(*IMPORTS), "s", rounds=5, less=True
+        )
+        for what, w in commands.items()
+    ]
+
+
+if __name__ == "__main__":
+    report(rows())
