@@ -428,15 +428,16 @@ from types import ModuleType
 module = sys.modules["diffusion.commands.train"] = ModuleType("train")
 
 def run(config):
-    print("training", flush=True)
     if config.seed == 2:
         raise SystemExit(3)
     if config.seed == 9:
         try:
+            print("training", flush=True)  # inside: the signal may come as soon as it is read
             time.sleep(30)
         finally:
             time.sleep(0.5)
             print("checkpoint written")
+    print("training", flush=True)
     return Path(config.run.root, f"{config.seed} {config.optimizer.betas[0]} {config.logger.project}")
 
 module.run = run
