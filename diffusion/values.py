@@ -85,6 +85,13 @@ def _list_of(kind: Kind) -> Kind:
     return Kind(f"a list such as [a,b], each {kind.words}", read)
 
 
+def _betas(value) -> list[float]:
+    first, second = (_number(least=0)(beta) for beta in _instance(list)(value))
+    if max(first, second) >= 1:
+        raise ValueError
+    return [first, second]
+
+
 def _or_null(kind: Kind) -> Kind:
     return Kind(f"{kind.words}, or null", lambda value: None if value is None else kind.read(value))
 
@@ -138,6 +145,9 @@ BY_NAME = {
     "checkpoints.keep": COUNT,
     "ema.half_life": _list_of(COUNT),
     "ema.snapshots": COUNT,
+    "network.dropout": FRACTION,
+    "network.widths": _list_of(COUNT),
+    "optimizer.betas": Kind("a list of two numbers, each 0 or more and below 1", _betas),
     "optimizer.lr": POSITIVE,
     "optimizer.warmup_steps": NATURAL,
     "task.t": _or_null(POSITIVE),

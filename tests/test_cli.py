@@ -119,8 +119,43 @@ BAD = [
     ("train", "trainer.max_minutes=abc", "trainer.max_minutes=abc: expected a number above 0, or null"),
     ("train", "optimizer.lr=nan", "optimizer.lr=nan: expected a number above 0"),
     ("train", "ema.decay=high", "ema.decay=high: expected a number"),
-    ("train", "optimizer.betas=0.9", "optimizer.betas=0.9: expected a list such as [a,b], each a number"),
-    ("train", "optimizer.betas=[0.9,x]", "optimizer.betas=[0.9,x]: expected a list such as [a,b], each a number"),
+    ("train", "optimizer.betas=0.9", "optimizer.betas=0.9: expected a list of two numbers, each 0 or more and below 1"),
+    (
+        "train",
+        "optimizer.betas=[0.9,x]",
+        "optimizer.betas=[0.9,x]: expected a list of two numbers, each 0 or more and below 1",
+    ),
+    (
+        "train",
+        "optimizer.betas=[1,2,3]",
+        "optimizer.betas=[1,2,3]: expected a list of two numbers, each 0 or more and below 1",
+    ),
+    (
+        "train",
+        "optimizer.betas=[2,0.9]",
+        "optimizer.betas=[2,0.9]: expected a list of two numbers, each 0 or more and below 1",
+    ),
+    (
+        "train",
+        "optimizer.betas=[-1,0.9]",
+        "optimizer.betas=[-1,0.9]: expected a list of two numbers, each 0 or more and below 1",
+    ),
+    (
+        "train",
+        "optimizer.betas=[0.9]",
+        "optimizer.betas=[0.9]: expected a list of two numbers, each 0 or more and below 1",
+    ),
+    (
+        "train",
+        "network.widths=[0]",
+        "network.widths=[0]: expected a list such as [a,b], each a whole number, 1 or more",
+    ),
+    (
+        "train",
+        "network.widths=[-8,8]",
+        "network.widths=[-8,8]: expected a list such as [a,b], each a whole number, 1 or more",
+    ),
+    ("train", "network.dropout=1.5", "network.dropout=1.5: expected a number, 0 to 1"),
     ("train", "strategy.devices=many", "strategy.devices=many: expected auto, a count, or a list such as [0,1]"),
     ("train", "trainer.precision=[1]", "trainer.precision=[1]: expected a text"),
     ("train", "trainer.max_steps=${seed}", "trainer.max_steps=${seed}: expected a whole number, 1 or more, or null"),
@@ -440,15 +475,16 @@ from types import ModuleType
 module = sys.modules["diffusion.commands.train"] = ModuleType("train")
 
 def run(config):
-    print("training", flush=True)
     if config.seed == 2:
         raise SystemExit(3)
     if config.seed == 9:
         try:
+            print("training", flush=True)  # inside: the signal may come as soon as it is read
             time.sleep(30)
         finally:
             time.sleep(0.5)
             print("checkpoint written")
+    print("training", flush=True)
     return Path(config.run.root, f"{config.seed} {config.optimizer.betas[0]} {config.logger.project}")
 
 module.run = run

@@ -124,6 +124,28 @@ def test_a_damaged_description_of_samples_is_refused(run, tmp_path, text, capsys
     assert "samples.json: not a description of samples" in done.err
 
 
+def test_samples_of_two_models_never_share_a_folder(run, tmp_path, capsys):
+    ours = tmp_path / "run"
+    shutil.copytree(run, ours)
+    line = ["sample", f"ckpt={ours}", "weights=raw", "sampler.steps=2", f"output={tmp_path / 'out'}"]
+    assert command(*line, "n=1", capsys=capsys).code == 0
+    assert command(*line, "n=2", capsys=capsys).code == 0
+    newest = (ours / "checkpoints" / "last.ckpt").resolve()
+    contents = torch.load(newest, weights_only=True)
+    next(iter(contents["state_dict"].values())).view(-1)[0] += 1  # the same file, trained on
+    newest.unlink()
+    for name in (newest, ours / "checkpoints" / "last.ckpt"):
+        torch.save(contents, name)
+    done = command(*line, "n=3", capsys=capsys)
+    assert done.code == 2
+    assert "holds samples of another weights_sha256" in done.err
+    described = tmp_path / "out" / "samples.json"
+    described.write_text(described.read_text().replace("weights_sha256", "other"))  # of before it was recorded
+    done = command(*line, "n=3", capsys=capsys)
+    assert done.code == 2
+    assert "do not tell their weights_sha256" in done.err
+
+
 def test_interrupted_sampling_goes_on_where_it_was(run, tmp_path, capsys, monkeypatch):
     from diffusion import images
 

@@ -1,5 +1,6 @@
 """Saves a run: as it goes, before it is stopped, and when it breaks."""
 
+import copy
 import logging
 import signal
 import threading
@@ -128,6 +129,8 @@ class Checkpoints(Checkpoint):
             loops.forget_batches(trainer, loops.batches_begun(trainer) - self._batches)
             if trainer.datamodule is not None:
                 trainer.datamodule.load_state_dict(self._position)
+            if self._learnt is not None:  # losses of batches that count as never seen
+                trainer.lightning_module.timesteps.load_state_dict(self._learnt)
             saved = self._save(trainer, together=self._stopping)
         if saved and not self._stopping:
             log.warning("the run broke; saved step %d before that: %s", trainer.global_step, self.last)
@@ -141,6 +144,8 @@ class Checkpoints(Checkpoint):
         self._whole_step = trainer.global_step
         self._batches = loops.batches_begun(trainer)
         self._position = trainer.datamodule.state_dict() if trainer.datamodule is not None else {}
+        timesteps = trainer.lightning_module.timesteps
+        self._learnt = copy.deepcopy(timesteps.state_dict()) if timesteps.learns else None
 
     def _on_signal(self, number: int, _: Any) -> None:
         if number == signal.SIGINT and number in self._asked:

@@ -1,5 +1,6 @@
 """`python sample.py`: draws images from a checkpoint into a folder, and returns that folder."""
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,7 @@ def run(config: DictConfig) -> Path:
         "task": config["task"],
         "checkpoint": str(ckpt),
         "weights": config["weights"],
+        "weights_sha256": _digest(model),
         "sampler": sampler,
         "clipping": clipping,
         "guidance": guidance,
@@ -143,7 +145,9 @@ def _open(output: str | None, ckpt: Path, settings: Mapping[str, Any]) -> Path:
         except (ValueError, TypeError, OSError) as error:
             raise UserError(f"{described}: not a description of samples ({error}): choose another output=") from None
         for key, value in settings.items():
-            if before.get(key) != value:
+            if key not in before:
+                raise UserError(f"{folder} holds samples that do not tell their {key}: choose another output=")
+            if before[key] != value:
                 raise UserError(f"{folder} holds samples of another {key} ({before.get(key)}): choose another output=")
     elif folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no samples of ours: choose another output=")
@@ -153,6 +157,15 @@ def _open(output: str | None, ckpt: Path, settings: Mapping[str, Any]) -> Path:
         except OSError as error:
             raise UserError(f"{folder}: cannot be written ({error.strerror}): choose another output=") from None
     return folder
+
+
+def _digest(model: LitDiffusion) -> str:
+    """Of the weights drawn with: a run that trains on keeps the name of its newest checkpoint, not what is in it."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _describe(folder: Path, contents: Mapping[str, Any]) -> None:

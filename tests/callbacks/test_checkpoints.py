@@ -14,6 +14,7 @@ from diffusion.averages import Decay
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
 from diffusion.errors import UserError
+from diffusion.losses.timesteps import LossSecondMoment
 from tests.test_lit import digits, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -172,6 +173,21 @@ def test_a_batch_that_cannot_be_read_is_not_skipped_on_resume(tmp_path, whole, s
         assert_goes_on(whole, tmp_path, watch)
     else:
         assert not list(tmp_path.glob("*.ckpt"))
+
+
+def test_what_a_lost_batch_taught_the_timesteps_is_forgotten(tmp_path):
+    def learning():
+        model = small_model()
+        model.timesteps = LossSecondMoment(history=1)
+        return model
+
+    fit(tmp_path / "whole", model=learning(), accumulate=2)
+    with pytest.raises(RuntimeError, match="broken"):
+        fit(tmp_path / "cut", Watch(breaking("batch of a step", 4)), model=learning(), accumulate=2)
+    fit(tmp_path / "cut", ckpt=tmp_path / "cut" / "last.ckpt", model=learning(), accumulate=2)
+    whole, cut = (contents(tmp_path / name)["timesteps"] for name in ("whole", "cut"))
+    assert whole["counts"].sum() > 0
+    assert all(torch.equal(whole[key], cut[key]) for key in whole)
 
 
 def test_half_a_step_is_not_saved(tmp_path, caplog):
