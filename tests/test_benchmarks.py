@@ -1,0 +1,69 @@
+"""What the benchmarks compare is the same, and what they compute is right; how fast it is, they say themselves."""
+
+import itertools
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from diffusion import build
+from diffusion.config import compose
+
+TOP = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Imports a file of benchmarks/ as the command does."""
+    monkeypatch.syspath_prepend(TOP / "benchmarks")
+    known = set(sys.modules)
+    yield __import__
+    for name in set(sys.modules) - known:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(TOP / "benchmarks")):
+            del sys.modules[name]
+
+
+def test_the_networks_compared_give_the_same(benchmark):
+    pytest.importorskip("diffusers")
+    networks = benchmark("networks")
+    ours, theirs = networks.networks()
+    x, t = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 999])
+    torch.testing.assert_close(networks.output(ours, x, t), networks.output(theirs, x, t), rtol=0, atol=1e-5)
+
+
+def test_the_bare_loop_learns_and_averages(benchmark):
+    loop = benchmark("loop")
+    words = ["experiment=digits", "network.widths=[8,8]", "network.norm_groups=4", "ema.decay=0.5"]
+    config = OmegaConf.to_container(compose("train", [*words, "optimizer.warmup_steps=1"]), resolve=True)
+    model = build.model(config)
+    start = [weight.detach().clone() for weight in model.parameters()]
+    pictures = torch.full((128, 1, 8, 8), 255, dtype=torch.uint8)
+    averages = [
+        [weight.clone() for weight in average] for average in itertools.islice(loop.train(model, pictures, config), 2)
+    ]
+    first, second = (max((a - b).abs().max() for a, b in zip(weights, start, strict=True)) for weights in averages)
+    assert 0 < first < second
+    weights = [weight.detach() for weight in model.parameters()]
+    for before, average, weight in zip(*averages, weights, strict=True):  # d = min(0.5, 3 / 12)
+        torch.testing.assert_close(average, before.lerp(weight, 0.75))
+
+
+def test_the_frechet_distance_of_normal_features(benchmark):
+    """|m_a - m_b|^2 + sum (s_a - s_b)^2 where the covariances are diagonal."""
+    distance = benchmark("small_network").frechet_distance
+    a = torch.randn(200_000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    stds, means = torch.tensor([1.0, 2.0, 0.5]), torch.tensor([0.0, 3.0, -1.0])
+    assert distance(a, a * stds + means) == pytest.approx(10 + 1 + 0.25, rel=1e-2)
+    assert distance(a, a) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_row_is_ours_over_theirs(benchmark):
+    measure = benchmark("measure")
+    ours, theirs = itertools.cycle([1.0, 2.0, 4.0]), itertools.cycle([2.0, 2.0, 2.0])
+    faster = measure.alternate("speed", lambda: next(ours), lambda: next(theirs), "images/s", rounds=3)
+    assert (faster.ours, faster.peer, faster.ratios) == (2.0, 2.0, [0.5, 1.0, 2.0])
+    shorter = measure.alternate("time", lambda: next(ours), lambda: next(theirs), "s", rounds=3, less=True)
+    assert shorter.ratios == [0.5, 1.0, 2.0]
+    assert "| time | 2 s | 2 s | 1.000 | 0.500 to 2.000 |" in measure.table([faster, shorter])
