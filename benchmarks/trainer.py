@@ -2,8 +2,8 @@
 
     python benchmarks/trainer.py [experiment=digits ...]       # any words of train.py
 
-Both train the same module on the same data in the same process, in turn, several times. Then an epoch against the
-seconds that its pictures take, previews and curves: 50 is 2 percent.
+Both train the same module on the same data in the same process, in turn, several times. Then the training between two
+validations against the seconds that the pictures of one take: 50 is 2 percent.
 """
 
 import sys
@@ -62,31 +62,35 @@ def bare(config: dict) -> float:
 
 
 def pictures(config: dict) -> Row:
-    """Of the validation at the end of a short run, against an epoch of such steps."""
-    trainer, step = fit(config)
+    """Of the validation at the end of a short run, against as many of its steps as there are between two."""
+    trainer, step = fit(short(config))
     names = [f"[Callback]{callback.state_key}." for callback in trainer.callbacks if isinstance(callback, Pictures)]
     drawing = sum(
         sum(seconds)
         for action, seconds in trainer.profiler.recorded_durations.items()
         if action.startswith(tuple(names)) and "validation" in action
     )
-    epoch = step * trainer.num_training_batches
-    return Row(f"an epoch / its pictures, {config['dataset']['name']}", drawing, epoch, "s", [epoch / drawing])
+    epochs = config["trainer"]["val_every_n_epochs"] * config["preview"]["every_n_epochs"]
+    training = epochs * trainer.num_training_batches * step
+    what = f"training between two validations / pictures of one, {config['dataset']['name']}"
+    return Row(what, drawing, training, "s", [training / drawing])
 
 
-def resolved(words: Sequence[str]) -> dict:
-    config = OmegaConf.to_container(compose("train", ["logger=csv", *words]), resolve=True)
-    config["trainer"] |= {"max_steps": STEPS, "max_minutes": None, "val_every_n_epochs": 10**9}
-    return config
+def short(config: dict) -> dict:
+    limits = {"max_steps": STEPS, "max_minutes": None, "val_every_n_epochs": 10**9}
+    return config | {"trainer": config["trainer"] | limits}
 
 
 def rows(words: Sequence[str] = ("experiment=digits",), rounds: int = 5) -> list[Row]:
     quiet()
-    images = resolved(words)["dataset"]["batch_size"]
-    alone = resolved([*words, "preview.n=0"])
-    what = f"train.py / bare loop, {alone['dataset']['name']}"
+    config, alone = (
+        OmegaConf.to_container(compose("train", ["logger=csv", *words, *more]), resolve=True)
+        for more in ([], ["preview.n=0"])
+    )
+    images, alone = config["dataset"]["batch_size"], short(alone)
+    what = f"train.py / bare loop, {config['dataset']['name']}"
     loops = alternate(what, lambda: images / fit(alone)[1], lambda: images / bare(alone), "images/s", rounds)
-    return [loops, pictures(resolved(words))]
+    return [loops, pictures(config)]
 
 
 if __name__ == "__main__":
