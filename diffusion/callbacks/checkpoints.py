@@ -27,7 +27,7 @@ class Checkpoints(Checkpoint):
     lowest val/loss so far. No name holds a `=`.
 
     Only whole optimiser steps are saved, so a resumed run repeats none and leaves none out. SIGINT and SIGTERM end the
-    run after the step in which they arrive; a second SIGINT ends it at once. Lightning runs callbacks of this base
+    run after the step in which they arrive, or the last validation; a second SIGINT ends it at once. Lightning runs callbacks of this base
     class last: the averaged weights of the step are in.
 
     Args:
@@ -90,7 +90,7 @@ class Checkpoints(Checkpoint):
             self._act(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or (loops.is_last_step(trainer) and not self._stopping):
+        if trainer.sanity_checking or loops.is_last_step(trainer):
             return  # found saved at its last step, a run has nothing left to do: that one is saved once it is validated
         with loops.owing_validation(trainer):
             self._act(trainer)
@@ -98,7 +98,7 @@ class Checkpoints(Checkpoint):
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if not trainer.sanity_checking:
             self._look_around(trainer)
-            if self._stopping:
+            if self._stopping and not loops.is_last_step(trainer):  # after the last step there is only this left to do
                 raise KeyboardInterrupt  # saved in on_exception, when the raw weights are back in the module
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -121,6 +121,9 @@ class Checkpoints(Checkpoint):
             return
         if trainer.global_step != self._whole_step or (isinstance(trainer.strategy, SHARDED) and not self._stopping):
             log.warning("not saved: the run broke inside a step; the newest checkpoint is %s", self.last)
+            return
+        if trainer.validating and loops.is_last_step(trainer):
+            log.warning("not saved: the last validation broke; resume=auto repeats it, from %s", self.last)
             return
         if trainer.validating:
             with loops.owing_validation(trainer):

@@ -246,6 +246,26 @@ def test_the_last_step_is_saved_only_when_it_is_validated(tmp_path, whole):
     assert_same_end(contents(tmp_path), contents(whole()[0]))
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("hook", ["batch end", "validation batch", "preview"])
+def test_a_stop_waits_for_the_last_validation(tmp_path, whole, number, hook):
+    """There is nothing left to do but this, and a run that is found saved without it would never have it."""
+    reference, expected = whole()
+    watch = fit(tmp_path, Watch(signalling(number, hook, STEPS)))
+    assert watch.validations == expected.validations
+    assert_same_end(contents(tmp_path), contents(reference))
+
+
+@pytest.mark.parametrize("hook", ["validation batch", "preview"])
+def test_a_last_validation_that_breaks_is_repeated(tmp_path, whole, hook, caplog):
+    watch = Watch(breaking(hook, STEPS))
+    with pytest.raises(RuntimeError, match="broken"):
+        fit(tmp_path, watch, every_n_steps=1)
+    assert "the last validation broke" in caplog.text
+    assert step_of(tmp_path) == STEPS - 1
+    assert_goes_on(whole, tmp_path, watch)
+
+
 def test_saves_by_steps_and_minutes_and_keeps_the_newest(tmp_path):
     fit(tmp_path / "steps", every_n_steps=4, keep=3, steps=9, every=100)
     assert sorted(file.name for file in (tmp_path / "steps").iterdir()) == [
