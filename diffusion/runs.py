@@ -134,6 +134,8 @@ def _named(config: Mapping[str, Any]) -> Path | None:
     run = config["run"]
     if run["dir"]:
         return Path(run["dir"])
+    if run["name"] and (run["name"] in (".", "..") or Path(run["name"]).name != run["name"]):
+        raise UserError(f"run.name={run['name']}: expected the name of a folder; a path is said by run.dir=")
     return Path(run["root"], config["dataset"]["name"], run["name"]) if run["name"] else None
 
 

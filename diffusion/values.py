@@ -106,6 +106,7 @@ SWITCH = Kind("true or false", _instance(bool))
 TEXT = Kind("a text", _text)
 ANYTHING = Kind("a value", lambda value: value)
 DEVICES = Kind("auto, a count, or a list such as [0,1]", _matching(r"auto|-1|[1-9]\d*|\[\d+(, \d+)*\]"))
+VARIANCE = Kind("auto, fixed_small, fixed_large, learned, or a number from 0 to 1", _any_of(int, float, str))
 
 # Names whose default is null or a word, or whose number has a bound.
 BY_NAME = {
@@ -132,9 +133,11 @@ BY_NAME = {
     "network.time_width": _or_null(COUNT),
     "schedule.betas": _list_of(POSITIVE),
     "sampler.steps": _or_null(COUNT),
+    "sampler.variance": VARIANCE,
     "preview.n": NATURAL,
     "preview.every_n_epochs": COUNT,
     "preview.sampler.steps": _or_null(COUNT),
+    "preview.sampler.variance": VARIANCE,
     "conditioning.drop": FRACTION,
     "guidance.interval": _list_of(Kind("a number", _number_or_infinity)),
     "lr_schedule.steps": COUNT,

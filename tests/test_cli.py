@@ -186,7 +186,7 @@ BAD = [
     ("convert", "form=x", "form: no such key; did you mean from?"),
     ("convert", "from=", "from=: expected a path"),
     ("convert", "ckpt=x to=onnx weigths=raw", "weigths: no such key; did you mean weights?"),
-    ("convert", "ckpt=x schedule=cosine", f"schedule=cosine: {BELONGS}"),
+    ("convert", "ckpt=x prediction=v", f"prediction=v: {BELONGS}"),
     ("evaluate", "ckpt=x dataset=mnist", "dataset=mnist: dataset is a section; set one of its keys (dataset.path)"),
     ("train", "--foo", "--foo: no such option; choose one of --help, --print, --multirun, and *"),
     ("train", "--max_steps=3", "--max_steps=3: no such option; *"),
@@ -273,6 +273,8 @@ def test_home_is_expanded_and_null_is_null(monkeypatch):
         ("dataset.val_images=null", None),
         ("run.name=2024", "2024"),
         ("preview.sampler.steps=7", 7),
+        ("sampler.variance=0.5", 0.5),
+        ("sampler.variance=fixed_large", "fixed_large"),
     ],
 )
 def test_values_take_the_kind_of_their_default(word, value):

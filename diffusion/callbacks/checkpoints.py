@@ -27,8 +27,8 @@ class Checkpoints(Checkpoint):
     lowest val/loss so far. No name holds a `=`.
 
     Only whole optimiser steps are saved, so a resumed run repeats none and leaves none out. SIGINT and SIGTERM end the
-    run after the step in which they arrive, or the last validation; a second SIGINT ends it at once. Lightning runs callbacks of this base
-    class last: the averaged weights of the step are in.
+    run after the step in which they arrive, or after the last validation; a second SIGINT ends it at once. Lightning
+    runs callbacks of this base class last: the averaged weights of the step are in.
 
     Args:
         folder:          where they go.

@@ -187,10 +187,18 @@ def _callbacks(config: Mapping[str, Any], folder: Path) -> list[Callback]:
         callbacks.append(EMA(profiles, batch_size, folder / "checkpoints" / snapshots.FOLDER))
     samples, every = folder / "samples", preview["every_n_epochs"]
     callbacks += [ScheduleCurve(folder), LossCurve(samples, every)]
-    if preview["n"]:
+    if preview["n"] and _is_sharded(config):
+        _say(
+            "no previews: with this strategy each process holds a part of the network, and the one that draws needs all"
+        )
+    elif preview["n"]:
         sampler = build.instantiate(preview["sampler"])
         callbacks += [Preview(samples, preview["n"], every, config["seed"], sampler), Predictions(samples, every)]
     return callbacks
+
+
+def _is_sharded(config: Mapping[str, Any]) -> bool:
+    return config["strategy"]["strategy"].startswith(("fsdp", "deepspeed"))
 
 
 def _precision(precision: str, accelerator: str) -> str:

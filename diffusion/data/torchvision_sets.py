@@ -1,5 +1,7 @@
 """The published sets that torchvision downloads and reads: MNIST, Fashion-MNIST, CIFAR-10."""
 
+import contextlib
+import itertools
 from pathlib import Path
 
 import torch
@@ -64,8 +66,16 @@ class TorchvisionData(ImageData):
         try:
             self.source(Path(self.path).expanduser(), download=True)
         except (OSError, RuntimeError) as error:
+            self._remove_empty_folders()
             reason = str(error).splitlines()[0]
             raise UserError(f"{self.name} could not be downloaded ({reason}): {self._by_hand()}") from error
+
+    def _remove_empty_folders(self) -> None:
+        """Those below `path` that torchvision has made, to put nothing into."""
+        root = Path(self.path).expanduser().resolve()
+        with contextlib.suppress(OSError):
+            for folder in itertools.takewhile(lambda folder: folder != root, (self._home(), *self._home().parents)):
+                folder.rmdir()
 
     def _home(self) -> Path:
         return Path(self.path).expanduser().resolve() / self.folder

@@ -55,6 +55,7 @@ def test_smaller_sizes_are_antialiased():
 )
 def test_a_failed_download_says_which_files_go_where(kind, files, folder, tmp_path, monkeypatch):
     def no_network(self):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         raise URLError("no network")
 
     monkeypatch.setattr(kind.source, "download", no_network)
@@ -66,6 +67,7 @@ def test_a_failed_download_says_which_files_go_where(kind, files, folder, tmp_pa
         assert str(tmp_path / folder) in message
         assert all(file in message for file in files)
         assert "\n" not in message
+        assert not any(tmp_path.iterdir())
 
 
 def test_a_damaged_file_is_named_and_not_taken_for_a_missing_one(tmp_path):
