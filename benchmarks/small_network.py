@@ -35,6 +35,8 @@ CANDIDATES = {
     "32-96": "network.widths=[32,96]",
     "64-64": "network.widths=[64,64]",
     "no-attention": "network.widths=[32,64] network.mid_attention=false",
+    "no-attention-1": "network.widths=[32,64] network.layers=1 network.mid_attention=false",
+    "no-attention-48": "network.widths=[48,96] network.layers=1 network.mid_attention=false",
     "attention-14": "network.widths=[32,64] network.attention=[14] network.head_width=8",
     "attention-7": "network.widths=[32,64] network.attention=[7] network.head_width=16",
     "heads-8": "network.widths=[32,64] network.head_width=8",
