@@ -94,7 +94,7 @@ def read(path: str | Path) -> dict[str, Any]:
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged and hostile files raise whatever they like
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]])
         raise UserError(f"{path}: not a readable checkpoint ({reason})") from error
     if not isinstance(contents, dict) or not isinstance(contents.get("config"), dict) or "state_dict" not in contents:
         raise UserError(f"{path}: not a checkpoint of this program (no config inside)")

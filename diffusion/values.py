@@ -92,6 +92,10 @@ def _betas(value) -> list[float]:
     return [first, second]
 
 
+def _times(value) -> str | list[float]:
+    return value if isinstance(value, str) else _list_of(NUMBER).read(value)
+
+
 def _or_null(kind: Kind) -> Kind:
     return Kind(f"{kind.words}, or null", lambda value: None if value is None else kind.read(value))
 
@@ -106,6 +110,7 @@ SWITCH = Kind("true or false", _instance(bool))
 TEXT = Kind("a text", _text)
 ANYTHING = Kind("a value", lambda value: value)
 DEVICES = Kind("auto, a count, or a list such as [0,1]", _matching(r"auto|-1|[1-9]\d*|\[\d+(, \d+)*\]"))
+TIMES = Kind("a name such as trailing, or a list of times that ends with 0", _times)
 VARIANCE = Kind("auto, fixed_small, fixed_large, learned, or a number from 0 to 1", _any_of(int, float, str))
 
 # Names whose default is null or a word, or whose number has a bound.
@@ -127,16 +132,17 @@ BY_NAME = {
     "order": _or_null(Kind("heads_first or qkv_first", _matching("heads_first|qkv_first"))),
     "rescale_timesteps": _or_null(SWITCH),
     "to": Kind("diffusers, onnx or safetensors", _matching("diffusers|onnx|safetensors")),
-    "devices": DEVICES,
     "network.heads": _or_null(COUNT),
     "network.head_width": _or_null(COUNT),
     "network.time_width": _or_null(COUNT),
     "schedule.betas": _list_of(POSITIVE),
     "sampler.steps": _or_null(COUNT),
+    "sampler.times": TIMES,
     "sampler.variance": VARIANCE,
     "preview.n": NATURAL,
     "preview.every_n_epochs": COUNT,
     "preview.sampler.steps": _or_null(COUNT),
+    "preview.sampler.times": TIMES,
     "preview.sampler.variance": VARIANCE,
     "conditioning.drop": FRACTION,
     "guidance.interval": _list_of(Kind("a number", _number_or_infinity)),

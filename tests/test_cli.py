@@ -210,6 +210,7 @@ BAD = [
     ("sample", "ckpt=x weights=-1", "weights=-1: expected ema, raw, the name of an average, or a width such as 0.08"),
     ("sample", "ckpt=x keep=every", "keep=every: expected a count, all, or every:k"),
     ("sample", "ckpt=x keep=0", "keep=0: expected a count, all, or every:k"),
+    ("sample", "ckpt=x sampler.times=[x,0]", "sampler.times=[x,0]: expected a name such as trailing, or a list of *"),
     ("sample", "ckpt=x npz=maybe", "npz=maybe: expected true or false"),
 ]
 
@@ -274,6 +275,7 @@ def test_home_is_expanded_and_null_is_null(monkeypatch):
         ("run.name=2024", "2024"),
         ("preview.sampler.steps=7", 7),
         ("sampler.variance=0.5", 0.5),
+        ("sampler.times=[1000,500,0]", [1000, 500, 0]),
         ("sampler.variance=fixed_large", "fixed_large"),
     ],
 )

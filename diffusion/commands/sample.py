@@ -40,6 +40,8 @@ def run(config: DictConfig) -> Path:
         _chosen(config, model.config, group) for group in ("sampler", "clipping", "guidance")
     )
     labels = _labels(config["y"], model)
+    if labels is None and (config["guidance"] or config["overrides"]["guidance"]):
+        raise UserError("guidance leads towards a class: say y=..., of a model trained with conditioning=label")
     settings = {
         "task": config["task"],
         "checkpoint": str(ckpt),

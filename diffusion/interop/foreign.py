@@ -46,7 +46,7 @@ def load(path: Path) -> Any:
             return safetensors.torch.load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged and hostile files raise whatever they like
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]])
         raise UserError(f"{path}: not a readable file of weights ({reason})") from error
 
 
