@@ -34,3 +34,5 @@ def quiet() -> None:
             "Detected KeyboardInterrupt",
         )
     )
+    # Of the ONNX export: the weights of q, k and v stay one tensor that is split, which costs nothing worth folding.
+    logging.getLogger("onnxscript.optimizer._constant_folding").addFilter(_Without("Skipping constant folding"))
