@@ -266,6 +266,21 @@ def test_a_last_validation_that_breaks_is_repeated(tmp_path, whole, hook, caplog
     assert_goes_on(whole, tmp_path, watch)
 
 
+@pytest.mark.parametrize("hook", ["validation batch", "preview"])
+def test_a_second_sigint_ends_the_last_validation_which_is_repeated(tmp_path, whole, hook):
+    def at(trainer, now):
+        if now == hook and trainer.global_step == STEPS:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    watch = Watch(at)
+    with pytest.raises(SystemExit):
+        fit(tmp_path, watch, every_n_steps=1)
+    assert step_of(tmp_path) == STEPS - 1
+    watch.validations = [validation for validation in watch.validations if validation[0] < STEPS]
+    assert_goes_on(whole, tmp_path, watch)
+
+
 def test_saves_by_steps_and_minutes_and_keeps_the_newest(tmp_path):
     fit(tmp_path / "steps", every_n_steps=4, keep=3, steps=9, every=100)
     assert sorted(file.name for file in (tmp_path / "steps").iterdir()) == [
