@@ -1,5 +1,6 @@
 """`python train.py`: builds what the config says, trains it in a run folder, and returns that folder."""
 
+import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -143,7 +145,7 @@ def make_trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
     minutes = trainer["max_minutes"]
     callbacks = _callbacks(config, folder)
     try:
-        return Trainer(
+        made = Trainer(
             accelerator=strategy["accelerator"],
             devices=strategy["devices"],
             strategy=strategy["strategy"],
@@ -171,6 +173,10 @@ def make_trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
             f"strategy {strategy['strategy']} on {strategy['devices']} x {strategy['accelerator']}: "
             f"{' '.join(str(error).split())}; strategy=auto takes what is there"
         ) from error
+    cores = os.cpu_count() or 1
+    if isinstance(made.accelerator, CPUAccelerator) and made.num_devices > max(2, cores):  # two: to try a strategy out
+        raise UserError(f"strategy.devices={made.num_devices}: on a CPU that many processes, but it has {cores} cores")
+    return made
 
 
 def _callbacks(config: Mapping[str, Any], folder: Path) -> list[Callback]:

@@ -1,0 +1,37 @@
+"""The Trainer that a config makes. Nothing is launched here: processes begin with the training."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from diffusion.callbacks.guards import GradientGuard
+from diffusion.callbacks.predictions import Predictions
+from diffusion.callbacks.preview import Preview
+from diffusion.commands import train
+from diffusion.config import compose
+from diffusion.errors import UserError
+
+
+def resolved(*words):
+    return OmegaConf.to_container(compose("train", ["dataset=digits", "network=unet_tiny", *words]), resolve=True)
+
+
+def test_the_guard_clips_and_not_the_trainer(tmp_path):
+    trainer = train.make_trainer(resolved("strategy=cpu", "trainer.gradient_clip=0.5"), tmp_path)
+    [guard] = [callback for callback in trainer.callbacks if isinstance(callback, GradientGuard)]
+    assert (guard.clip, trainer.gradient_clip_val) == (0.5, None)
+
+
+def test_more_processes_than_cores_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(train.os, "cpu_count", lambda: 4)
+    with pytest.raises(UserError, match=r"strategy\.devices=99: .* 4 cores"):
+        train.make_trainer(resolved("strategy=ddp_cpu", "strategy.devices=99"), tmp_path)
+    assert train.make_trainer(resolved("strategy=ddp_cpu", "strategy.devices=4"), tmp_path).num_devices == 4
+    monkeypatch.setattr(train.os, "cpu_count", lambda: 1)
+    assert train.make_trainer(resolved("strategy=ddp_cpu"), tmp_path).num_devices == 2
+
+
+@pytest.mark.parametrize(("strategy", "drawn"), [("ddp", True), ("fsdp", False), ("deepspeed", False)])
+def test_one_process_alone_does_not_run_a_network_that_all_hold(strategy, drawn, tmp_path, capsys):
+    callbacks = train._callbacks(resolved(f"strategy={strategy}", "ema.decay=0"), tmp_path)
+    assert any(isinstance(callback, Preview | Predictions) for callback in callbacks) == drawn
+    assert ("no previews" in capsys.readouterr().out) != drawn
