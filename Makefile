@@ -15,7 +15,7 @@ demo: $(VENV)/installed ## install, train on the digits that scikit-learn brings
 test: $(VENV)/installed-dev ## install, check the style, and run every test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(VENV)/installed-dev ## measure network, trainer, data, noise, samplers and start-up against their peers
 	$(BIN)/python benchmarks/run.py
