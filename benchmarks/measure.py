@@ -11,15 +11,16 @@ from tqdm import tqdm
 
 
 class Row(NamedTuple):
-    """One line of the table: ours and the peer's value in `unit`, and by which factor ours is better; or a share.
+    """One line of the table: the medians of ours and of the peer in `unit`, and by which factor ours is better.
 
-    ratios: of each round; what is reported is the ratio of the medians, and their spread.
+    ratio: of the medians. ratios: of each round, ascending, as the spread.
     """
 
     what: str
     ours: float
     peer: float
     unit: str
+    ratio: float
     ratios: Sequence[float]
 
 
@@ -28,8 +29,9 @@ def alternate(
 ) -> Row:
     """Measures both in turn. less: a lower value is the better one, as of seconds and bytes."""
     pairs = [(ours(), peer()) for _ in tqdm(range(rounds), desc=what, unit=" round", leave=False)]
-    ratios = [b / a if less else a / b for a, b in pairs]
-    return Row(what, *(statistics.median(column) for column in zip(*pairs, strict=True)), unit, sorted(ratios))
+    better = (lambda a, b: b / a) if less else (lambda a, b: a / b)
+    medians = [statistics.median(column) for column in zip(*pairs, strict=True)]
+    return Row(what, *medians, unit, better(*medians), sorted(better(*pair) for pair in pairs))
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -54,9 +56,8 @@ def table(rows: Sequence[Row]) -> str:
     lines = ["| what | ours | peer | ratio | rounds |", "|---|---|---|---|---|"]
     for row in rows:
         low, high = row.ratios[0], row.ratios[-1]
-        middle = statistics.median(row.ratios)
         lines.append(
-            f"| {row.what} | {row.ours:.4g} {row.unit} | {row.peer:.4g} {row.unit} | {middle:.3f} "
+            f"| {row.what} | {row.ours:.4g} {row.unit} | {row.peer:.4g} {row.unit} | {row.ratio:.3f} "
             f"| {low:.3f} to {high:.3f} |"
         )
     return "\n".join(lines)

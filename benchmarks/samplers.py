@@ -53,7 +53,8 @@ def rows(words: Sequence[str] = ("dataset=mnist",)) -> list[Row]:
         sampler = build.instantiate(choice("sampler", name) | {"steps": STEPS})
         pairs = sorted((whole_and_inside(model, sampler) for _ in range(ROUNDS)), key=lambda pair: pair[1] / pair[0])
         ratios = [inside / whole for whole, inside in pairs]
-        found.append(Row(f"{name}, {STEPS} steps / its network alone", *pairs[ROUNDS // 2], "s", ratios))
+        middle = ROUNDS // 2
+        found.append(Row(f"{name}, {STEPS} steps / its network alone", *pairs[middle], "s", ratios[middle], ratios))
     return found
 
 

@@ -73,7 +73,8 @@ def pictures(config: dict) -> Row:
     epochs = config["trainer"]["val_every_n_epochs"] * config["preview"]["every_n_epochs"]
     training = epochs * trainer.num_training_batches * step
     what = f"training between two validations / pictures of one, {config['dataset']['name']}"
-    return Row(what, drawing, training, "s", [training / drawing])
+    ratio = training / drawing
+    return Row(what, drawing, training, "s", ratio, [ratio])
 
 
 def short(config: dict) -> dict:

@@ -63,7 +63,7 @@ def test_a_row_is_ours_over_theirs(benchmark):
     measure = benchmark("measure")
     ours, theirs = itertools.cycle([1.0, 2.0, 4.0]), itertools.cycle([2.0, 2.0, 2.0])
     faster = measure.alternate("speed", lambda: next(ours), lambda: next(theirs), "images/s", rounds=3)
-    assert (faster.ours, faster.peer, faster.ratios) == (2.0, 2.0, [0.5, 1.0, 2.0])
+    assert (faster.ours, faster.peer, faster.ratio, faster.ratios) == (2.0, 2.0, 1.0, [0.5, 1.0, 2.0])
     shorter = measure.alternate("time", lambda: next(ours), lambda: next(theirs), "s", rounds=3, less=True)
     assert shorter.ratios == [0.5, 1.0, 2.0]
     assert "| time | 2 s | 2 s | 1.000 | 0.500 to 2.000 |" in measure.table([faster, shorter])
