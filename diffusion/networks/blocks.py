@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffusion.networks import native
+
 Norm = Callable[[int], nn.Module]  # width -> a normalisation of that many channels
 
 
@@ -32,6 +34,13 @@ class Pointwise(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return pointwise(x.flatten(2), self.weight.flatten(1), self.bias).unflatten(2, x.shape[2:])
+
+
+def norm_silu(norm: nn.Module, x: Tensor) -> Tensor:
+    """silu(norm(x)) of x (B, C, H, W)."""
+    if isinstance(norm, nn.GroupNorm) and native.serves(x):
+        return native.NormSilu.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps)
+    return F.silu(norm(x))
 
 
 class ResidualBlock(nn.Module):
@@ -67,14 +76,14 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if in_width == out_width else Pointwise(in_width, out_width)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.conv_1(self.resize(F.silu(self.norm_1(x))))
+        h = self.conv_1(self.resize(norm_silu(self.norm_1, x)))
         told = self.embedding(embedding)[:, :, None, None]
         if self.scale_shift:
             scale, shift = told.chunk(2, dim=1)
-            h = self.norm_2(h) * (1 + scale) + shift
+            h = F.silu(self.norm_2(h) * (1 + scale) + shift)
         else:
-            h = self.norm_2(h.add_(told))  # in place: no backward pass needs what a convolution gave
-        h = self.conv_2(self.dropout(F.silu(h)))
+            h = norm_silu(self.norm_2, h.add_(told))  # in place: no backward pass needs what a convolution gave
+        h = self.conv_2(self.dropout(h))
         return h.add_(self.shortcut(self.resize(x)))
 
 

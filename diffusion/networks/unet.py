@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from diffusion.errors import UserError
 from diffusion.networks.attention import Attention
-from diffusion.networks.blocks import Downsample, DownStage, ResidualBlock, Upsample, UpStage, zero
+from diffusion.networks.blocks import Downsample, DownStage, ResidualBlock, Upsample, UpStage, norm_silu, zero
 from diffusion.networks.embedding import LabelEmbedding, TimeEmbedding
 
 
@@ -130,7 +130,7 @@ class UNet(nn.Module):
         x = second(attention(first(x, embedding)), embedding)
         for stage in self.up:
             x = stage(x, embedding, skips)
-        return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), self.patch)
+        return F.pixel_shuffle(self.conv_out(norm_silu(self.norm_out, x)), self.patch)
 
     def _embed(self, t: Tensor, y: Tensor | None) -> Tensor:
         """(B, embedding_width); the SiLU that each residual block begins with is done here, once for all."""
