@@ -11,6 +11,7 @@ from diffusion.data.base import ImageData
 from diffusion.errors import UserError
 from diffusion.files import atomic
 from diffusion.lit import LitDiffusion
+from diffusion.networks import native
 from diffusion.quiet import quiet
 
 
@@ -18,6 +19,7 @@ def run(config: DictConfig) -> Path:
     """Measures as the composed `conf/evaluate.yaml` says. Returns the JSON; raises UserError for a user's mistake."""
     quiet()
     config = OmegaConf.to_container(config, resolve=True)
+    native.enabled = config["compile"]
     metric = build.instantiate(config["metric"])
     ckpt = checkpoint.find(config["ckpt"])
     model = checkpoint.load(ckpt, config["weights"], device_of(config["accelerator"]))

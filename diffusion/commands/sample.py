@@ -21,6 +21,7 @@ from diffusion.commands.device import device_of
 from diffusion.errors import UserError
 from diffusion.files import atomic
 from diffusion.lit import LitDiffusion
+from diffusion.networks import native
 from diffusion.quiet import quiet
 from diffusion.tasks.generate import Generate
 
@@ -34,6 +35,7 @@ def run(config: DictConfig) -> Path:
     """Samples as the composed `conf/sample.yaml` says. Returns the folder; raises UserError for a user's mistake."""
     quiet()
     config = OmegaConf.to_container(config, resolve=True)
+    native.enabled = config["compile"]
     ckpt = checkpoint.find(config["ckpt"])
     model = checkpoint.load(ckpt, config["weights"], device_of(config["accelerator"]))
     sampler, clipping, guidance = (

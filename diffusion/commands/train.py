@@ -26,6 +26,7 @@ from diffusion.data.base import ImageData
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion
 from diffusion.loggers import build_loggers, forget_after
+from diffusion.networks import native
 from diffusion.quiet import quiet
 
 # Besides the weights, what a run needs to go on as if it had not stopped.
@@ -36,6 +37,7 @@ def run(config: DictConfig) -> Path:
     """Trains as the composed `conf/train.yaml` says. Returns the run folder; raises UserError for a user's mistake."""
     quiet()
     config = OmegaConf.to_container(config, resolve=True)
+    native.enabled = config["compile"]
     data = build.instantiate(config["dataset"], seed=config["seed"])
     if config["conditioning"]["classes"] is not None:
         config["conditioning"]["classes"] = _classes(data)

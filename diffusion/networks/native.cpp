@@ -31,13 +31,12 @@ static inline void store(float* to, const Lanes& x, int count) {
   else memcpy(to, &x, sizeof(float) * count);
 }
 
-// 2^x to float32's precision, from -126 to 127 (beyond, that of the bound): the integer part goes into the exponent's
+// 2^x to float32's precision, for x <= 127 (below -126 what it is there): the integer part goes into the exponent's
 // bits, and a minimax polynomial is good for the rest, -1/2..1/2. V is float or Lanes, I the integers of its size.
 template <class V, class I>
 static inline V power_of_two(V x) {
-  const V zero = {}, low = zero - 126.f, high = zero + 127.f, magic = zero + 12582912.f;  // 1.5 * 2^23 rounds
+  const V zero = {}, low = zero - 126.f, magic = zero + 12582912.f;  // adding 1.5 * 2^23 rounds to an integer
   x = x < low ? low : x;
-  x = x > high ? high : x;
   const V rounded = x + magic;
   const I integer = __builtin_bit_cast(I, rounded) - __builtin_bit_cast(I, magic);
   const V rest = x - (rounded - magic);
@@ -48,7 +47,9 @@ static inline V power_of_two(V x) {
 
 static inline Lanes power_of_two(const Lanes& x) { return power_of_two<Lanes, IntLanes>(x); }
 
-static inline float sigmoid(float x) { return 1.f / (1.f + power_of_two<float, int32_t>(-1.44269504f * x)); }
+static inline float sigmoid(float x) {
+  return 1.f / (1.f + power_of_two<float, int32_t>(std::min(-1.44269504f * x, 127.f)));
+}
 
 static inline float square(float x) { return x * x; }
 
@@ -65,6 +66,7 @@ static std::vector<float> turned(const float* rows, int n) {
 template <int D>
 static void head(const float* q, const float* k, const float* v, float* out, float* log_sum, int n) {
   const float scale = 1.44269504f / std::sqrt(float(D));  // times log2 e
+  std::vector<float> scores(n * LANES);
   const auto keys = turned<D>(k, n), values = turned<D>(v, n);
   for (int i = 0; i < n; i += LANES) {
     Lanes query[D], sum[D] = {}, total = {}, highest = Lanes{} - INFINITY;
@@ -72,12 +74,11 @@ static void head(const float* q, const float* k, const float* v, float* out, flo
     for (int j = 0; j < n; j++) {
       Lanes score = {};
       for (int c = 0; c < D; c++) score += query[c] * keys[j * D + c];
+      store(&scores[j * LANES], score, LANES);
       highest = score > highest ? score : highest;
     }
     for (int j = 0; j < n; j++) {
-      Lanes score = -highest;
-      for (int c = 0; c < D; c++) score += query[c] * keys[j * D + c];
-      const Lanes weight = power_of_two(score);
+      const Lanes weight = power_of_two(load(&scores[j * LANES], LANES) - highest);
       total += weight;
       for (int c = 0; c < D; c++) sum[c] += weight * values[j * D + c];
     }
@@ -92,7 +93,7 @@ static void head_backward(const float* q, const float* k, const float* v, const 
                           const float* d_out, float* d_q, float* d_k, float* d_v, int n) {
   const float natural = 1 / std::sqrt(float(D)), scale = 1.44269504f * natural;
   const auto queries = turned<D>(q, n), d_outs = turned<D>(d_out, n);
-  std::vector<float> mean(n), d_scores((n + LANES) * LANES);  // mean: of a row's gradient of the scores
+  std::vector<float> mean(n), softmaxes(n * LANES), d_scores((n + LANES) * LANES);  // mean: of a row's d_scores
   for (int c = 0; c < D; c++)
     for (int i = 0; i < n; i++) mean[i] += d_out[c * n + i] * out[c * n + i];
   std::fill(d_q, d_q + D * n, 0.f);
@@ -106,10 +107,15 @@ static void head_backward(const float* q, const float* k, const float* v, const 
       const Lanes softmax = power_of_two(score);
       d_score *= softmax;
       store(&d_scores[i * LANES], d_score, LANES);
+      store(&softmaxes[i * LANES], softmax, LANES);
+    }
+    for (int i = 0; i < n; i++) {
+      const Lanes softmax = load(&softmaxes[i * LANES], LANES), d_score = load(&d_scores[i * LANES], LANES);
       for (int c = 0; c < D; c++) d_value[c] += softmax * d_outs[i * D + c];
       for (int c = 0; c < D; c++) d_key[c] += d_score * queries[i * D + c];
     }
-    for (int c = 0; c < D; c++) store(d_k + c * n + j, d_key[c] * natural, n - j), store(d_v + c * n + j, d_value[c], n - j);
+    for (int c = 0; c < D; c++) store(d_k + c * n + j, d_key[c] * natural, n - j);
+    for (int c = 0; c < D; c++) store(d_v + c * n + j, d_value[c], n - j);
     for (int i = 0; i < n; i += LANES) {
       float tile[LANES * LANES];
       for (int a = 0; a < LANES; a++)
@@ -135,34 +141,37 @@ static void attention(const float* qkv, float* out, float* log_sum, int batch, i
 }
 
 template <int D>
-static void attention_backward(const float* qkv, const float* out, const float* log_sum, const float* d_out, float* d_qkv,
-                               int batch, int heads, int n, int threads) {
+static void attention_backward(const float* qkv, const float* out, const float* log_sum, const float* d_out,
+                               float* d_qkv, int batch, int heads, int n, int threads) {
   const int64_t size = D * n, all = heads * size;
 #pragma omp parallel for num_threads(threads)
   for (int i = 0; i < batch * heads; i++) {
     const int64_t at = i / heads * 3 * all + i % heads * size;
     const float* q = qkv + at;
     float* d_q = d_qkv + at;
-    head_backward<D>(q, q + all, q + 2 * all, out + i * size, log_sum + int64_t(i) * n, d_out + i * size, d_q, d_q + all,
-                     d_q + 2 * all, n);
+    head_backward<D>(q, q + all, q + 2 * all, out + i * size, log_sum + int64_t(i) * n, d_out + i * size, d_q,
+                     d_q + all, d_q + 2 * all, n);
   }
 }
 
-#define ATTENTION(D)                                                                                               \
-  extern "C" void attention_##D(const float* qkv, float* out, float* log_sum, int batch, int heads, int n, int threads) { \
-    attention<D>(qkv, out, log_sum, batch, heads, n, threads);                                                     \
-  }                                                                                                                \
-  extern "C" void attention_backward_##D(const float* qkv, const float* out, const float* log_sum, const float* d_out,    \
-                                         float* d_qkv, int batch, int heads, int n, int threads) {                 \
-    attention_backward<D>(qkv, out, log_sum, d_out, d_qkv, batch, heads, n, threads);                              \
+#define ATTENTION(D)                                                                                              \
+  extern "C" void attention_##D(const float* qkv, float* out, float* log_sum, int batch, int heads, int n,        \
+                                int threads) {                                                                    \
+    attention<D>(qkv, out, log_sum, batch, heads, n, threads);                                                    \
+  }                                                                                                               \
+  extern "C" void attention_backward_##D(const float* qkv, const float* out, const float* log_sum,                \
+                                         const float* d_out, float* d_qkv, int batch, int heads, int n,           \
+                                         int threads) {                                                           \
+    attention_backward<D>(qkv, out, log_sum, d_out, d_qkv, batch, heads, n, threads);                             \
   }
 ATTENTION(4)
 ATTENTION(8)
+ATTENTION(16)
 
 // silu(group_norm(x)). x, out: (batch, groups, width, n), n pixels; scale, bias: (groups, width);
 // mean, inverse (of the standard deviation): (batch, groups)
-extern "C" void norm_silu(const float* x, const float* scale, const float* bias, float* out, float* mean, float* inverse,
-                          float eps, int batch, int groups, int width, int n, int threads) {
+extern "C" void norm_silu(const float* x, const float* scale, const float* bias, float* out, float* mean,
+                          float* inverse, float eps, int batch, int groups, int width, int n, int threads) {
   const int count = width * n;
 #pragma omp parallel for num_threads(threads)
   for (int g = 0; g < batch * groups; g++) {

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 SOURCE = Path(__file__).with_suffix(".cpp")
-COMPILE = ["-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared"]
-HEAD_WIDTHS = (4, 8)  # with more channels torch's own attention is as fast
+FLAGS = ["-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared"]
+HEAD_WIDTHS = (4, 8, 16)  # with more channels torch's own attention is as fast
 
 enabled = True  # False: torch's own operations everywhere
 
@@ -33,7 +33,7 @@ def serves(x: Tensor) -> bool:
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernels, from the cache where they are there; None, and a line that says so, without a compiler."""
-    command = [os.environ.get("CXX", "c++"), *COMPILE]
+    command = [os.environ.get("CXX", "c++"), *FLAGS]
     # A cache may be shared by machines of different kinds, and `native` is of this one.
     made_of = [SOURCE.read_bytes(), *map(str.encode, [*command, platform.node(), platform.machine()])]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "diffusion"
@@ -60,7 +60,7 @@ def _call(name: str, *arguments: Tensor | int | float) -> None:
 
 
 class SmallHeads(torch.autograd.Function):
-    """Attention of qkv (B, 3, heads, d, N), whose heads have d = 4 or 8 channels. Returns (B, heads, d, N)."""
+    """Attention of qkv (B, 3, heads, d, N), d being one of HEAD_WIDTHS. Returns (B, heads, d, N)."""
 
     @staticmethod
     def forward(ctx, qkv: Tensor) -> Tensor:
