@@ -22,6 +22,7 @@ from diffusion import build, clipping
 from diffusion.denoiser import Denoiser
 from diffusion.interop.diffusers import read
 from diffusion.lit import LitDiffusion
+from diffusion.networks import native
 from diffusion.prediction import Eps
 from diffusion.samplers.ddim import DDIM
 from diffusion.schedule import linear
@@ -108,6 +109,17 @@ def in_own_process(which: int) -> float:
         return pool.apply(step_memory, [which])
 
 
+def without_kernels(action: Callable[[], object]) -> Callable[[], None]:
+    """The action as with compile=false."""
+
+    def run() -> None:
+        native.enabled = False
+        action()
+        native.enabled = True
+
+    return run
+
+
 def rate(action: Callable[[], object]) -> Callable[[], float]:
     """images/s of an action on one batch, after a first time that does not count."""
     action()
@@ -118,6 +130,7 @@ def rows() -> list[Row]:
     ours, theirs = networks()
     pairs = {
         "training step / diffusers": [training_step(network) for network in (ours, theirs)],
+        "the same, compile=false": [without_kernels(training_step(ours)), training_step(theirs)],
         "forward pass / diffusers": [forward_pass(network) for network in (ours, theirs)],
         f"DDIM, {STEPS} steps / DDIMPipeline": sampling(ours, theirs),
     }

@@ -25,24 +25,25 @@ from diffusion.lit import LitDiffusion
 
 FOLDER = Path("runs/benchmarks/small_network")
 BATCH = 64
+WITH = "network.mid_attention=true "
 CANDIDATES = {
-    "24-48": "network.widths=[24,48]",
-    "32-64": "network.widths=[32,64]",
-    "48-96": "network.widths=[48,96]",
-    "64-128": "network.widths=[64,128]",
-    "32-64-3": "network.widths=[32,64] network.layers=3",
-    "64-128-1": "network.widths=[64,128] network.layers=1",
-    "32-96": "network.widths=[32,96]",
-    "64-64": "network.widths=[64,64]",
-    "no-attention": "network.widths=[32,64] network.mid_attention=false",
-    "no-attention-1": "network.widths=[32,64] network.layers=1 network.mid_attention=false",
-    "no-attention-48": "network.widths=[48,96] network.layers=1 network.mid_attention=false",
-    "attention-14": "network.widths=[32,64] network.attention=[14] network.head_width=8",
-    "attention-7": "network.widths=[32,64] network.attention=[7] network.head_width=16",
-    "heads-8": "network.widths=[32,64] network.head_width=8",
-    "full-resolution": "network.widths=[16,32,64] network.patch=1 network.layers=1",
-    "patch-4": "network.widths=[128] network.patch=4 network.layers=3",
-    "rms-norm": "network.widths=[32,64]",
+    "no-attention": "",
+    "no-attention-1": "network.layers=1",
+    "no-attention-48": "network.widths=[48,96] network.layers=1",
+    "24-48": WITH + "network.widths=[24,48]",
+    "32-64": WITH,
+    "48-96": WITH + "network.widths=[48,96]",
+    "64-128": WITH + "network.widths=[64,128]",
+    "32-64-3": WITH + "network.layers=3",
+    "64-128-1": WITH + "network.widths=[64,128] network.layers=1",
+    "32-96": WITH + "network.widths=[32,96]",
+    "64-64": WITH + "network.widths=[64,64]",
+    "attention-14": WITH + "network.attention=[14] network.head_width=8",
+    "attention-7": WITH + "network.attention=[7] network.head_width=16",
+    "heads-8": WITH + "network.head_width=8",
+    "full-resolution": WITH + "network.widths=[16,32,64] network.patch=1 network.layers=1",
+    "patch-4": WITH + "network.widths=[128] network.patch=4 network.layers=3",
+    "rms-norm": WITH,
 }
 
 
