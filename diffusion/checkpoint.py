@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from diffusion import build, snapshots
-from diffusion.errors import UserError
+from diffusion.errors import UserError, reading
 from diffusion.files import atomic
 from diffusion.lit import LitDiffusion
 
@@ -91,11 +91,8 @@ def read(path: str | Path) -> dict[str, Any]:
 
     Raises UserError for a file that is damaged or of another program, and for a config that names what is not ours.
     """
-    try:
+    with reading(path, "a readable checkpoint"):
         contents = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged and hostile files raise whatever they like
-        reason = " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]])
-        raise UserError(f"{path}: not a readable checkpoint ({reason})") from error
     if not isinstance(contents, dict) or not isinstance(contents.get("config"), dict) or "state_dict" not in contents:
         raise UserError(f"{path}: not a checkpoint of this program (no config inside)")
     if not _is_whole(Path(path)):

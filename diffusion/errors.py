@@ -1,4 +1,8 @@
-"""The one exception that stands for a user's mistake."""
+"""The one exception that stands for a user's mistake, and what makes one of others."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -6,3 +10,15 @@ class UserError(ValueError):
 
     The commands print it and exit with code 2; in Python it is a ValueError like any other.
     """
+
+
+@contextmanager
+def reading(path: str | Path, what: str) -> Iterator[None]:
+    """Whatever a damaged, strange or hostile file makes its reader raise becomes a UserError: it is not `what`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]])
+        raise UserError(f"{path}: not {what} ({reason})") from error

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion.averages import coefficients, widths
-from diffusion.errors import UserError
+from diffusion.errors import UserError, reading
 
 FOLDER = "averages"  # beside the checkpoints
 _TOLERANCE = 0.1  # of the profile's norm: what a reconstruction may miss
@@ -82,10 +82,8 @@ def _listed(averages: Mapping[str, Mapping[str, Tensor]]) -> str:
 
 
 def _read(path: Path, like: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
-    try:
+    with reading(path, "a readable snapshot; remove it, and the others make do without"):
         averages = torch.load(path, map_location="cpu", weights_only=True)["averages"]
-    except Exception as error:  # damaged files raise whatever they like
-        raise UserError(f"{path}: not a readable snapshot; remove it, and the others make do without") from error
     if {name: set(average) for name, average in averages.items()} != {name: set(like[name]) for name in like}:
         raise UserError(f"{path}: holds the averages of another run")
     return averages

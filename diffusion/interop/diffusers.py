@@ -11,11 +11,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from diffusion import build
-from diffusion.errors import UserError
+from diffusion.errors import UserError, reading
 from diffusion.files import atomic_folder
 from diffusion.interop import diffusers_scheduler as scheduler
 from diffusion.interop import diffusers_unet as unet
-from diffusion.interop.foreign import Foreign, fit, load, reading, rename, unname
+from diffusion.interop.foreign import Foreign, fit, load, rename, unname
 from diffusion.lit import LitDiffusion
 from diffusion.values import COUNT
 

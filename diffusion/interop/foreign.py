@@ -1,7 +1,6 @@
 """A model of another program in our words, and the checkpoint that is made of it. Nothing is unpickled."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from diffusion import checkpoint
 from diffusion import config as configs
-from diffusion.errors import UserError
+from diffusion.errors import UserError, reading
 from diffusion.files import atomic
 
 PREFIX = "denoiser.network."  # of the network's names in a checkpoint of ours
@@ -41,13 +40,10 @@ def load(path: Path) -> Any:
 
     Raises UserError for what is not readable without unpickling.
     """
-    try:
+    with reading(path, "a readable file of weights"):
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged and hostile files raise whatever they like
-        reason = " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]])
-        raise UserError(f"{path}: not a readable file of weights ({reason})") from error
 
 
 def rename(theirs: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -132,15 +128,3 @@ def _some(names: set[str]) -> str:
     """The first names, and how many more there are."""
     first = sorted(names)[:3]
     return ", ".join(first) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-@contextmanager
-def reading(path: Path, what: str) -> Iterator[None]:
-    """Whatever a strange file makes its reader stumble over becomes a UserError: it is not `what` was expected."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else ""
-        raise UserError(f"{path}: not {what} ({type(error).__name__}: {reason})") from error

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from diffusion import build
 from diffusion.config import choice
-from diffusion.errors import UserError
-from diffusion.interop.foreign import Foreign, by_module, fit, load, reading, rename
+from diffusion.errors import UserError, reading
+from diffusion.interop.foreign import Foreign, by_module, fit, load, rename
 
 # Their modules -> ours, inside a residual block, an attention, and at the ends of the network.
 RESIDUAL = {

@@ -8,8 +8,9 @@ import safetensors
 import safetensors.torch
 
 from diffusion import build
+from diffusion.errors import reading
 from diffusion.files import atomic
-from diffusion.interop.foreign import Foreign, load, reading
+from diffusion.interop.foreign import Foreign, load
 from diffusion.lit import LitDiffusion
 
 _CONFIG = "diffusion.config"  # in the header
