@@ -1,0 +1,144 @@
+"""From words to a config: kinds of values, groups and recipes, and every file of conf/."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from diffusion import config as configs
+from diffusion.errors import UserError
+
+
+def test_home_is_expanded_and_null_is_null(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    config = configs.compose("train", ["run.dir=~/run", "resume=null"])
+    assert config.run.dir == "/home/me/run"
+    assert config.resume is None
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("seed=3", 3),
+        ("trainer.max_steps=1e5", 100_000),
+        ("trainer.max_minutes=2", 2.0),
+        ("trainer.max_minutes=null", None),
+        ("ema.decay=0", 0.0),
+        ("optimizer.betas=[0,0.9]", [0.0, 0.9]),
+        ("strategy.devices=[0,1]", [0, 1]),
+        ("strategy.devices=2", 2),
+        ("trainer.precision=32", "32"),
+        ("trainer.precision=bf16-mixed", "bf16-mixed"),
+        ("logger.project=007", "007"),
+        ("logger.project='a, b'", "a, b"),
+        ("logger.entity=me", "me"),
+        ("dataset.val_images=null", None),
+        ("run.name=2024", "2024"),
+        ("preview.sampler.steps=7", 7),
+        ("sampler.variance=0.5", 0.5),
+        ("sampler.times=[1000,500,0]", [1000, 500, 0]),
+        ("sampler.variance=fixed_large", "fixed_large"),
+    ],
+)
+def test_values_take_the_kind_of_their_default(word, value):
+    got = OmegaConf.select(configs.compose("train", [word]), word.partition("=")[0])
+    assert got == value
+    assert type(got) is type(value) or isinstance(value, list)
+
+
+def test_whole_numbers_stay_whole():
+    assert type(configs.compose("train", ["trainer.max_steps=1e3"]).trainer.max_steps) is int
+
+
+@pytest.mark.parametrize("value", ["ema", "raw", "half_life_50000", "power_0.05", 0.08])
+def test_weights(value):
+    assert configs.compose("sample", [f"weights={value}"]).weights == value
+
+
+@pytest.mark.parametrize(("word", "value"), [("keep=3", 3), ("keep=all", "all"), ("keep=every:5", "every:5")])
+def test_keep(word, value):
+    assert configs.compose("sample", [word]).keep == value
+
+
+def test_a_choice_fills_its_group_and_nothing_else():
+    plain, other = configs.compose("train"), configs.compose("train", ["preview.sampler=ddpm", "dataset=digits"])
+    assert other.dataset.name == "digits"
+    assert other.preview.sampler._target_ == plain.sampler._target_ != plain.preview.sampler._target_
+    assert other.sampler == plain.sampler
+
+
+def test_words_win_over_debug_and_debug_over_groups():
+    config = configs.compose("train", ["debug=fast", "trainer.max_steps=3"])
+    assert config.trainer.max_steps == 3
+    assert (config.preview.n, config.logger.name) == (4, "none")
+    assert configs.compose("train", ["logger=csv", "debug=fast"]).logger.name == "csv"
+
+
+def test_a_recipe_does_not_reach_into_another_choice_than_its_own():
+    assert configs.compose("train", ["experiment=digits"]).ema.decay == 0.998
+    assert set(configs.compose("train", ["experiment=digits", "ema=power"]).ema) == {
+        "_target_",
+        "sigma_rel",
+        "snapshots",
+    }
+    config = configs.compose("train", ["experiment=digits", "debug=overfit", "ema=decay", "schedule=linear"])
+    assert (config.ema.decay, config.schedule.T, config.trainer.max_steps) == (0.99, 1000, 1000)
+
+
+def test_an_unchosen_sampler_of_sample_py_keeps_its_changes_apart():
+    config = configs.compose("sample", ["ckpt=x", "sampler.steps=50"])
+    assert config.sampler is None
+    assert config.clipping is None
+    assert config.overrides == {"sampler": {"steps": 50}, "clipping": {}, "guidance": {}}
+
+
+def test_a_chosen_sampler_of_sample_py_takes_its_changes():
+    config = configs.compose("sample", ["ckpt=x", "sampler=ddim", "sampler.steps=9"])
+    assert config.sampler.steps == 9
+    assert config.sampler._target_.startswith("diffusion.")
+    assert config.overrides == {"sampler": {}, "clipping": {}, "guidance": {}}
+
+
+def test_conf_is_found_in_a_wheel_and_in_a_checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr(configs, "__file__", str(tmp_path / "diffusion" / "config.py"))
+    with pytest.raises(UserError, match="no conf folder"):
+        configs.conf_folder()
+    for folder in tmp_path / "conf", tmp_path / "diffusion" / "conf":
+        folder.mkdir(parents=True)
+        (folder / "train.yaml").touch()
+        assert configs.conf_folder() == folder.resolve()
+
+
+def every_choice():
+    for name in configs.COMMANDS:
+        for group in configs.groups(name).values():
+            for choice in group.choices:
+                yield name, group.key, choice
+
+
+@pytest.mark.parametrize(("name", "key", "choice"), list(every_choice()))
+def test_every_yaml_composes(name, key, choice):
+    config = configs.compose(name, [f"{key}={choice}", "dataset.path=x" if name == "train" else "ckpt=x"])
+    missing = {"task.image", "task.mask", "task.start", "task.end", "schedule.betas"}
+    for needed in missing & OmegaConf.missing_keys(config):
+        OmegaConf.update(config, needed, "x")
+    configs.check_complete(config)
+    if key not in ("experiment", "debug"):
+        assert OmegaConf.is_dict(OmegaConf.select(config, key))
+
+
+def test_every_yaml_belongs_to_a_group():
+    folders = {group.folder for name in configs.COMMANDS for group in configs.groups(name).values()}
+    assert {file.parent.name for file in configs.conf_folder().glob("*/*.yaml")} <= folders
+    assert all(group.default is None or group.default in group.choices for group in configs.groups("train").values())
+
+
+def test_recipes_set_only_keys_that_are_read():
+    """A recipe's yaml is merged without a check: a misspelt key would be ignored in silence."""
+    known = configs.groups("train")
+    read = set(configs.known_keys(configs.compose("train"), known))
+    for group in known.values():
+        for choice in [] if group.key in ("experiment", "debug") else group.choices:
+            values = OmegaConf.load(configs.conf_folder() / group.folder / f"{choice}.yaml")
+            read |= {f"{group.key}.{name}" for name in configs.known_keys(values, known)}
+    for key in "experiment", "debug":
+        for choice in known[key].choices:
+            assert set(configs.known_keys(configs.compose("train", [f"{key}={choice}"]), known)) <= read
