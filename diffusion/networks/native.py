@@ -35,7 +35,8 @@ def library() -> ctypes.CDLL | None:
     """The compiled kernels, from the cache where they are there; None, and a line that says so, without a compiler."""
     command = [os.environ.get("CXX", "c++"), *FLAGS]
     # A cache may be shared by machines of different kinds, and `native` is of this one.
-    made_of = [SOURCE.read_bytes(), *map(str.encode, [*command, platform.node(), platform.machine()])]
+    machine = [platform.node(), platform.machine(), torch.backends.cpu.get_cpu_capability()]
+    made_of = [SOURCE.read_bytes(), *map(str.encode, [*command, *machine])]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "diffusion"
     file = folder / f"native-{hashlib.sha256(b' '.join(made_of)).hexdigest()[:16]}.so"
     try:
@@ -45,18 +46,25 @@ def library() -> ctypes.CDLL | None:
                 subprocess.run([*command, SOURCE, "-o", f"{part}/native.so"], check=True, capture_output=True)
                 os.replace(f"{part}/native.so", file)
         return ctypes.CDLL(str(file))
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:  # RuntimeError: there is no home
         why = (getattr(error, "stderr", None) or str(error).encode()).decode(errors="replace").strip().splitlines()
         logging.getLogger(__name__).warning(
-            "no kernels of our own on this CPU, torch's are slower: %s does not compile them (%s)", command[0], why[0]
+            "the network is slower than it could be on this CPU: %s does not compile its kernels (%s); "
+            "let CXX name a C++ compiler with OpenMP, or say compile=false",
+            command[0],
+            why[0],
         )
         return None
 
 
 def _call(name: str, *arguments: Tensor | int | float) -> None:
-    kinds = {Tensor: lambda x: ctypes.c_void_p(x.data_ptr()), int: ctypes.c_int, float: ctypes.c_float}
-    given = (next(made(x) for kind, made in kinds.items() if isinstance(x, kind)) for x in arguments)
-    getattr(library(), name)(*given, torch.get_num_threads())
+    getattr(library(), name)(*map(_in_c, arguments), torch.get_num_threads())
+
+
+def _in_c(x: Tensor | int | float) -> ctypes.c_void_p | ctypes.c_float | int:
+    if isinstance(x, Tensor):
+        return ctypes.c_void_p(x.data_ptr())
+    return ctypes.c_float(x) if isinstance(x, float) else x
 
 
 class SmallHeads(torch.autograd.Function):

@@ -145,6 +145,6 @@ def test_without_a_compiler_it_says_so_and_goes_on(fresh, monkeypatch, caplog, c
     assert native.library() is None
     assert native.library() is None
     [record] = caplog.records
-    assert f"{compiler} does not compile them" in record.getMessage()
+    assert f"{compiler} does not compile its kernels" in record.getMessage()
     assert not list(fresh.iterdir())
     assert network()(torch.zeros(1, 1, 16, 16), torch.ones(1)).isfinite().all()
