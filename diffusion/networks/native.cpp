@@ -16,7 +16,7 @@ constexpr int LANES = 16;
 constexpr int LANES = 8;
 #endif
 typedef float Lanes __attribute__((vector_size(4 * LANES)));
-typedef int32_t IntLanes __attribute__((vector_size(4 * LANES)));
+typedef uint32_t IntLanes __attribute__((vector_size(4 * LANES)));
 
 // The first `count` lanes, of as many as there are; the others are 0.
 static inline Lanes load(const float* from, int count) {
@@ -32,7 +32,7 @@ static inline void store(float* to, const Lanes& x, int count) {
 }
 
 // 2^x to float32's precision, for x <= 127 (below -126 what it is there): the integer part goes into the exponent's
-// bits, and a minimax polynomial is good for the rest, -1/2..1/2. V is float or Lanes, I the integers of its size.
+// bits, and a minimax polynomial is good for the rest, -1/2..1/2. V is float or Lanes, I unsigned integers of its size.
 template <class V, class I>
 static inline V power_of_two(V x) {
   const V zero = {}, low = zero - 126.f, magic = zero + 12582912.f;  // adding 1.5 * 2^23 rounds to an integer
@@ -42,13 +42,13 @@ static inline V power_of_two(V x) {
   const V rest = x - (rounded - magic);
   V y = zero + 1.5403530e-4f;
   for (float c : {1.3333558e-3f, 9.6181291e-3f, 5.5504109e-2f, 2.4022651e-1f, 6.9314718e-1f, 1.f}) y = y * rest + c;
-  return __builtin_bit_cast(V, __builtin_bit_cast(I, y) + integer * (1 << 23));
+  return __builtin_bit_cast(V, __builtin_bit_cast(I, y) + (integer << 23));
 }
 
 static inline Lanes power_of_two(const Lanes& x) { return power_of_two<Lanes, IntLanes>(x); }
 
 static inline float sigmoid(float x) {
-  return 1.f / (1.f + power_of_two<float, int32_t>(std::min(-1.44269504f * x, 127.f)));
+  return 1.f / (1.f + power_of_two<float, uint32_t>(std::min(-1.44269504f * x, 127.f)));
 }
 
 static inline float square(float x) { return x * x; }
