@@ -200,6 +200,15 @@ def test_tasks_start_from_pictures_and_seeds(run, tmp_path):
     assert not np.array_equal(made["img2img"][0], made["img2img"][1])
 
 
+def test_without_a_compiler_one_line_says_so_and_compile_false_does_not_ask(run, tmp_path):
+    none = {"CXX": "no-such-compiler", "XDG_CACHE_HOME": str(tmp_path)}
+    words = ["sample.py", f"ckpt={run[0]}", "n=2", "sampler.steps=3"]
+    for asked in "true", "false":
+        made, done = succeed(*words, f"compile={asked}", f"output={tmp_path / asked}", **none)
+        assert (made / "grid.png").exists()
+        assert done.stderr.count("no-such-compiler does not compile its kernels") == (asked == "true")
+
+
 def test_samples_are_completed_and_never_overwritten(run, tmp_path):
     folder, _ = run
     words = [f"ckpt={folder}", "sampler.steps=3", f"output={tmp_path / 'out'}"]
