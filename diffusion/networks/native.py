@@ -95,7 +95,7 @@ class NormSilu(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, scale: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:
         x = x.contiguous()
-        sizes = len(x), groups, x.shape[1] // groups, x[0, 0].numel()
+        sizes = len(x), groups, x.shape[1] // groups, x.shape[2:].numel()
         out, (mean, inverse) = torch.empty_like(x), x.new_empty(2, len(x), groups)
         _call("norm_silu", x, scale, bias, out, mean, inverse, eps, *sizes)
         ctx.save_for_backward(x, scale, bias, mean, inverse)
