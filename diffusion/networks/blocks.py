@@ -120,13 +120,16 @@ class Upsample(nn.Conv2d):
         super().__init__(width, width, 3, padding=1)
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        if not x.is_cpu:
+        if not x.is_cpu or torch.compiler.is_compiling():
             return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         (height, width), seen = x.shape[2:], _SEEN.to(self.weight)
         weight = torch.einsum("apr, bqc, oirc -> aboipq", seen, seen, self.weight)
         h = F.conv2d(x, weight.flatten(0, 2), self.bias.repeat(4), padding=1).unflatten(1, (2, 2, -1))
-        rows = [torch.stack([h[:, a, b, :, a : a + height, b : b + width] for b in (0, 1)], dim=4) for a in (0, 1)]
-        return torch.stack(rows, dim=3).flatten(4).flatten(2, 3)
+        # The output at (2i + a, 2j + b) is h[:, a, b, :, i + a, j + b]: a view, which is copied once, there and back.
+        batch, down, right, channel, row, column = h.stride()
+        size = (len(h), h.shape[3], height, 2, width, 2)
+        stride = (batch, channel, row, down + row, column, right + column)
+        return h.as_strided(size, stride).flatten(4).flatten(2, 3)
 
 
 class Stage(nn.Module):
