@@ -49,9 +49,10 @@ def library() -> ctypes.CDLL | None:
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:  # RuntimeError: there is no home
         why = (getattr(error, "stderr", None) or str(error).encode()).decode(errors="replace").strip().splitlines()
         logging.getLogger(__name__).warning(
-            "the network is slower than it could be on this CPU: %s does not compile its kernels (%s); "
-            "let CXX name a C++ compiler with OpenMP, or say compile=false",
+            "the network is slower than it could be on this CPU: %s does not compile its kernels into %s (%s); "
+            "let CXX name a C++ compiler with OpenMP and XDG_CACHE_HOME a folder, or say compile=false",
             command[0],
+            folder,
             why[0],
         )
         return None
