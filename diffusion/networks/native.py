@@ -37,7 +37,7 @@ def library() -> ctypes.CDLL | None:
     # A cache may be shared by machines of different kinds, and `native` is of this one.
     machine = [platform.node(), platform.machine(), torch.backends.cpu.get_cpu_capability()]
     made_of = [SOURCE.read_bytes(), *map(str.encode, [*command, *machine])]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "diffusion"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "diffusion"
     file = folder / f"native-{hashlib.sha256(b' '.join(made_of)).hexdigest()[:16]}.so"
     try:
         if not file.exists():
@@ -46,7 +46,7 @@ def library() -> ctypes.CDLL | None:
                 subprocess.run([*command, SOURCE, "-o", f"{part}/native.so"], check=True, capture_output=True)
                 os.replace(f"{part}/native.so", file)
         return ctypes.CDLL(str(file))
-    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:  # RuntimeError: there is no home
+    except (OSError, subprocess.CalledProcessError) as error:
         why = (getattr(error, "stderr", None) or str(error).encode()).decode(errors="replace").strip().splitlines()
         logging.getLogger(__name__).warning(
             "the network is slower than it could be on this CPU: %s does not compile its kernels into %s (%s); "
