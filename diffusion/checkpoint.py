@@ -12,7 +12,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from diffusion import build, snapshots
+from diffusion import build, snapshots, upgrades
 from diffusion.errors import UserError, reading
 from diffusion.files import atomic
 from diffusion.lit import LitDiffusion
@@ -87,9 +87,11 @@ def _is_whole(path: Path) -> bool:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The contents of a checkpoint of ours: plain tensors and containers on the CPU, nothing unpickled.
+    """The contents of a checkpoint of ours: plain tensors and containers on the CPU, nothing unpickled; of an
+    earlier format, brought up to this one.
 
-    Raises UserError for a file that is damaged or of another program, and for a config that names what is not ours.
+    Raises UserError for a file that is damaged, of another program or of a later format, and for a config that names
+    what is not ours.
     """
     with reading(path, "a readable checkpoint"):
         contents = torch.load(path, map_location="cpu", weights_only=True)
@@ -101,6 +103,7 @@ def read(path: str | Path) -> dict[str, Any]:
         json.dumps(contents["config"], sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a config of this program inside ({error})") from None
+    contents = upgrades.upgraded(contents, path)
     build.check(contents["config"])
     return contents
 

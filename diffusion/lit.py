@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from diffusion import images, random
+from diffusion import images, random, upgrades
 from diffusion.clipping import Clip
 from diffusion.data.base import Batch
 from diffusion.denoiser import Denoiser
@@ -152,7 +152,7 @@ class LitDiffusion(LightningModule):
             group["lr"] = new * self.optimizer.factor(schedule.last_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["config"] = self.config
+        checkpoint |= {upgrades.KEY: upgrades.FORMAT, "config": self.config}
         if self.timesteps.learns:
             checkpoint["timesteps"] = self.timesteps.state_dict()
 

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from diffusion import upgrades
 from diffusion.errors import UserError
 from diffusion.files import atomic
 
@@ -27,6 +28,7 @@ def describe(config: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, An
     """The manifest of a run that begins now. config: resolved, in plain containers; data: what `ImageData.describe`
     gives."""
     return {
+        upgrades.KEY: upgrades.FORMAT,
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "seed": config["seed"],
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -52,8 +54,10 @@ def read(run: str | Path) -> dict[str, Any]:
     try:
         contents = json.loads(path.read_text())
         if isinstance(contents["config"], dict) and isinstance(contents["sessions"], list):
-            return contents
+            return upgrades.upgraded(contents, path)
         raise ValueError("no config inside")
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{run}: no {NAME} ({error.strerror}); expected a run folder that train.py wrote") from None
     except (ValueError, KeyError, TypeError) as error:

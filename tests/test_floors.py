@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "diffusion"
 
 FLOORS = [
     ["errors", "files", "random", "values", "quiet"],
+    ["upgrades"],
     ["images", "schedule", "networks", "manifest", "averages"],
     ["process", "prediction", "config", "snapshots"],
     ["denoiser"],

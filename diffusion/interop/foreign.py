@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from diffusion import checkpoint
+from diffusion import checkpoint, upgrades
 from diffusion import config as configs
 from diffusion.errors import UserError, reading
 from diffusion.files import atomic
@@ -107,7 +107,8 @@ def write(foreign: Foreign, path: Path) -> None:
         {PREFIX + name: weight for name, weight in fit(weights, network).items()}
         for weights in (foreign.weights, foreign.ema or foreign.weights)
     )
-    contents = {"config": config, "state_dict": raw, "ema_state_dict": averaged, "global_step": foreign.step}
+    contents = {"state_dict": raw, "ema_state_dict": averaged, "global_step": foreign.step}
+    contents |= {upgrades.KEY: upgrades.FORMAT, "config": config}
     with atomic(path) as temporary:
         torch.save(contents, temporary)
 

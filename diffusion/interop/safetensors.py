@@ -7,13 +7,13 @@ from typing import Any
 import safetensors
 import safetensors.torch
 
-from diffusion import build
+from diffusion import build, upgrades
 from diffusion.errors import reading
 from diffusion.files import atomic
 from diffusion.interop.foreign import Foreign, load
 from diffusion.lit import LitDiffusion
 
-_CONFIG = "diffusion.config"  # in the header
+_CONFIG, _FORMAT = "diffusion.config", "diffusion.format"  # in the header
 
 
 def recognises(path: Path, contents: Any) -> bool:
@@ -24,7 +24,9 @@ def recognises(path: Path, contents: Any) -> bool:
 def read(path: Path) -> Foreign:
     """The model in a file that `write` made. Raises UserError where its config is not ours."""
     with reading(path, "a file with a config of this program"):
-        config = dict(json.loads(_header(path)[_CONFIG]))
+        header = _header(path)
+        contents = {upgrades.KEY: int(header.get(_FORMAT, 0)), "config": json.loads(header[_CONFIG])}
+        config = upgrades.upgraded(contents, path)["config"]
         build.check(config)
     return Foreign(config, load(path))
 
@@ -32,8 +34,9 @@ def read(path: Path) -> Foreign:
 def write(model: LitDiffusion, file: Path) -> None:
     """Writes the weights that the model has, and its config."""
     weights = {name: weight.contiguous() for name, weight in model.denoiser.network.state_dict().items()}
+    header = {"format": "pt", _FORMAT: str(upgrades.FORMAT), _CONFIG: json.dumps(model.config)}
     with atomic(file) as temporary:
-        safetensors.torch.save_file(weights, temporary, {"format": "pt", _CONFIG: json.dumps(model.config)})
+        safetensors.torch.save_file(weights, temporary, header)
 
 
 def _header(path: Path) -> dict[str, str]:

@@ -1,0 +1,122 @@
+"""What earlier versions wrote loads for ever: it draws the same images, and a resumed run takes the same steps.
+
+Bit for bit on the kind of machine that made the fixtures, and within rounding on others.
+"""
+
+import csv
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+import diffusion
+from diffusion import checkpoint, manifest
+from diffusion.build import instantiate
+from diffusion.config import choice
+from diffusion.errors import UserError
+from diffusion.upgrades import FORMAT
+from tests.commands import command, words
+
+FIXTURES = Path(__file__).parent / "fixtures" / "format_0"
+RUNS = sorted(path.parent.name for path in FIXTURES.glob("*/expected.json"))
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums in another order round otherwise
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def run(request, tmp_path, monkeypatch):
+    """A copy of the run folder, and what it should do."""
+    folder = tmp_path / "run"
+    shutil.copytree(FIXTURES / request.param, folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(folder)  # where its dataset.path=pictures leads
+    return folder, json.loads((folder / "expected.json").read_text())
+
+
+def is_same_machine(expected):
+    return expected["torch"] == torch.__version__ and expected["processor"] == manifest._processor()
+
+
+def drawn(folder, weights):
+    model = diffusion.load(folder, weights)
+    y = torch.arange(4) if model.classes else None
+    for seed, name in enumerate(["ddpm", "ddim"]):
+        sampler = instantiate({**choice("sampler", name), "steps": 5})
+        yield name, model.sample(4, seed=seed, y=y, sampler=sampler, progress=False).numpy()
+
+
+@pytest.mark.parametrize("name", [*RUNS, "converted"])
+def test_it_draws_the_same_images(name):
+    with np.load(FIXTURES / name / "images.npz") as images:
+        stored = {key: images[key] for key in images}
+    for weights in dict.fromkeys(key.partition("_")[2] for key in stored):
+        source = FIXTURES / name if name in RUNS else FIXTURES / name / "model.ckpt"
+        for sampler, images in drawn(source, float(weights) if weights[0].isdigit() else weights):
+            np.testing.assert_allclose(images, stored[f"{sampler}_{weights}"], rtol=0, atol=1e-5)
+
+
+def test_a_converted_file_is_read_again(tmp_path, capsys):
+    done = command(
+        "convert",
+        f"from={FIXTURES / 'converted' / 'model.safetensors'}",
+        f"output={tmp_path / 'x.ckpt'}",
+        capsys=capsys,
+    )
+    assert done.code == 0, done.err
+    with np.load(FIXTURES / "converted" / "images.npz") as stored:
+        for sampler, images in drawn(tmp_path / "x.ckpt", "ema"):
+            np.testing.assert_allclose(images, stored[f"{sampler}_ema"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("run", RUNS, indirect=True)
+def test_a_resumed_run_takes_the_steps_it_would_have_taken(run, capsys):
+    folder, expected = run
+    done = command("train", *expected["words"], f"run.dir={folder}", "resume=auto", capsys=capsys)
+    assert done.code == 0, done.err
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["train/loss"] and int(row["step"]) >= expected["step"]]
+    losses = [[int(row["step"]), float(row["train/loss"])] for row in rows]
+    np.testing.assert_allclose(losses, expected["losses"], rtol=1e-4)
+    weights = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    norms = {key: value.double().norm().item() for key, value in weights.items()}
+    assert norms == pytest.approx(expected["weights_norms"], rel=1e-4, abs=1e-6)
+    if is_same_machine(expected):
+        assert losses == expected["losses"]
+        digest = hashlib.sha256()
+        for value in weights.values():
+            digest.update(value.numpy().tobytes())
+        assert digest.hexdigest() == expected["weights_sha256"]
+
+
+def test_what_is_written_has_the_number_of_its_format(tmp_path, capsys):
+    done = command("train", *words("trainer.max_steps=1", "preview.n=0"), f"run.dir={tmp_path / 'run'}", capsys=capsys)
+    assert json.loads((done.folder / "manifest.json").read_text())["format"] == FORMAT
+    assert torch.load(done.folder / "checkpoints" / "last.ckpt", weights_only=True)["format"] == FORMAT
+    file = command(
+        "convert", f"ckpt={done.folder}", "to=safetensors", f"output={tmp_path / 'x.safetensors'}", capsys=capsys
+    ).folder
+    with safe_open(file, framework="pt") as opened:
+        assert opened.metadata()["diffusion.format"] == str(FORMAT)
+    back = command("convert", f"from={file}", f"output={tmp_path / 'x.ckpt'}", capsys=capsys).folder
+    assert torch.load(back, weights_only=True)["format"] == FORMAT
+
+
+@pytest.mark.parametrize("number", [FORMAT + 1, "1", None])
+def test_a_later_format_is_refused_in_one_line(number, tmp_path):
+    contents = torch.load(FIXTURES / "converted" / "model.ckpt", weights_only=True)
+    torch.save({**contents, "format": number}, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match=rf"x.ckpt: format {number}, but this version reads up to {FORMAT}"):
+        checkpoint.read(tmp_path / "x.ckpt")
