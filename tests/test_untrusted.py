@@ -105,7 +105,7 @@ HOSTILE = [
     "diffusion.build.instantiate",
     "diffusion.images.write_png",
     "diffusion.data.image_folder.shutil.rmtree",
-    "diffusion.data.image_folder.read_image",
+    "diffusion.data.decoding.read_image",
     "diffusion.schedule.torch.load",
     "diffusion.samplers.ddim.DDIM.__init__",
     "diffusion.samplers.base.Sampler",

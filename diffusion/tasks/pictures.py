@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffusion import images
-from diffusion.data.image_folder import read_image
+from diffusion.data.decoding import read_image
 from diffusion.errors import UserError
 
 

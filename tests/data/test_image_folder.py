@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffusion.data import image_folder
-from diffusion.data.image_folder import ImageFolder, read_image
+from diffusion.data.decoding import read_image
+from diffusion.data.image_folder import EXTENSIONS, ImageFolder
 from diffusion.errors import UserError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -243,7 +243,7 @@ def pictures(draw):
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
-@given(picture=pictures(), channels=st.sampled_from([1, 3]), extension=st.sampled_from(image_folder.EXTENSIONS))
+@given(picture=pictures(), channels=st.sampled_from([1, 3]), extension=st.sampled_from(EXTENSIONS))
 def test_any_picture_is_read_or_refused_with_a_reason(picture, channels, extension, tmp_path_factory):
     raw, readable = picture
     path = tmp_path_factory.getbasetemp() / f"any{extension}"
@@ -296,7 +296,7 @@ def test_images_are_decoded_once_and_again_when_anything_changes(folder, monkeyp
         decoded.append(path.name)
         return read_image(path, size, channels)
 
-    monkeypatch.setattr(image_folder, "read_image", counting)
+    monkeypatch.setattr("diffusion.data.decoded.read_image", counting)
     for k in range(3):
         plain(folder / f"{k}.png")
 
@@ -326,10 +326,10 @@ def test_an_interrupted_decoding_leaves_nothing(folder, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(image_folder, "read_image", interrupt)
+        patch.setattr("diffusion.data.decoded.read_image", interrupt)
         with pytest.raises(KeyboardInterrupt):
             data(folder).prepare_data()
-    assert not os.listdir(data(folder).cache)
+    assert not os.listdir(data(folder).cache.folder)
     assert len(data(folder).split("train")[0]) == 1
 
 
