@@ -1,0 +1,21 @@
+"""Small image files for tests, and the data set of a folder of them."""
+
+from PIL import Image
+
+from diffusion.data.image_folder import ImageFolder
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+def data(root, **options):
+    return ImageFolder(**{"path": str(root), "channels": 3, "size": 8, "batch_size": 2, **options})
+
+
+def plain(path, colour=RED, size=(12, 8), mode="RGB"):
+    path.parent.mkdir(exist_ok=True)
+    Image.new(mode, size, colour).save(path)
+    return path
+
+
+def mean(array):
+    return array.reshape(array.shape[0], -1).mean(1).round().tolist()
