@@ -1,10 +1,16 @@
-"""Writing files so that a reader never meets half of one."""
+"""Writing files so that a reader never meets half of one, and JSON that every reader takes."""
 
+import json
+import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+# JSON has no words for these numbers; what Python writes instead, Infinity and NaN, other readers refuse.
+_NUMBERS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
 @contextmanager
@@ -34,6 +40,45 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def json_text(contents: Any, indent: int | None = 2) -> str:
+    """`contents` as JSON of the standard: infinities and nan become the strings "inf", "-inf" and "nan"."""
+    return json.dumps(_mapped(contents, _to_string), indent=indent, allow_nan=False)
+
+
+def json_contents(text: str | bytes) -> Any:
+    """What `json_text` made `text` from: the strings "inf", "-inf" and "nan" are numbers again. Raises ValueError for
+    what is no JSON."""
+    return _mapped(json.loads(text), _to_number)
+
+
+def write_json(path: Path | str, contents: Any) -> None:
+    """Writes `contents` by `json_text`, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(json_text(contents) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path | str) -> Any:
+    """What `write_json` wrote. Raises OSError where there is no such file and ValueError for what is no JSON."""
+    return json_contents(Path(path).read_bytes())
+
+
+def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A tree of dicts and lists with its leaves changed."""
+    if isinstance(value, Mapping):
+        return {key: _mapped(each, change) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mapped(each, change) for each in value]
+    return change(value)
+
+
+def _to_string(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _to_number(value: Any) -> Any:
+    return _NUMBERS.get(value, value) if isinstance(value, str) else value
 
 
 def give_name(file: Path, path: Path) -> None:
