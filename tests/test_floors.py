@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "diffusion"
 
 FLOORS = [
-    ["errors", "files", "random", "values", "quiet"],
+    ["errors", "files", "random", "values", "quiet", "bar"],
     ["upgrades"],
     ["images", "schedule", "networks", "manifest", "averages"],
     ["process", "prediction", "config", "snapshots"],

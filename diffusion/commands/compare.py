@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from diffusion import build, images, plots
+from diffusion.bar import Bar
 from diffusion.config import choice
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion
@@ -24,7 +24,7 @@ def draw(model: LitDiffusion, config: Mapping[str, Any], path: Path) -> Path:
     options = {"n": config["n"], "seed": config["seed"], "batch_size": config["batch_size"]}
     cells = [(name, build.instantiate({**rows[name], "steps": count})) for name in rows for count in steps]
     model.sample(1, sampler=cells[0][1], progress=False)  # the first of all would pay for what is set up once
-    drawn = [(name, _cell(model, sampler, options)) for name, sampler in tqdm(cells, desc="comparing", unit=" cell")]
+    drawn = [(name, _cell(model, sampler, options)) for name, sampler in Bar(cells, desc="comparing", unit=" cell")]
     table = {name: [cell for row, cell in drawn if row == name] for name in rows}
     return plots.write_figure(path, plots.draw_table(table, columns=[f"{count} steps" for count in steps]))
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from diffusion.bar import Bar
 from diffusion.data.decoding import BACKGROUND, read_image
 from diffusion.errors import UserError
 
@@ -108,7 +108,7 @@ def _read_all(root: Path, files: Sequence[str], size: int, channels: int) -> Ite
     """Every file with its image, uint8 (C, size, size), or with the reason why there is none."""
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(files), desc="Decoding images", unit="images") as bar,
+        Bar(total=len(files), desc="decoding", unit=" images") as bar,
     ):
         for start in range(0, len(files), _AHEAD):
             part = files[start : start + _AHEAD]

@@ -1,15 +1,14 @@
 """Bits per dimension: the variational bound on -log2 p(x_0), term by term (Ho et al. 2020, Eq. 5)."""
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from diffusion import images, plots, random
+from diffusion.bar import Bar
 from diffusion.clipping import Clip, Static
 from diffusion.data.base import ImageData
 from diffusion.denoiser import Denoiser, Prediction
@@ -80,8 +79,7 @@ class BPD(Metric):
             raise UserError(f"metric=bpd has {n} image(s) to measure: expected at least 2, for the standard error")
         index = torch.arange(n) * len(x) // n
         bounds = []
-        every = 0.1 if sys.stderr.isatty() else 10  # seconds: a log file wants fewer lines than a terminal
-        with tqdm(total=n * steps, desc="bits/dim", unit=" terms", mininterval=every) as bar:
+        with Bar(total=n * steps, desc="bits/dim", unit=" terms") as bar:
             for rows in index.split(batch_size):
                 x_0 = images.from_uint8(x[rows].to(model.device))
                 labels = y[rows].to(model.device)

@@ -3,13 +3,12 @@
 A task says where that path begins and what is held fast on it. This one begins with noise; its siblings derive from it.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from diffusion.bar import Bar
 from diffusion.denoiser import Prediction
 from diffusion.errors import UserError
 from diffusion.random import Streams
@@ -98,8 +97,7 @@ def generate(
     steps = len(times) - 1
     kept = kept_steps(keep, steps)
     starts = range(0, len(index), batch_size)
-    every = 0.1 if sys.stderr.isatty() else 10  # seconds: a log file wants fewer lines than a terminal
-    with tqdm(total=steps * len(starts), desc="sampling", unit=" step", mininterval=every, disable=not progress) as bar:
+    with Bar(total=steps * len(starts), desc="sampling", unit=" step", disable=not progress) as bar:
         for start in starts:
             chosen = slice(start, start + batch_size)
             noise = Streams(seed, purpose, task.streams(index[chosen]), shape, device).normal
