@@ -23,7 +23,7 @@ from diffusion.files import atomic
 from diffusion.lit import LitDiffusion
 from diffusion.networks import native
 from diffusion.quiet import quiet
-from diffusion.tasks.generate import Generate
+from diffusion.tasks.generate import Generate, kept_steps
 
 _GRID = 64  # images in the grid
 _COLUMNS = 16  # images of one class in the grid
@@ -61,7 +61,10 @@ def run(config: DictConfig) -> Path:
         folder = _open(config["output"], ckpt, settings)
         return compare.draw(model, config, folder / "compare.png")
     task = build.instantiate(config["task"], shape=model.shape)
-    task.times(model.sampler, model.denoiser.schedule)  # what is impossible is found out before there is a folder
+    # What is impossible is found out before there is a folder.
+    model.sampler.check(model.denoiser.schedule, model.objective.learns_variance)
+    times = task.times(model.sampler, model.denoiser.schedule)
+    kept_steps(config["keep"], len(times) - 1)
     folder = _open(config["output"], ckpt, settings)
     seconds = _draw(model, task, labels, config, folder)
     pictures = sorted(folder.glob("[0-9]*.png"))

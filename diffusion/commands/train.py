@@ -55,7 +55,7 @@ def _train(
     trainer = make_trainer(config, this.folder)
     # What can be wrong is found out before there is a run folder.
     for sampler in (model.sampler, build.instantiate(config["preview"]["sampler"])):
-        sampler.times(model.denoiser.schedule)
+        sampler.check(model.denoiser.schedule, model.objective.learns_variance)
     goes_on = saved is not None and config["resume_mode"] == "full"
     if saved is not None:
         raw = saved["state_dict"]

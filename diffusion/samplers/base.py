@@ -75,6 +75,11 @@ class Sampler(ABC):
         """The times visited, float64 (steps + 1,), down to 0."""
         return visit(schedule, self.spacing, self.steps, self.beyond)
 
+    def check(self, schedule: Schedule, learns_variance: bool = False) -> None:
+        """Raises UserError for what this solver cannot do with a network of that schedule: to be found out before
+        anything is written. learns_variance: whether the network predicts the variance of the reverse step."""
+        self.times(schedule)
+
     def trajectory(
         self,
         denoise: Callable[..., Prediction],

@@ -7,8 +7,10 @@ from torch import Tensor
 from diffusion.errors import UserError
 from diffusion.process import q_posterior, reverse_variance
 from diffusion.samplers.base import Path, Sampler
+from diffusion.schedule import Schedule
 
 _MIX = {"auto": None, "learned": None, "fixed_small": 0.0, "fixed_large": 1.0}
+_NOT_LEARNED = "sampler.variance=learned: this network predicts no variance; use fixed_small"
 
 
 class DDPM(Sampler):
@@ -33,12 +35,17 @@ class DDPM(Sampler):
         if self.mix is not None and not (isinstance(self.mix, int | float) and 0 <= self.mix <= 1):
             raise UserError(f"sampler.variance={variance}: expected auto, fixed_small, fixed_large, learned, or 0 to 1")
 
+    def check(self, schedule: Schedule, learns_variance: bool = False) -> None:
+        super().check(schedule, learns_variance)
+        if self.variance == "learned" and not learns_variance:
+            raise UserError(_NOT_LEARNED)
+
     def step(self, path: Path, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         prediction = path.predict(x_t, t)
         mean, _ = q_posterior(path.schedule, prediction.x_0, x_t, s, t)
         mix = prediction.variance_mix if self.mix is None else self.mix
         if mix is None and self.variance == "learned":
-            raise UserError("sampler.variance=learned: this network predicts no variance; use fixed_small")
+            raise UserError(_NOT_LEARNED)
         mix = 0.0 if mix is None else mix
         variance = reverse_variance(path.schedule, s, t, mix, x_t)
         return mean + variance.sqrt() * path.noise()
