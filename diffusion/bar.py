@@ -7,16 +7,15 @@ from tqdm import tqdm
 
 
 class Bar(tqdm):
-    """tqdm's bar with its rate and the time left, for work that may well be over at once: then nothing is shown.
-
-    Where stderr is a file or a pipe, there is a line of its own every ten seconds.
-    """
+    """tqdm's bar with its rate and the time left. Where stderr is a file or a pipe it is a line at the start, one every
+    ten seconds, and one at the end."""
 
     def __init__(self, *args: Any, **options: Any):
-        terminal = sys.stderr.isatty()
-        every = 0.1 if terminal else 10.0  # seconds
-        file = sys.stderr if terminal else _Lines(sys.stderr)
-        super().__init__(*args, mininterval=every, delay=every, file=file, **options)
+        if sys.stderr.isatty():
+            where = {"mininterval": 0.1, "delay": 0.1}  # seconds; what is over at once shows nothing
+        else:
+            where = {"mininterval": 10.0, "file": _Lines(sys.stderr)}
+        super().__init__(*args, **where, **options)
 
 
 class _Lines:
