@@ -19,6 +19,8 @@ from diffusion.files import atomic
 _SHARED = "DIFFUSION_RUN_DIR"
 _LOCK = ".lock"
 _NETWORK = ("network", "self_conditioning", "conditioning.classes", "dataset.channels", "dataset.size")
+# How a run reads its data and what it holds back from training: a run that goes on keeps what it began with.
+RULES = ("dataset.split",)
 _UNCHANGED = {"full": (*_NETWORK, "schedule", "prediction", "dataset.name"), "weights": _NETWORK}
 
 
@@ -110,6 +112,19 @@ def check_same_model(old: Mapping[str, Any], new: Mapping[str, Any], mode: str =
                 f"{key} differs from the checkpoint's ({before} -> {now}): resume with the words the run began with"
                 f"{instead}, or start a new run"
             )
+
+
+def keep_rules(config: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Puts the RULES of `old`, the config of a checkpoint, into `config`: a later default, or a word that is forgotten
+    on resume, never moves training images into validation. Returns what that changed, dotted key -> (kept, given)."""
+    found = {}
+    for rule in RULES:
+        section, key = rule.split(".")
+        kept, given = old.get(section), config[section]
+        if isinstance(kept, Mapping) and key in kept and key in given and kept[key] != given[key]:
+            found[rule] = kept[key], given[key]
+            given[key] = kept[key]
+    return found
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -16,6 +16,9 @@ KEY = "format"  # of the contents; what has none is of format 0
 
 def _from_0(config: dict[str, Any]) -> None:
     """Before there were format numbers."""
+    dataset = config.get("dataset")
+    if isinstance(dataset, dict) and dataset.get("_target_") == "diffusion.data.image_folder.ImageFolder":
+        dataset["split"] = "permutation"
 
 
 _STEPS: tuple[Callable[[dict[str, Any]], None], ...] = (_from_0,)

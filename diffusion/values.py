@@ -148,6 +148,7 @@ BY_NAME = {
     "guidance.interval": _list_of(Kind("a number", _number_or_infinity)),
     "lr_schedule.steps": COUNT,
     "dataset.batch_size": COUNT,
+    "dataset.split": Kind("hash, or permutation (as before there was a choice)", _matching("hash|permutation")),
     "dataset.val_images": _or_null(COUNT),
     "checkpoints.every_n_steps": COUNT,
     "checkpoints.every_n_minutes": _or_null(POSITIVE),

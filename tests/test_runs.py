@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
 from diffusion import manifest, runs
 from tests.commands import command
@@ -74,6 +75,34 @@ def test_an_unchanged_resume_says_of_no_change(start):
     done = start("trainer.max_steps=4", "checkpoints.every_n_steps=2", "resume=auto")
     assert "step_0000002.ckpt at step 2" in done.out
     assert "changed:" not in done.out
+
+
+def test_a_resumed_run_keeps_the_rules_it_began_with(start, tmp_path, monkeypatch):
+    """One line says so; what begins anew (resume_mode=weights) takes what is given."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "pictures").mkdir()
+    for k in range(20):
+        Image.new("L", (8, 8), k).save(tmp_path / "pictures" / f"{k}.png")
+    given = ["dataset=image_folder", f"dataset.path={tmp_path / 'pictures'}", "dataset.size=8", "dataset.channels=1"]
+    given += ["dataset.batch_size=4", "preview.n=0", "run.dir=" + str(tmp_path / "a")]
+    folder = start(*given, "dataset.split=permutation", "trainer.max_steps=1").folder
+    data = manifest.read(folder)["data"]
+    done = start(*given, "trainer.max_steps=2", "resume=auto")
+    assert done.out.startswith("dataset.split=permutation, as the run began; hash is for new runs\nresuming")
+    assert "dataset.split" not in done.out.splitlines()[2], "has not changed"
+    assert contents(folder)["config"]["dataset"]["split"] == "permutation"
+    assert manifest.read(folder)["data"] == data
+    anew = start(*given[:-1], f"resume={folder}", "resume_mode=weights", "trainer.max_steps=1", name="b")
+    assert contents(anew.folder)["config"]["dataset"]["split"] == "hash"
+    assert manifest.read(anew.folder)["data"] != data
+
+
+def test_rules_are_kept_where_both_configs_have_them(monkeypatch):
+    monkeypatch.setattr(runs, "RULES", ("a.x", "a.y", "a.z"))
+    config = {"a": {"x": 1, "y": 2}}
+    assert runs.keep_rules(config, {"a": {"x": 3, "y": 2, "z": 4}}) == {"a.x": (3, 1)}
+    assert config == {"a": {"x": 3, "y": 2}}
+    assert runs.keep_rules(config, {"a": None}) == runs.keep_rules(config, {}) == {}
 
 
 @pytest.mark.parametrize(

@@ -38,12 +38,14 @@ def run(config: DictConfig) -> Path:
     quiet()
     config = OmegaConf.to_container(config, resolve=True)
     native.enabled = config["compile"]
-    data = build.instantiate(config["dataset"], seed=config["seed"])
-    if config["conditioning"]["classes"] is not None:
-        config["conditioning"]["classes"] = _classes(data)
-    model = build.model(config)
     with runs.Run(config) as this:
         saved = checkpoint.read(this.ckpt) if this.ckpt else None
+        if saved is not None and config["resume_mode"] == "full":
+            _keep_rules(config, saved["config"])
+        data = build.instantiate(config["dataset"], seed=config["seed"])
+        if config["conditioning"]["classes"] is not None:
+            config["conditioning"]["classes"] = _classes(data)
+        model = build.model(config)
         if saved is None or not _finished(config, saved, this):
             _train(config, model, data, this, saved)
     return this.folder
@@ -76,6 +78,11 @@ def _train(
     except SystemExit:  # how Lightning ends a run that was told to stop
         _say(f"stopped at step {trainer.global_step}; resume={this.folder} goes on from there")
         raise KeyboardInterrupt from None
+
+
+def _keep_rules(config: Mapping[str, Any], old: Mapping[str, Any]) -> None:
+    for key, (kept, given) in runs.keep_rules(config, old).items():
+        _say(f"{key}={kept}, as the run began; {given} is for new runs")
 
 
 def _classes(data: ImageData) -> list[str]:

@@ -1,7 +1,9 @@
 """Any folder of images, decoded once into a memory-mapped uint8 array that is kept for later runs."""
 
+import hashlib
 import logging
 import os
+import unicodedata
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -26,12 +28,26 @@ class ImageFolder(ImageData):
     The names of the top-level folders are the classes, where at least two of them hold images.
 
     Args (those of ImageData, and):
-        val_fraction: part of the images kept for validation, at least one; the choice is always the same.
+        val_fraction: the probability that an image is kept for validation.
+        split:        "hash": an image's side follows from its name below `path` alone, so that it keeps it whatever
+                      else is added, removed, renamed or repaired, and a larger val_fraction only adds to the
+                      validation images. Where that would leave no image for validation, the one of lowest hash is
+                      taken (and where none for training, the one of highest): images that are added later can give it
+                      back to training, but take none from there. "permutation": how format 0 split, where one added
+                      image moves others.
         on_broken:    "skip" leaves out images that cannot be read and says which; "error" refuses them.
         cache:        folder of the decoded images, by default $XDG_CACHE_HOME/diffusion or ~/.cache/diffusion.
     """
 
-    def __init__(self, *, val_fraction: float = 0.05, on_broken: str = "skip", cache: str | None = None, **common):
+    def __init__(
+        self,
+        *,
+        val_fraction: float = 0.05,
+        split: str = "hash",
+        on_broken: str = "skip",
+        cache: str | None = None,
+        **common,
+    ):
         super().__init__(**common)
         if not 0 < val_fraction < 1:
             raise UserError(f"dataset.val_fraction={val_fraction} must lie between 0 and 1")
@@ -39,13 +55,16 @@ class ImageFolder(ImageData):
             raise UserError(f"dataset.on_broken={on_broken} must be skip or error")
         if self.channels not in (1, 3):
             raise UserError(f"dataset.channels={self.channels} must be 1 (grey) or 3 (RGB)")
+        if split not in ("hash", "permutation"):
+            raise UserError(f"dataset.split={split} must be hash or permutation")
         self.val_fraction = val_fraction
+        self.by_hash = split == "hash"
         self.on_broken = on_broken
         self.cache = DecodedCache(cache)
 
     @cached_property
     def files(self) -> list[str]:
-        """Images below `path`, relative to it, in a random order that is always the same: the first are for validation.
+        """Images below `path`, relative to it, in the order of the split: the first are for validation.
 
         Raises UserError where there are none.
         """
@@ -58,6 +77,8 @@ class ImageFolder(ImageData):
                 f"dataset.path={self.path} {problem}: {len(seen)} files seen, none of them with "
                 f"{' '.join(EXTENSIONS)}: set dataset.path to a folder of images"
             )
+        if self.by_hash:
+            return sorted(images, key=_chance)
         return [images[i] for i in random.permutation(0, "image_folder", len(images))]
 
     @cached_property
@@ -75,7 +96,10 @@ class ImageFolder(ImageData):
         """Raises UserError where fewer than two images can be read, or any cannot and on_broken="error"."""
         decoded = self._decoded()
         n = len(decoded.files)
-        n_val = min(max(1, round(self.val_fraction * n)), n - 1)
+        n_val = sum(_chance(file) < self.val_fraction for file in decoded.files)
+        if not self.by_hash:
+            n_val = round(self.val_fraction * n)
+        n_val = min(max(1, n_val), n - 1)
         rows = slice(n_val, None) if split == "train" else slice(n_val)
         label = {name: k for k, name in enumerate(self.classes or ())}
         labels = [label.get(file.split("/")[0], -1) for file in decoded.files[rows]]
@@ -91,6 +115,12 @@ class ImageFolder(ImageData):
                 f" (one is for validation). {_list(decoded.skipped)}"
             )
         return decoded
+
+
+def _chance(file: str) -> float:
+    """In [0, 1), as if drawn by lot, but always the same for this name, however a system composes its accents."""
+    name = unicodedata.normalize("NFC", file).encode(errors="backslashreplace")  # a name need not be text
+    return int.from_bytes(hashlib.blake2b(name, key=b"image_folder", digest_size=6).digest(), "big") / 2**48
 
 
 def _walk(root: Path) -> Iterator[str]:
