@@ -9,6 +9,8 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -33,29 +35,39 @@ def serves(x: Tensor) -> bool:
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernels, from the cache where they are there; None, and a line that says so, without a compiler."""
-    command = [os.environ.get("CXX", "c++"), *FLAGS]
-    # A cache may be shared by machines of different kinds, and `native` is of this one.
-    machine = [platform.node(), platform.machine(), torch.backends.cpu.get_cpu_capability()]
-    made_of = [SOURCE.read_bytes(), *map(str.encode, [*command, *machine])]
+    compiler = os.environ.get("CXX", "").strip() or "c++"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "diffusion"
-    file = folder / f"native-{hashlib.sha256(b' '.join(made_of)).hexdigest()[:16]}.so"
     try:
+        command = [*_words(compiler), *FLAGS]
+        # A cache may be shared by machines of different kinds, and `native` is of this one.
+        machine = [platform.node(), platform.machine(), torch.backends.cpu.get_cpu_capability()]
+        made_of = [SOURCE.read_bytes(), *map(str.encode, [*command, *machine])]
+        file = folder / f"native-{hashlib.sha256(b' '.join(made_of)).hexdigest()[:16]}.so"
         if not file.exists():
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=folder) as part:
                 subprocess.run([*command, SOURCE, "-o", f"{part}/native.so"], check=True, capture_output=True)
                 os.replace(f"{part}/native.so", file)
         return ctypes.CDLL(str(file))
-    except (OSError, subprocess.CalledProcessError) as error:
-        why = (getattr(error, "stderr", None) or str(error).encode()).decode(errors="replace").strip().splitlines()
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:
         logging.getLogger(__name__).warning(
             "the network is slower than it could be on this CPU: %s does not compile its kernels into %s (%s); "
             "let CXX name a C++ compiler with OpenMP and XDG_CACHE_HOME a folder, or say compile=false",
-            command[0],
+            compiler,
             folder,
-            why[0],
+            _reason(error),
         )
         return None
+
+
+def _words(compiler: str) -> list[str]:
+    """What $CXX holds, as make takes it: a program, or several words such as `ccache g++`. A path may have spaces."""
+    return [compiler] if shutil.which(compiler) else shlex.split(compiler)
+
+
+def _reason(error: Exception) -> str:
+    said = (getattr(error, "stderr", None) or b"").decode(errors="replace").split("\n")
+    return next(filter(str.strip, said), str(error))
 
 
 def _call(name: str, *arguments: Tensor | int | float) -> None:

@@ -1,0 +1,20 @@
+"""What the package may be installed with."""
+
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no reader of TOML")
+
+# Releases that stole credentials. lightning requires pytorch-lightning of any version.
+COMPROMISED = {"lightning": ["2.6.2", "2.6.3"], "pytorch-lightning": ["2.6.2", "2.6.3"]}  # GHSA-w37p-236h-pfx3
+
+
+@pytest.mark.parametrize("name", COMPROMISED)
+def test_no_compromised_release_is_admitted(name):
+    with open(Path(__file__).parent.parent / "pyproject.toml", "rb") as file:
+        project = tomllib.load(file)["project"]
+    [requirement] = [each for each in map(Requirement, project["dependencies"]) if each.name == name]
+    assert not any(requirement.specifier.contains(version) for version in COMPROMISED[name])
+    assert all(requirement.specifier.contains(version) for version in ("2.6.1", "2.6.4", "2.6.6"))
