@@ -5,6 +5,7 @@ before the words have been found right: `--help` and a typing mistake answer at 
 """
 
 import importlib
+import io
 import itertools
 import os
 import subprocess
@@ -141,6 +142,8 @@ def convert() -> int:
 
 def main(command: str, words: Sequence[str]) -> int:
     """Runs `command` with the words of the command line; a user's mistake is one line on stderr and exit code 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that its encoding lacks, as on stderr
     try:
         return _main(command, words)
     except KeyboardInterrupt:

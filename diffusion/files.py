@@ -23,8 +23,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         os.replace(temporary, path)
-        with suppress(OSError):  # not every file system can; where it can, the rename outlives a power cut
-            _sync(path.parent)
+        _sync_names(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -32,12 +31,16 @@ def atomic(path: Path | str) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder beside `path`, which must not exist; what was written there becomes `path` in one
-    rename, or nothing does."""
+    rename, or nothing does. Every file in it must be closed by then, or Windows does not rename it."""
     temporary = _temporary(path)
     temporary.mkdir(parents=True)
     try:
         yield temporary
+        for inside in temporary.rglob("*"):
+            (_sync_names if inside.is_dir() else _sync)(inside)
+        _sync_names(temporary)
         os.rename(temporary, path)
+        _sync_names(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -105,8 +108,20 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _sync(file: Path) -> None:
+    """Returns when what was written to a file is on the disk."""
+    _flush(file, os.O_RDWR)  # Windows flushes only what was opened to be written
+
+
+def _sync_names(folder: Path) -> None:
+    """The same of the names in a folder, so that a rename outlives a power cut, where the system can: Windows opens no
+    folder."""
+    with suppress(OSError):
+        _flush(folder, os.O_RDONLY)
+
+
+def _flush(path: Path, how: int) -> None:
+    descriptor = os.open(path, how)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,11 +1,72 @@
-"""JSON that every reader takes."""
+"""Files that are whole or not there, on Windows too, and JSON that every reader takes."""
 
 import json
 import math
+import os
+import sys
 
 import pytest
 
-from diffusion.files import json_contents, json_text, read_json, write_json
+from diffusion.files import atomic, atomic_folder, give_name, json_contents, json_text, read_json, write_json
+from tests import windows
+
+on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the imitation looks into /proc")
+
+
+@on_linux
+def test_windows_flushes_only_what_was_opened_to_be_written(tmp_path, monkeypatch):
+    windows.imitate(monkeypatch)
+    with atomic(tmp_path / "file") as temporary:
+        temporary.write_text("whole")
+    with atomic(tmp_path / "file") as temporary:
+        temporary.write_text("anew")
+    assert (tmp_path / "file").read_text() == "anew"
+    with atomic_folder(tmp_path / "folder") as temporary:
+        (temporary / "part").mkdir()
+        (temporary / "part" / "file").write_text("whole")
+    assert (tmp_path / "folder" / "part" / "file").read_text() == "whole"
+
+
+@on_linux
+def test_a_second_name_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    def refuse_link(*_):
+        raise OSError("no links here")
+
+    windows.imitate(monkeypatch)
+    monkeypatch.setattr(os, "link", refuse_link)
+    (tmp_path / "file").write_text("whole")
+    give_name(tmp_path / "file", tmp_path / "last")
+    assert (tmp_path / "last").read_text() == "whole"
+    assert {file.name for file in tmp_path.iterdir()} == {"file", "last"}
+
+
+def broken(writing):
+    with writing as temporary:
+        inside = temporary / "half" if temporary.is_dir() else temporary
+        inside.write_text("ha")
+        raise KeyboardInterrupt
+
+
+def test_what_breaks_leaves_what_was_there(tmp_path):
+    (tmp_path / "file").write_text("before")
+    for writing in atomic(tmp_path / "file"), atomic_folder(tmp_path / "folder"):
+        with pytest.raises(KeyboardInterrupt):
+            broken(writing)
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["before"]
+
+
+@on_linux
+@pytest.mark.parametrize("deep", ["", "part/"])
+def test_a_folder_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch, deep):
+    synced, real = [], os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda number: synced.append(os.readlink(f"/proc/self/fd/{number}")) or real(number)
+    )
+    with atomic_folder(tmp_path / "folder") as temporary:
+        (temporary / deep).mkdir(exist_ok=True)
+        (temporary / deep / "file").write_text("whole")
+        monkeypatch.setattr(os, "rename", lambda *paths, real=os.rename: synced.append("renamed") or real(*paths))
+    assert synced.index(str(temporary / deep / "file")) < synced.index("renamed") < synced.index(str(tmp_path))
 
 
 def refuse(word):
