@@ -23,8 +23,8 @@ def registered() -> frozenset[str]:
 
     A config may come from a stranger's checkpoint, so what it names is looked up here and not imported to see.
     """
-    files = conf_folder().glob("*/*.yaml")
-    return frozenset(name for file in files for name in re.findall(r"^\s*_target_:\s*(\S+)", file.read_text(), re.M))
+    texts = [file.read_text(encoding="utf-8") for file in conf_folder().glob("*/*.yaml")]
+    return frozenset(name for text in texts for name in re.findall(r"^\s*_target_:\s*(\S+)", text, re.M))
 
 
 def check(config: Any) -> None:

@@ -94,7 +94,7 @@ class _AppendingWriter(ExperimentWriter):
                 self.metrics_keys = names
             size = path.stat().st_size
             try:
-                with open(path, "a", newline="") as file:
+                with open(path, "a", newline="", encoding="utf-8") as file:
                     csv.DictWriter(file, names).writerows(self.metrics)
             except OSError:
                 os.truncate(path, size)
@@ -108,13 +108,13 @@ class _AppendingWriter(ExperimentWriter):
 
 def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Names of the columns, and rows."""
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
         return list(rows.fieldnames or []), list(rows)
 
 
 def _write(path: Path, names: list[str], rows: list[dict[str, str]]) -> None:
-    with atomic(path) as temporary, open(temporary, "w", newline="") as file:
+    with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)

@@ -137,7 +137,7 @@ def _process(file: Path) -> dict[str, Any]:
 def _told(file: Path, classes: Iterable[str], defaults: Mapping[str, Any], only: Mapping[str, tuple]) -> dict[str, Any]:
     """What a config says, over the defaults. Raises UserError, by name, for what is in neither of the tables."""
     try:
-        told = json.loads(file.read_text())
+        told = json.loads(file.read_bytes())
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
     if told["_class_name"] not in classes:
