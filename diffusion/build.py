@@ -45,7 +45,7 @@ def instantiate(node: Mapping[str, Any], **given: Any) -> Any:
     check({"_target_": None, **node})
     module, _, name = node["_target_"].rpartition(".")
     target = getattr(importlib.import_module(module), name)
-    arguments = {key: value for key, value in node.items() if key not in ("_target_", "name")} | given
+    arguments = {key: value for key, value in node.items() if key != "_target_"} | given
     try:
         inspect.signature(target).bind(**arguments)
     except TypeError as error:

@@ -66,7 +66,9 @@ def read(run: str | Path) -> dict[str, Any]:
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What differs between two manifests besides the config, as `differences` has it."""
-    return differences(*({key: each.get(key) for key in _COMPARED} for each in (old, new)))
+    found = differences(*({key: each.get(key) for key in _COMPARED} for each in (old, new)))
+    found.pop("data.name", None)  # the config tells what a set is called, the fingerprint what is in it
+    return found
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:

@@ -8,6 +8,7 @@ once, on the device, in the training step.
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -42,7 +43,7 @@ class ImageData(LightningDataModule, ABC):
         channels:   1 (grey) or 3 (RGB).
         size:       height and width in pixels.
         batch_size: images per batch over all processes; each process gets an equal part.
-        name:       what messages call it.
+        name:       what messages and the folder of its runs call it.
         seed:       the order of epoch e is a function of (seed, e).
         flip:       mirror each training image with probability 1/2. Not for digits and letters.
         val_images: at most so many validation images, evenly spaced over the set; None means all.
@@ -69,6 +70,8 @@ class ImageData(LightningDataModule, ABC):
         super().__init__()
         if batch_size < 1:
             raise UserError(f"dataset.batch_size={batch_size} must be at least 1")
+        if name is not None and (name in ("", ".", "..") or Path(name).name != name):
+            raise UserError(f"dataset.name={name}: expected the name of a folder, without a path")
         self.path = path
         self.channels = channels
         self.size = size

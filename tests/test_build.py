@@ -1,0 +1,42 @@
+"""From a node of the config to an object: what a key says arrives."""
+
+import json
+
+import pytest
+
+from diffusion import build
+from diffusion.config import choice
+from diffusion.errors import UserError
+from tests.commands import command, words
+
+DATASETS = ["digits", "mnist", "fashion_mnist", "cifar10", "image_folder"]
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_a_data_set_has_the_name_it_is_given(dataset):
+    node = choice("dataset", dataset)
+    path = None if dataset == "digits" else "here"
+    assert build.instantiate({**node, "path": path}).name == dataset
+    assert build.instantiate({**node, "path": path, "name": "mine"}).name == "mine"
+
+
+def test_a_name_is_dropped_nowhere():
+    with pytest.raises(UserError, match=r"unexpected keyword argument 'name'; it takes steps, times, eta"):
+        build.instantiate({**choice("sampler", "ddim"), "name": "mine"})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_renamed_data_set_is_called_so_in_the_run_folder_the_manifest_and_messages(tmp_path, capsys):
+    line = words("dataset.name=mine", "trainer.max_steps=1", "preview.n=0", f"run.root={tmp_path}")
+    done = command("train", *line, capsys=capsys)
+    assert done.folder.parent == tmp_path / "mine"
+    assert json.loads((done.folder / "manifest.json").read_text())["data"]["name"] == "mine"
+    refused = command("train", *line[:-1], "dataset.batch_size=5000", f"run.root={tmp_path / 'none'}", capsys=capsys)
+    assert "error: mine: dataset.batch_size=5000 is more than the 1500 training images" in refused.err
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", ".", ""])
+def test_a_name_is_that_of_a_folder(name):
+    with pytest.raises(UserError, match=f"dataset.name={name}: expected the name of a folder"):
+        build.instantiate({**choice("dataset", "digits"), "name": name})
