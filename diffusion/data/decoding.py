@@ -1,13 +1,69 @@
 """Image files -> uint8 arrays of one size, read by content."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-# By content, whatever a file is called. No others are tried: Pillow hands an EPS file to Ghostscript, which runs it.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+_COMMON = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
+_RARE = (
+    "QOI",
+    "ICO",
+    "ICNS",
+    "CUR",
+    "PSD",
+    "DDS",
+    "SGI",
+    "SUN",
+    "PCX",
+    "DCX",
+    "XBM",
+    "XPM",
+    "MSP",
+    "BLP",
+    "FLI",
+    "FTEX",
+)
+_RARE += ("GBR", "FITS", "PIXAR", "MCIDAS", "XVTHUMB", "DIB")
+# By content, whatever a file is called, as far as this Pillow has them. No others are tried: it hands EPS to
+# Ghostscript, which runs it, WMF to Windows, and what an IPTC record holds to any of these; of BUFR, GRIB, HDF5 and
+# MPEG it knows the name alone; IM, IMT, PCD and SPIDER have no signature.
+Image.init()
+FORMATS = tuple(name for name in _COMMON + _RARE if name in Image.OPEN)
+# A file of these names is a picture, if perhaps a broken one. TGA has no signature: its name is all there is.
+SUFFIXES = (
+    ".png",
+    ".apng",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".webp",
+    ".bmp",
+    ".dib",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".avif",
+)
+SUFFIXES += (".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga")
 BACKGROUND = "white"  # what shows through transparent pixels
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file begins as a picture does, whatever it is called."""
+    if not path.is_file():  # a pipe would be waited for
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whoever decodes the file hears them
+            Image.open(path, formats=FORMATS).close()
+    except Image.DecompressionBombError:
+        return True
+    except Exception:  # decoders raise whatever they like on other files
+        return False
+    return True
 
 
 def read_image(path: Path, size: int, channels: int) -> np.ndarray | str:
@@ -15,7 +71,8 @@ def read_image(path: Path, size: int, channels: int) -> np.ndarray | str:
     try:
         if path.exists() and not path.is_file():
             raise OSError("not a file")  # a pipe would be waited for
-        with Image.open(path, formats=FORMATS) as image:
+        tga = ("TGA",) if path.suffix.lower() == ".tga" else ()
+        with Image.open(path, formats=FORMATS + tga) as image:
             if image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise ValueError(f"{image.width}x{image.height} is more than {Image.MAX_IMAGE_PIXELS:,} pixels")
             flat = _flatten(_to_8_bits(ImageOps.exif_transpose(image)), "L" if channels == 1 else "RGB")
