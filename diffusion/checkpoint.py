@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, found by run folder, read without executing anything."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -134,10 +135,25 @@ def load(ckpt: str | Path, weights: str | float = "ema", device: str | torch.dev
     Raises UserError where there is none, it is damaged, or it holds no such weights.
     """
     path = find(ckpt)
-    contents = read(path)
+    return trained(read(path), path, weights, device)
+
+
+def trained(
+    contents: dict[str, Any], path: Path, weights: str | float = "ema", device: str | torch.device = "cpu"
+) -> LitDiffusion:
+    """The same of the contents of a checkpoint that was read from `path`."""
     model = model_of(contents["config"], path)
     put_weights(model, _weights(contents, path, weights))
     return model.to(device).eval()
+
+
+def weights_sha256(model: LitDiffusion) -> str:
+    """Of a model's weights: a run that trains on keeps the name of its newest checkpoint, not what is in it."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _weights(contents: dict[str, Any], path: Path, weights: str | float) -> dict[str, Tensor]:

@@ -85,7 +85,7 @@ keys:
   dataset.path          folder of the data, where it is not that of the training
   weights               ema, raw, the name of an average, or a width such as 0.08 (ema=power)
   seed                  other noise
-  output                folder for <metric>.json and <metric>.png instead of RUN_FOLDER/evaluation
+  output                folder for results.jsonl, a line a measurement, instead of RUN_FOLDER/evaluation
   batch_size            images at a time; the number does not depend on it
   metric.n              validation images
   metric.steps          network evaluations per image

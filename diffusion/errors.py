@@ -1,4 +1,4 @@
-"""The one exception that stands for a user's mistake, and what makes one of others."""
+"""The one exception that stands for a user's mistake, what makes one of others, and the one warning."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +10,10 @@ class UserError(ValueError):
 
     The commands print it and exit with code 2; in Python it is a ValueError like any other.
     """
+
+
+class Notice(UserWarning):
+    """What the user may not have meant, in one line; the work goes on. The commands print it as a line of theirs."""
 
 
 @contextmanager

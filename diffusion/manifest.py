@@ -32,11 +32,18 @@ def describe(config: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, An
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "seed": config["seed"],
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "git": _git(),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        **program(),
         "data": dict(data),
         "hardware": _hardware(),
         "config": dict(config),
+    }
+
+
+def program() -> dict[str, Any]:
+    """The code at work: its commit, where it is a checkout, and the versions of it and of what it stands on."""
+    return {
+        "git": _git(),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
     }
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusion.errors import UserError
+from diffusion.errors import Notice, UserError
 
 
 def broadcast(scale: Tensor, x: Tensor) -> Tensor:
@@ -87,6 +87,7 @@ class Table(Schedule):
             warnings.warn(
                 f"alpha_bar_T = {alpha_bar_T:.3g} is above 0.01: x_T is not yet noise, samples will be off; "
                 "raise the betas or T",
+                Notice,
                 stacklevel=3,
             )
 

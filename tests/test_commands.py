@@ -372,31 +372,40 @@ def evaluated(run):
 def test_evaluate_writes_the_number_its_account_and_a_picture(run, evaluated):
     folder, _ = run
     path, done = evaluated
-    assert path == folder / "evaluation" / "bpd.json"
-    found = json.loads(path.read_text())
+    assert path == folder / "evaluation" / "results.jsonl"
+    [found] = map(json.loads, path.read_text().splitlines())
     assert found["value"] == pytest.approx(sum(found["parts"].values()))
     assert set(found["parts"]) == {"prior", "diffusion", "decoder"}
     assert found["standard_error"] > 0
-    wanted = {"n": 40, "steps": 5, "T": 1000, "weights": "ema", "variance": "fixed_small", "seed": 0}
-    assert wanted.items() <= found.items()
-    assert found["checkpoint"] == str(folder / "checkpoints" / "last.ckpt")
-    assert found["protocol"] in done.stdout
+    wanted = {"n": 40, "steps": 5, "T": 1000, "variance": "fixed_small", "clipping": "static", "seed": 0}
+    data = json.loads((folder / "manifest.json").read_text())["data"]
+    assert found["protocol"] == {**wanted, "data": data}
+    saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    digest = found["model"].pop("weights_sha256")
+    assert digest == checkpoint.weights_sha256(diffusion.load(folder))
+    assert found["model"] == {
+        "checkpoint": str(folder / "checkpoints" / "last.ckpt"),
+        "step": saved["global_step"],
+        "weights": "ema",
+    }
+    assert found["summary"] in done.stdout
     assert f"{found['value']:.4f} bits/dim" in done.stdout
     assert "bits/dim: 100%" in done.stderr
-    assert Image.open(path.with_suffix(".png")).size[0] > 300
+    assert found["figure"] == "bpd_0001.png"
+    assert Image.open(path.with_name("bpd_0001.png")).size[0] > 300
 
 
 def test_evaluate_measures_the_validation_images_with_the_weights_asked_for(run, evaluated, tmp_path, capsys):
     from diffusion.evaluation.bpd import BPD
 
     folder, _ = run
-    ema = json.loads(evaluated[0].read_text())["value"]
+    ema = json.loads(evaluated[0].read_text().splitlines()[0])["value"]
     words = [f"ckpt={folder}", "metric.n=40", "metric.steps=5", "batch_size=7", f"output={tmp_path}"]
     measured = {}
     for weights in "ema", "raw":
         assert cli.main("evaluate", [*words, f"weights={weights}"]) == 0
-        assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "bpd.json")
-        measured[weights] = json.loads((tmp_path / "bpd.json").read_text())["value"]
+        assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "results.jsonl")
+        measured[weights] = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[-1])["value"]
     assert measured["ema"] == pytest.approx(ema, rel=1e-5)  # in batches of another size
     assert measured["raw"] != pytest.approx(ema, rel=1e-5)
     model = diffusion.load(folder)

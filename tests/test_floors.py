@@ -8,8 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "diffusion"
 
 FLOORS = [
-    ["errors", "files", "random", "values", "quiet", "bar"],
-    ["upgrades"],
+    ["errors", "files", "random", "values", "bar"],
+    ["upgrades", "quiet"],
     ["images", "schedule", "networks", "manifest", "averages"],
     ["process", "prediction", "config", "snapshots"],
     ["denoiser"],

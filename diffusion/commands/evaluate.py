@@ -1,38 +1,57 @@
-"""`python evaluate.py`: measures a checkpoint, and returns the file with the number."""
+"""`python evaluate.py`: measures a checkpoint, and returns the file to which the number was added."""
 
-import json
+from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion import build, checkpoint, plots
+from diffusion import build, checkpoint, manifest
 from diffusion.commands.device import device_of
 from diffusion.data.base import ImageData
 from diffusion.errors import UserError
-from diffusion.files import atomic
+from diffusion.evaluation.results import Results
 from diffusion.lit import LitDiffusion
 from diffusion.networks import native
 from diffusion.quiet import quiet
 
 
 def run(config: DictConfig) -> Path:
-    """Measures as the composed `conf/evaluate.yaml` says. Returns the JSON; raises UserError for a user's mistake."""
+    """Measures as the composed `conf/evaluate.yaml` says. Returns the file of results; raises UserError for a user's
+    mistake."""
     quiet()
     config = OmegaConf.to_container(config, resolve=True)
     native.enabled = config["compile"]
     metric = build.instantiate(config["metric"])
     ckpt = checkpoint.find(config["ckpt"])
-    model = checkpoint.load(ckpt, config["weights"], device_of(config["accelerator"]))
+    contents = checkpoint.read(ckpt)
+    model = checkpoint.trained(contents, ckpt, config["weights"], device_of(config["accelerator"]))
     data = _data(model, config["dataset"]["path"])
-    folder = _folder(config["output"], ckpt)
+    metric.check(model, data)
+    results = Results(Path(config["output"]) if config["output"] else checkpoint.run_folder(ckpt) / "evaluation")
+    described = data.describe()
+    _say_changes(described, ckpt)
     score = metric(model, data, seed=config["seed"], batch_size=config["batch_size"])
-    print(score.summary)
-    plots.write_figure(folder / f"{metric.name}.png", score.figure)
-    found = {"metric": metric.name, "value": score.value, **score.details}
-    found |= {"weights": config["weights"], "checkpoint": str(ckpt)}
-    with atomic(folder / f"{metric.name}.json") as temporary:
-        temporary.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
-    return folder / f"{metric.name}.json"
+    print(score.summary, flush=True)
+    row = {
+        "metric": metric.name,
+        "value": score.value,
+        **score.details,
+        "summary": score.summary.splitlines()[0],
+        "protocol": {**score.protocol, "data": described},
+        "model": {
+            "checkpoint": str(ckpt.absolute()),
+            "step": contents.get("global_step"),
+            "weights": config["weights"],
+            "weights_sha256": checkpoint.weights_sha256(model),
+        },
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        **manifest.program(),
+    }
+    for same in results.add(row, score.figure)[-1:]:
+        print(f"the same was measured before ({same.get('date')}: {same.get('value')}); both rows are kept")
+    return results.path
 
 
 def _data(model: LitDiffusion, path: str | None) -> ImageData:
@@ -45,11 +64,16 @@ def _data(model: LitDiffusion, path: str | None) -> ImageData:
     return data
 
 
-def _folder(output: str | None, ckpt: Path) -> Path:
-    """The folder to write to; what cannot be written is found out before the work."""
-    folder = Path(output) if output else checkpoint.run_folder(ckpt) / "evaluation"
+def _say_changes(now: Mapping[str, Any], ckpt: Path) -> None:
+    """One line where the data are not those of the training, as far as the run of the checkpoint has recorded them."""
+    if ckpt.parent.name != "checkpoints" or not (checkpoint.run_folder(ckpt) / manifest.NAME).exists():
+        return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another output=") from None
-    return folder
+        before = dict(manifest.read(checkpoint.run_folder(ckpt))["data"])
+    except (UserError, KeyError, TypeError, ValueError) as error:
+        print(f"whether the data are those of the training is not known ({type(error).__name__}: {error})")
+        return
+    found = manifest.differences(*({key: each.get(key) for key in now if key != "name"} for each in (before, now)))
+    if found:
+        same = "" if found.keys() - {"fingerprint"} else " (as many images, others)"
+        print(f"the data are not those of the training: {manifest.words(found)}{same}")

@@ -1,6 +1,7 @@
 """Bits per dimension: the variational bound on -log2 p(x_0), term by term (Ho et al. 2020, Eq. 5)."""
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,11 +13,15 @@ from diffusion.bar import Bar
 from diffusion.clipping import Clip, Static
 from diffusion.data.base import ImageData
 from diffusion.denoiser import Denoiser, Prediction
-from diffusion.errors import UserError
+from diffusion.errors import Notice, UserError
 from diffusion.evaluation.metric import Metric, Score
 from diffusion.lit import LitDiffusion
 from diffusion.process import gaussian_kl, q_sample, vlb_term
 from diffusion.schedule import Schedule, broadcast
+
+# As Nichol & Dhariwal evaluate: x_0 lies in [-1, 1], so clipping only ever brings a prediction nearer to it. At late t
+# an error of eps is multiplied by sigma_t / alpha_t, 157 at T of the linear schedule.
+_CLIP = Static()
 
 
 @dataclass(frozen=True)
@@ -72,11 +77,19 @@ class BPD(Metric):
             raise UserError(f"metric.steps={steps}: expected at least 2 (the decoder, another term), or null for all")
         self.n, self.steps, self.variance = n, steps, variance
 
+    def check(self, model: LitDiffusion, data: ImageData) -> None:
+        self._images(data.split("val")[0])
+        self._steps(model.denoiser.schedule)
+        if model.clip != _CLIP:
+            warnings.warn(
+                f"metric=bpd clips x_0 to [-1, 1]; the model's own clipping, {model.clip}, is for sampling alone",
+                Notice,
+                stacklevel=2,
+            )
+
     def __call__(self, model: LitDiffusion, data: ImageData, *, seed: int = 0, batch_size: int = 64) -> Score:
         x, y = data.split("val")
-        n, steps = min(self.n or len(x), len(x)), self._steps(model.denoiser.schedule)
-        if n < 2:
-            raise UserError(f"metric=bpd has {n} image(s) to measure: expected at least 2, for the standard error")
+        n, steps = self._images(x), self._steps(model.denoiser.schedule)
         index = torch.arange(n) * len(x) // n
         bounds = []
         with Bar(total=n * steps, desc="bits/dim", unit=" terms") as bar:
@@ -104,9 +117,7 @@ class BPD(Metric):
         batches may be of any size. tick: told of the images of each network evaluation.
         """
         schedule = denoiser.schedule
-        # As Nichol & Dhariwal evaluate: x_0 lies in [-1, 1], so clipping only ever brings a prediction nearer to it. At
-        # late t an error of eps is multiplied by sigma_t / alpha_t, 157 at T of the linear schedule.
-        denoise = Clip(denoiser, Static())
+        denoise = Clip(denoiser, _CLIP)
         steps = self._steps(schedule)
         t, weights = _times(schedule, steps, index, seed)
         terms = []
@@ -128,6 +139,13 @@ class BPD(Metric):
         # The decoder of fixed_large has the small variance, which becomes it better (Nichol & Dhariwal's code).
         return broadcast(prediction.t > 1, prediction.x_t) if self.variance == "fixed_large" else 0.0
 
+    def _images(self, x: Tensor) -> int:
+        """How many of the images x are measured."""
+        n = min(self.n or len(x), len(x))
+        if n < 2:
+            raise UserError(f"metric=bpd has {n} image(s) to measure: expected at least 2, for the standard error")
+        return n
+
     def _steps(self, schedule: Schedule) -> int:
         if self.steps and self.steps > schedule.T:
             raise UserError(f"metric.steps={self.steps}: the bound has T={schedule.T} terms, null takes them all")
@@ -137,19 +155,17 @@ class BPD(Metric):
         n, steps = bound.t.shape
         T, total = model.denoiser.schedule.T, bound.total
         value, error = total.mean().item(), (total.std() / math.sqrt(n)).item()
-        parts = {name: getattr(bound, name).mean().item() for name in ("prior", "diffusion", "decoder")}
         learned = self.variance == "auto" and model.objective.learns_variance
         variance = "learned" if learned else self.variance.replace("auto", "fixed_small")
-        protocol = (
-            f"variational bound with x_0 clipped to [-1, 1], variance {variance}, {steps} of {T} terms of each of "
-            f"{n} images of the validation split of {data.name}"
+        parts = {name: getattr(bound, name).mean().item() for name in ("prior", "diffusion", "decoder")}
+        summary = (
+            f"{value:.4f} bits/dim, standard error {error:.4f}: variational bound with x_0 clipped to [-1, 1], "
+            f"variance {variance}, {steps} of {T} terms of each of {n} images of the validation split of {data.name}\n"
+            + ", ".join(f"{name} {part:.4g}" for name, part in parts.items())
         )
-        summary = f"{value:.4f} bits/dim, standard error {error:.4f}: {protocol}\n" + ", ".join(
-            f"{name} {part:.4g}" for name, part in parts.items()
-        )
-        details = {"standard_error": error, "parts": parts, "n": n, "steps": steps, "T": T, "variance": variance}
+        protocol = {"n": n, "steps": steps, "T": T, "variance": variance, "clipping": "static", "seed": seed}
         figure = plots.draw_terms(bound.by_t(T), parts["prior"])
-        return Score(value, {**details, "seed": seed, "protocol": protocol}, summary, figure)
+        return Score(value, {"standard_error": error, "parts": parts}, protocol, summary, figure)
 
 
 def _fields(bound: Bound) -> tuple[Tensor, ...]:

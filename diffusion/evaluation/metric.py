@@ -15,12 +15,14 @@ from diffusion.lit import LitDiffusion
 class Score:
     """A metric's answer.
 
-    value: the number itself. details: what JSON can hold of its parts and of the protocol, everything that the number
-    depends on. summary: the lines to print. figure: the picture that goes with it.
+    value: the number itself. details: what JSON can hold of its parts and its error. protocol: all that the number
+    depends on besides the weights and the data; two values can be compared where it is equal. summary: the lines to
+    print. figure: the picture that goes with it.
     """
 
     value: float
     details: Mapping[str, Any]
+    protocol: Mapping[str, Any]
     summary: str
     figure: Figure
 
@@ -28,8 +30,13 @@ class Score:
 class Metric(ABC):
     """Hyperparameters of a measurement; a file in this folder and a yaml in conf/metric make a new one."""
 
-    name: ClassVar[str]  # of the files it writes
+    name: ClassVar[str]  # of its rows and pictures
+
+    @abstractmethod
+    def check(self, model: LitDiffusion, data: ImageData) -> None:
+        """Raises UserError for what cannot be measured, and warns of what may not be meant, before any work."""
 
     @abstractmethod
     def __call__(self, model: LitDiffusion, data: ImageData, *, seed: int, batch_size: int) -> Score:
-        """Measures model, which is in eval mode, on the device it is on. data: the set it was trained on."""
+        """Measures model, which is in eval mode, on the device it is on. data: the set it was trained on. Raises
+        UserError as `check` does."""

@@ -1,0 +1,79 @@
+"""What was measured: a line for each measurement, and a picture beside it; nothing is ever overwritten."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from matplotlib.figure import Figure
+
+from diffusion import plots
+from diffusion.errors import UserError
+from diffusion.files import atomic, json_contents, json_text
+
+NAME = "results.jsonl"
+
+
+class Results:
+    """The measurements of a folder, in its `results.jsonl`: one JSON object a line, the newest last. Several processes
+    may add to it at the same time.
+
+    Of a row, `metric`, `value`, `protocol` (all that the number depends on besides the model) and `model` are always
+    there: two numbers can be compared where metric and protocol are equal. Raises UserError where `folder` cannot be
+    written to.
+    """
+
+    def __init__(self, folder: Path):
+        self.path = folder / NAME
+        self._lock = FileLock(folder / ".results.lock")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with self._lock:
+                pass
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another output=") from None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows that can be read, the oldest first."""
+        found = []
+        for line in self._bytes().splitlines():
+            try:
+                found.append(dict(json_contents(line)))
+            except (ValueError, TypeError):  # edited by hand: it stays as it is
+                continue
+        return found
+
+    def add(self, row: Mapping[str, Any], figure: Figure) -> list[dict[str, Any]]:
+        """Adds a row, and its picture, whose name the row has as `figure`. Returns the earlier rows of the same
+        measurement: metric, protocol and weights are equal.
+
+        Raises UserError where the disk does not take it.
+        """
+        row = json_contents(json_text(row))  # as it will be read
+        try:
+            with self._lock:
+                same = [earlier for earlier in self.rows() if _measured(earlier) == _measured(row)]
+                picture = plots.write_figure(self._free(row["metric"]), figure)
+                before = self._bytes()
+                line = json_text({**row, "figure": picture.name}, indent=None).encode()
+                with atomic(self.path) as temporary:
+                    temporary.write_bytes(before + b"\n" * (before[-1:] not in (b"", b"\n")) + line + b"\n")
+        except OSError as error:
+            raise UserError(f"{self.path}: the result was not written ({error.strerror}); make room, repeat") from None
+        return same
+
+    def _bytes(self) -> bytes:
+        return self.path.read_bytes() if self.path.exists() else b""
+
+    def _free(self, metric: str) -> Path:
+        """The path of the next picture."""
+        names = [re.fullmatch(rf"{re.escape(metric)}_(\d+)\.png", file.name) for file in self.path.parent.iterdir()]
+        number = 1 + max((int(name[1]) for name in names if name), default=0)
+        return self.path.with_name(f"{metric}_{number:04d}.png")
+
+
+def _measured(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What was measured in a row."""
+    model = row.get("model")
+    return row.get("metric"), row.get("protocol"), model.get("weights_sha256") if isinstance(model, Mapping) else None
