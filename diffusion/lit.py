@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from diffusion import images, random, upgrades
+from diffusion import images, optimizers, random, upgrades
 from diffusion.clipping import Clip
 from diffusion.data.base import Batch
 from diffusion.denoiser import Denoiser
@@ -152,13 +152,21 @@ class LitDiffusion(LightningModule):
             group["lr"] = new * self.optimizer.factor(schedule.last_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint |= {upgrades.KEY: upgrades.FORMAT, "config": self.config}
+        checkpoint |= upgrades.stamped(self.config or {})
+        self._rename_states(checkpoint, optimizers.by_name)
         if self.timesteps.learns:
             checkpoint["timesteps"] = self.timesteps.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self._rename_states(checkpoint, optimizers.by_position)
         if self.timesteps.learns and "timesteps" in checkpoint:
             self.timesteps.load_state_dict(checkpoint["timesteps"])
+
+    def _rename_states(self, checkpoint: dict, rename: Callable) -> None:
+        """Of the optimiser, which is built over `self.parameters()`."""
+        names = [name for name, _ in self.named_parameters()]
+        states = checkpoint.get("optimizer_states", [])
+        checkpoint |= {"optimizer_states": [rename(state, names) for state in states]} if states else {}
 
     # Validation
 
