@@ -15,7 +15,7 @@ class Bar(tqdm):
             where = {"mininterval": 0.1, "delay": 0.1}  # seconds; what is over at once shows nothing
         else:
             where = {"mininterval": 10.0, "file": _Lines(sys.stderr)}
-        super().__init__(*args, **where, **options)
+        super().__init__(*args, **{**where, **options})
 
 
 class _Lines:

@@ -20,7 +20,7 @@ _SHARED = "DIFFUSION_RUN_DIR"
 _LOCK = ".lock"
 _NETWORK = ("network", "self_conditioning", "conditioning.classes", "dataset.channels", "dataset.size")
 # How a run reads its data and what it holds back from training: a run that goes on keeps what it began with.
-RULES = ("dataset.split",)
+RULES = ("dataset.split", "dataset.range")
 _UNCHANGED = {"full": (*_NETWORK, "schedule", "prediction", "dataset.name"), "weights": _NETWORK}
 
 

@@ -96,6 +96,15 @@ def _times(value) -> str | list[float]:
     return value if isinstance(value, str) else _list_of(NUMBER).read(value)
 
 
+def _range(value) -> str | list[float]:
+    if value in ("container", "auto"):
+        return value
+    low, high = (NUMBER.read(limit) for limit in _instance(list)(value))
+    if low >= high:
+        raise ValueError
+    return [low, high]
+
+
 def _or_null(kind: Kind) -> Kind:
     return Kind(f"{kind.words}, or null", lambda value: None if value is None else kind.read(value))
 
@@ -148,6 +157,7 @@ BY_NAME = {
     "guidance.interval": _list_of(Kind("a number", _number_or_infinity)),
     "lr_schedule.steps": COUNT,
     "dataset.batch_size": COUNT,
+    "dataset.range": Kind("container, auto, or two numbers [low,high], low below high", _range),
     "dataset.split": Kind("hash, or permutation (as before there was a choice)", _matching("hash|permutation")),
     "dataset.val_images": _or_null(COUNT),
     "checkpoints.every_n_steps": COUNT,

@@ -1,5 +1,8 @@
 """Small image files for tests, and the data set of a folder of them."""
 
+from pathlib import Path
+
+import sklearn.datasets
 from PIL import Image
 
 from diffusion.data.image_folder import ImageFolder
@@ -15,6 +18,11 @@ def plain(path, colour=RED, size=(12, 8), mode="RGB"):
     path.parent.mkdir(exist_ok=True)
     Image.new(mode, size, colour).save(path)
     return path
+
+
+def load_photo():
+    """640x427, RGB."""
+    return Image.open(Path(sklearn.datasets.__file__).parent / "images" / "china.jpg")
 
 
 def mean(array):

@@ -9,8 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "diffusion"
 
 FLOORS = [
     ["errors", "files", "random", "values", "bar"],
-    ["registry", "quiet"],
-    ["upgrades"],
+    ["upgrades", "quiet"],
     ["images", "schedule", "networks", "manifest", "averages"],
     ["process", "prediction", "config", "snapshots"],
     ["denoiser"],

@@ -65,6 +65,7 @@ def _train(
     step = saved["global_step"] if goes_on else 0
     if trainer.is_global_zero:
         data.prepare_data()
+        config["dataset"] |= data.settled()  # a later session, or an evaluation, finds it decided
         data.train_dataloader()
         contents = manifest.describe(config, data.describe())
         _say_changes(config, contents, this, saved)

@@ -107,6 +107,10 @@ class ImageData(LightningDataModule, ABC):
                 digest.update(part.contiguous().numpy())
         return {"name": self.name, **counts, "fingerprint": digest.hexdigest()}
 
+    def settled(self) -> dict[str, Any]:
+        """Settings that the data itself has decided, for the config that the run keeps."""
+        return {}
+
     def train_dataloader(self) -> "TrainingBatches":
         return TrainingBatches(self)
 

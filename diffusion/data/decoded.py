@@ -1,118 +1,151 @@
-"""Decoded images, kept on the disk for later runs: a memory-mapped uint8 array and an index of its files."""
+"""Decoded images on the disk: a memory-mapped uint8 array, and an index of what is in it."""
 
-import errno
 import hashlib
 import json
 import math
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+import PIL
 
 from diffusion.bar import Bar
-from diffusion.data.decoding import BACKGROUND, read_image
-from diffusion.errors import UserError
+from diffusion.data import ranges
+from diffusion.data.decoding import BACKGROUND, VERSION, Limits, read_extremes, read_picture
+from diffusion.data.ranges import Range, Seen
 
-_AHEAD = 256  # images decoded before they are written
+IMAGES, _INDEX = "images.npy", "index.json"
+PLACE = "of-"
+_HAS_TIME_OF_CHANGE = os.name != "nt"
+_AHEAD = 256  # files read before the first of their results is used
+
+Result = TypeVar("Result")
+
+
+class Request(NamedTuple):
+    """What is to be decoded: `files` below `root`, to size x size pixels."""
+
+    root: Path
+    files: Sequence[str]
+    size: int
+    channels: int
+    range: Range
+
+    @property
+    def n_bytes(self) -> int:
+        return math.prod((len(self.files), self.channels, self.size, self.size))
+
+    def key(self, stamps: Iterable[str]) -> str:
+        """Changes with every file, by its stamp, and with all that changes the decoded images. Pillow decides pixels,
+        and which files can be read."""
+        settings = [VERSION, PIL.__version__, BACKGROUND, self.size, self.channels, self.range]
+        digest = hashlib.blake2b(repr(settings).encode(), digest_size=12)
+        for file, stamp in zip(self.files, stamps, strict=True):
+            digest.update(f"\n{file}\n{stamp}".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    def place(self) -> str:
+        """The same for a folder and settings, whatever is in the folder."""
+        settings = str(self.root.resolve()), self.size, self.channels, self.range
+        return PLACE + hashlib.blake2b(repr(settings).encode(errors="surrogateescape"), digest_size=12).hexdigest()
+
+    def status(self) -> Iterable[str]:
+        """Stamps that cost no reading. Dates of files can be set, and are by programs that unpack archives; inode and
+        time of change cannot."""
+        if not _HAS_TIME_OF_CHANGE:
+            return self.contents()
+        return (_status(os.path.join(self.root, file)) for file in self.files)
+
+    def contents(self) -> list[str]:
+        """Stamps that are the same for a copy in another place."""
+        return [stamp for _, stamp in self._each(_digest, "hashing")]
+
+    def limits(self) -> Limits | None:
+        """What the range means here, None for that of each file's type. Raises UserError where auto means nothing."""
+        if self.range == "auto":
+            extremes = [found for _, found in self._each(read_extremes, "finding the range")]
+            readable = [found for found in extremes if not isinstance(found, str)]
+            return ranges.found(readable, str(self.root)) if readable else None
+        return None if self.range == "container" else self.range
+
+    def decode(self, folder: Path, limits: Limits | None) -> None:
+        """Writes what `Decoded.read` reads into `folder`."""
+        shape = (len(self.files), self.channels, self.size, self.size)
+        images = np.lib.format.open_memmap(folder / IMAGES, "w+", np.uint8, shape)
+        files, skipped, seen = [], {}, {}
+        for file, found in self._each(lambda path: read_picture(path, self.size, self.channels, limits), "decoding"):
+            if isinstance(found, str):
+                skipped[file] = found
+                continue
+            images[len(files)] = found.pixels
+            files.append(file)
+            if found.least <= found.largest:  # something can be seen
+                seen[found.top] = seen.get(found.top, Seen(found.top)).also(found, limits)
+        images.flush()
+        del images  # Windows renames no folder with a file in it that is still mapped
+        index = {"files": files, "skipped": skipped, "limits": limits, "seen": list(seen.values())}
+        (folder / _INDEX).write_text(json.dumps(index))
+
+    def _each(self, read: Callable[[Path], Result], what: str) -> Iterator[tuple[str, Result]]:
+        """Every file with what `read` makes of its path, in order."""
+        with (
+            ThreadPoolExecutor(os.cpu_count()) as pool,
+            Bar(
+                total=len(self.files), desc=what, unit=" images", delay=1
+            ) as bar,  # second; a small set is done by then
+        ):
+            for start in range(0, len(self.files), _AHEAD):
+                part = self.files[start : start + _AHEAD]
+                for file, result in zip(part, pool.map(lambda file: read(self.root / file), part), strict=True):
+                    bar.update()
+                    yield file, result
 
 
 @dataclass
 class Decoded:
-    """What the cache holds. images: uint8 (N or more, C, H, W), one for each of `files`; skipped: file -> reason."""
+    """images: uint8 (N, C, H, W), one for each of `files`; skipped: file -> the reason; limits: None for those of each
+    file's type; seen: the values in the files."""
 
+    folder: Path
     images: np.ndarray
     files: list[str]
     skipped: dict[str, str]
+    limits: Limits | None
+    seen: list[Seen]
 
     @classmethod
     def read(cls, folder: Path) -> "Decoded":
-        index = json.loads((folder / "index.json").read_text())
+        """Raises anything where a file is gone or damaged."""
+        index = json.loads((folder / _INDEX).read_text())
         # Copy on write: torch wants writable memory, and the file stays as it is.
-        images = np.load(folder / "images.npy", mmap_mode="c")
-        return cls(images[: len(index["files"])], **index)
-
-    def write_index(self, folder: Path) -> None:
-        (folder / "index.json").write_text(json.dumps({"files": self.files, "skipped": self.skipped}))
-
-
-class DecodedCache:
-    """Where decoded images are kept.
-
-    folder: by default $XDG_CACHE_HOME/diffusion or ~/.cache/diffusion.
-    """
-
-    def __init__(self, folder: str | None = None):
-        default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "diffusion"
-        self.folder = Path(folder or default).expanduser()
-
-    def decoded(self, root: Path, files: Sequence[str], size: int, channels: int) -> "Decoded":
-        """The images of `files` below `root`, of size x size pixels, decoded unless that has been done. Raises
-        UserError where there is no room for them."""
-        folder = self.folder / f"images-{_fingerprint(root, files, size, channels)}"
-        if not folder.exists():
-            self._decode(folder, root, files, size, channels)
-        return Decoded.read(folder)
-
-    def _decode(self, folder: Path, root: Path, files: Sequence[str], size: int, channels: int) -> None:
-        """Writes all images to a temporary folder, which becomes `folder` when it is whole."""
-        shape = (len(files), channels, size, size)
-        temporary = self._room_for(math.prod(shape))
-        try:
-            images = np.lib.format.open_memmap(temporary / "images.npy", "w+", np.uint8, shape)
-            decoded = Decoded(images, files=[], skipped={})
-            for file, result in _read_all(root, files, size, channels):
-                if isinstance(result, str):
-                    decoded.skipped[file] = result
-                else:
-                    images[len(decoded.files)] = result
-                    decoded.files.append(file)
-            images.flush()
-            decoded.write_index(temporary)
-            if not folder.exists():  # another process may have been faster
-                temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-    def _room_for(self, n_bytes: int) -> Path:
-        """A new folder in the cache, on a disk with so much room: a full one would kill the process that writes to a
-        memory map, without a word."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(self.folder).free
-            if free < n_bytes:
-                raise OSError(errno.ENOSPC, f"{n_bytes / 1e6:,.0f} MB needed, {free / 1e6:,.0f} MB free")
-            return Path(tempfile.mkdtemp(prefix=".decoding-", dir=self.folder))
-        except OSError as error:
-            raise UserError(
-                f"the decoded images cannot be kept in {self.folder} ({error.strerror}): set dataset.cache to another "
-                "folder"
-            ) from error
+        images = np.load(folder / IMAGES, mmap_mode="c")
+        if images.dtype != np.uint8 or images.ndim != 4 or len(images) < len(index["files"]):
+            raise ValueError(f"{IMAGES} does not hold what {_INDEX} says")
+        limits = None if index["limits"] is None else tuple(index["limits"])
+        seen = [Seen(*values) for values in index["seen"]]
+        return cls(folder, images[: len(index["files"])], index["files"], index["skipped"], limits, seen)
 
 
-def _fingerprint(root: Path, files: Sequence[str], size: int, channels: int) -> str:
-    """Changes with every file and with every setting that changes the decoded images."""
-    digest = hashlib.blake2b(f"{channels}/{size}/{BACKGROUND}".encode(), digest_size=12)
-    for file in files:
-        path = root / file
-        stat = path.stat() if path.exists() else path.lstat()  # a dangling link
-        digest.update(f"/{file}/{stat.st_size}/{stat.st_mtime_ns}".encode(errors="surrogateescape"))
+def _status(path: str) -> str:
+    try:
+        stat = os.stat(path)
+    except OSError:  # a dangling link
+        stat = os.lstat(path)
+    return f"{stat.st_dev}/{stat.st_ino}/{stat.st_size}/{stat.st_mtime_ns}/{stat.st_ctime_ns}"
+
+
+def _digest(path: Path) -> str:
+    if not path.is_file():
+        return "not a file"
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with open(path, "rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
+    except OSError as error:
+        return str(error.strerror)
     return digest.hexdigest()
-
-
-def _read_all(root: Path, files: Sequence[str], size: int, channels: int) -> Iterator[tuple[str, np.ndarray | str]]:
-    """Every file with its image, uint8 (C, size, size), or with the reason why there is none."""
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        Bar(total=len(files), desc="decoding", unit=" images") as bar,
-    ):
-        for start in range(0, len(files), _AHEAD):
-            part = files[start : start + _AHEAD]
-            results = pool.map(lambda file: read_image(root / file, size, channels), part)
-            for file, result in zip(part, results, strict=True):
-                bar.update()
-                yield file, result

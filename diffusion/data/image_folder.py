@@ -4,16 +4,19 @@ import hashlib
 import logging
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffusion import random
+from diffusion.data import ranges
 from diffusion.data.base import ImageData
-from diffusion.data.decoded import Decoded, DecodedCache
+from diffusion.data.cache import DecodedCache
+from diffusion.data.decoded import Decoded
 from diffusion.errors import UserError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -36,6 +39,9 @@ class ImageFolder(ImageData):
                       back to training, but take none from there. "permutation": how format 0 split, where one added
                       image moves others.
         on_broken:    "skip" leaves out images that cannot be read and says which; "error" refuses them.
+        range:        the values that become black and white, in the files' own numbers. "container": 0 and the largest
+                      of each file's type, so 255 or 65535; floats have none and are refused. "auto": the least and the
+                      largest of all images. Or these two numbers; values outside are clipped.
         cache:        folder of the decoded images, by default $XDG_CACHE_HOME/diffusion or ~/.cache/diffusion.
     """
 
@@ -45,6 +51,7 @@ class ImageFolder(ImageData):
         val_fraction: float = 0.05,
         split: str = "hash",
         on_broken: str = "skip",
+        range: str | Sequence[float] = "container",
         cache: str | None = None,
         **common,
     ):
@@ -60,6 +67,7 @@ class ImageFolder(ImageData):
         self.val_fraction = val_fraction
         self.by_hash = split == "hash"
         self.on_broken = on_broken
+        self.range = ranges.check(range)
         self.cache = DecodedCache(cache)
 
     @cached_property
@@ -88,9 +96,14 @@ class ImageFolder(ImageData):
 
     def prepare_data(self) -> None:
         """Decodes the images, unless that has been done. Raises UserError for what `load` refuses, too."""
-        skipped = self._decoded().skipped
-        if skipped:
-            log.warning("%s: left out %s", self.path, _list(skipped))
+        decoded = self._decoded()
+        if decoded.skipped:
+            log.warning("%s: left out %s", self.path, _list(decoded.skipped))
+        for line in ranges.lines(self.range, decoded.limits, decoded.seen):
+            log.warning("%s: %s", self.path, line)
+
+    def settled(self) -> dict[str, Any]:
+        return {"range": list(self._decoded().limits)} if self.range == "auto" else {}
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         """Raises UserError where fewer than two images can be read, or any cannot and on_broken="error"."""
@@ -106,7 +119,7 @@ class ImageFolder(ImageData):
         return torch.from_numpy(decoded.images[rows]), torch.tensor(labels)
 
     def _decoded(self) -> Decoded:
-        decoded = self.cache.decoded(Path(self.path).expanduser(), self.files, self.size, self.channels)
+        decoded = self.cache.decoded(Path(self.path).expanduser(), self.files, self.size, self.channels, self.range)
         if decoded.skipped and self.on_broken == "error":
             raise UserError(f"{self.path}: {_list(decoded.skipped)}: mend them, or set dataset.on_broken=skip")
         if len(decoded.files) < 2:

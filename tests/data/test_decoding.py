@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffusion.data.decoding import FORMATS, SUFFIXES, is_picture, read_image
-from tests.pictures import BLUE, RED, mean, plain
+from diffusion.data.decoding import read_image, read_picture
+from diffusion.data.formats import FORMATS, SUFFIXES, is_picture
+from tests.pictures import BLUE, RED, load_photo, mean, plain
+from tests.raw_files import chunk, packed, png, tiff
 
 
 def halves(width=16, height=16):
@@ -51,6 +53,14 @@ def test_16_bits_are_scaled_not_cut_off(folder, extension):
     values = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
     Image.fromarray(values).save(folder / f"deep.{extension}")
     assert np.abs(read_image(folder / f"deep.{extension}", 8, 1)[0] - values / 257).max() <= 0.5
+
+
+def test_a_smaller_scale_changes_next_to_nothing(folder):
+    load_photo().resize((2560, 1704), Image.Resampling.LANCZOS).save(folder / "large.jpg", quality=92)
+    Image.open(folder / "large.jpg").save(folder / "large.png")
+    for size in 16, 32, 64, 128:
+        small, whole = (read_image(folder / f"large.{suffix}", size, 3).astype(int) for suffix in ("jpg", "png"))
+        assert np.abs(small - whole).max() <= 1
 
 
 def test_floats_without_a_known_range_are_refused(folder):
@@ -133,26 +143,18 @@ def test_what_is_no_picture_is_not_taken_for_one(folder):
     os.mkfifo(folder / "pipe")
     (folder / "dangling").symlink_to(folder / "nowhere")
     assert [path.name for path in sorted(folder.iterdir()) if is_picture(path)] == []
-    (folder / "bomb").write_bytes(png(30_000, 30_000))
+    (folder / "bomb").write_bytes(png(30_000, 30_000, 8, 0))
     assert is_picture(folder / "bomb"), "one that is then named as broken"
 
 
-def chunk(name, data):
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def png(width, height, *chunks, pixels=b""):
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    image = chunk(b"IDAT", zlib.compress(pixels))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + image + chunk(b"IEND", b"")
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_bombs_are_left_out_before_they_are_unpacked(folder):
-    (folder / "large.png").write_bytes(png(10_000, 10_000))
-    (folder / "larger.png").write_bytes(png(30_000, 30_000))
+    (folder / "large.png").write_bytes(png(10_000, 10_000, 8, 0))
+    (folder / "larger.png").write_bytes(png(30_000, 30_000, 8, 0))
     text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100_000_000)))
-    (folder / "text.png").write_bytes(png(9, 9, text, pixels=bytes(90)))
+    (folder / "text.png").write_bytes(png(9, 9, 8, 0, text, pixels=bytes(81)))
     tracemalloc.start()
     said = [read_image(folder / f"{name}.png", 8, 1) for name in ("large", "larger", "text")]
     _, peak = tracemalloc.get_traced_memory()
@@ -220,3 +222,69 @@ def test_any_picture_is_read_or_refused_with_a_reason(picture, channels, extensi
         assert (got.shape, got.dtype) == ((channels, 8, 8), np.uint8), got
     else:
         assert got
+
+
+def stored_as(path, values, bits, order="<", **tags):
+    path.write_bytes(tiff(8, 8, [packed(values[..., None], bits, order)], order, t258=[bits], t277=[1], **tags))
+    return path
+
+
+def test_each_type_has_its_own_largest_value(folder):
+    """As stored: 0 is black and the largest value of the type white, but for whole numbers of 32 bits, taken for 16."""
+    ramp = np.arange(64).reshape(8, 8) / 63
+    for name, bits, top, tags in (
+        ("8", 8, 255, {"t262": [1]}),
+        ("12", 12, 4095, {"t262": [1]}),
+        ("16", 16, 65535, {"t262": [1]}),
+        ("signed 8", 8, 127, {"t262": [1], "t339": [2]}),
+        ("signed 16", 16, 32767, {"t262": [1], "t339": [2]}),
+        ("signed 32", 32, 65535, {"t262": [1], "t339": [2]}),
+        ("32", 32, 65535, {"t262": [1], "t339": [1]}),
+        ("8, white is zero", 8, 255, {"t262": [0]}),
+        ("16, white is zero", 16, 65535, {"t262": [0]}),
+    ):
+        found = read_picture(stored_as(folder / name, (ramp * top).round().astype(int), bits, **tags), 8, 1)
+        wanted = 255 * (1 - ramp if "white" in name else ramp)
+        assert np.abs(found.pixels[0] - wanted).max() <= 1 + (top == 127), name
+        assert found[1:] == (0, top, top)
+
+
+def test_a_value_that_is_said_to_be_transparent_shows_white(folder):
+    values = np.full((9, 9, 1), 30_000)
+    values[0] = 100
+    key = chunk(b"tRNS", struct.pack(">H", 100))
+    (folder / "grey.png").write_bytes(png(9, 9, 16, 0, key, pixels=packed(values, 16)))
+    key = chunk(b"tRNS", struct.pack(">3H", 100, 100, 100))
+    (folder / "colour.png").write_bytes(png(9, 9, 16, 2, key, pixels=packed(values.repeat(3, 2), 16)))
+    for name in "grey.png", "colour.png":
+        found = read_picture(folder / name, 9, 1)
+        assert found.pixels[0, :2, 4].tolist() == [255, 117]
+        assert found[1:] == (30_000, 30_000, 65535)
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32])
+@pytest.mark.parametrize("white", [0, 1])
+def test_limits_are_in_the_numbers_of_the_file(folder, bits, white):
+    values = np.arange(64).reshape(8, 8)
+    if bits == 32 and white == 0:
+        pytest.skip("Pillow cannot read it")
+    path = stored_as(folder / "x.tif", values, bits, t262=[white])
+    levels = ((values - 10.0) / 40 * 255).clip(0, 255).round()
+    assert np.array_equal(read_picture(path, 8, 1, (10, 50)).pixels[0], levels if white else 255 - levels)
+
+
+def test_floats_and_negative_numbers_need_limits(folder):
+    values = np.linspace(-0.5, 1.5, 64, dtype=np.float32).reshape(8, 8)
+    path = stored_as(folder / "x.tif", values, 32, t262=[1], t339=[3])
+    assert "values -0.5 to 1.5 have no known range: set dataset.range=[-0.5,1.5] or auto" in read_picture(path, 8, 1)
+    assert np.array_equal(read_picture(path, 8, 1, (0, 1)).pixels[0], (values.clip(0, 1).astype(float) * 255).round())
+    path = stored_as(folder / "x.tif", np.arange(64).reshape(8, 8) - 1000, 16, t262=[1], t339=[2])
+    assert "set dataset.range=[-1000,-937] or auto" in read_picture(path, 8, 1)
+    assert read_picture(path, 8, 1, (-1000, -937)).pixels[0, ::7, ::7].tolist() == [[0, 28], [227, 255]]
+
+
+def test_limits_leave_transparency_alone(folder):
+    values = np.tile([100, 200, 51], (9, 9, 1))[..., [0, 0, 1, 2]]
+    (folder / "x.png").write_bytes(png(9, 9, 8, 6, pixels=packed(values, 8)))
+    found = read_picture(folder / "x.png", 9, 3, (100, 200))
+    assert found.pixels[:, 4, 4].tolist() == [204, 204, 255]

@@ -1,0 +1,192 @@
+"""Where decoded images are kept for later runs, found again, and in the end removed."""
+
+import errno
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from diffusion.data.decoded import IMAGES, PLACE, Decoded, Request
+from diffusion.data.decoding import Limits
+from diffusion.data.ranges import Range
+from diffusion.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a folder with a mapped file in it cannot be renamed, and so not removed
+    fcntl = None
+
+_SHARE = 0.1  # of its disk the cache takes at most; what was used least recently goes first
+_UNFINISHED = ".decoding-"
+_WORTH_A_LINE = 10e6  # bytes
+
+log = logging.getLogger(__name__)
+
+
+class DecodedCache:
+    """Folders images-*, each with decoded images and the keys they are known by, as names of empty files: that of the
+    files' status, which costs no reading, and that of their contents, which a copied or moved folder shares.
+
+    folder: by default $XDG_CACHE_HOME/diffusion or ~/.cache/diffusion.
+    """
+
+    def __init__(self, folder: str | None = None):
+        default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "diffusion"
+        try:
+            self.folder = Path(folder or default).expanduser()
+        except RuntimeError as error:  # nobody's home
+            raise UserError(f"no folder to keep decoded images in ({error}): set dataset.cache") from error
+        self._held: IO | None = None
+        self._last: tuple[Request, Decoded] | None = None
+
+    def decoded(self, root: Path, files: Sequence[str], size: int, channels: int, range: Range) -> Decoded:
+        """The images of `files` below `root`, of size x size pixels, decoded unless that has been done. Raises
+        UserError where there is no room for them, or where range="auto" finds none."""
+        request = Request(root, files, size, channels, range)
+        if self._last and self._last[0] == request:
+            return self._last[1]
+        status = request.key(request.status())
+        found = self._find(status)
+        if found is None:
+            contents = request.contents()
+            found = self._find(request.key(contents)) or self._decode(request, contents)
+            _mark(found.folder, status)
+        self._last = request, found
+        return found
+
+    def _find(self, key: str) -> Decoded | None:
+        """What is known by `key`. What is damaged is removed, to be decoded again."""
+        for entry in [mark.parent for mark in self.folder.glob(f"images-*/{key}")]:
+            try:
+                found = Decoded.read(entry)
+                held = _hold(entry)
+            except Exception as error:  # cut files raise whatever they like
+                log.warning("%s is damaged (%s: %s): its images are decoded again", entry, type(error).__name__, error)
+                _remove(entry, even_held=True)
+                continue
+            self._held = held
+            with suppress(OSError):
+                os.utime(entry)  # the time of its last use
+            return found
+        return None
+
+    def _decode(self, request: Request, contents: Sequence[str]) -> Decoded:
+        limits = request.limits()
+        settled = request._replace(range=limits or "container").key(contents)  # auto has become two numbers
+        found = self._find(settled)
+        if found is None:
+            try:
+                entry, self._held = self._write(request, limits, settled)
+            except OSError as error:
+                raise UserError(
+                    f"the decoded images cannot be kept in {self.folder} ({error.strerror}): set dataset.cache to "
+                    "another folder"
+                ) from error
+            found = Decoded.read(entry)
+        _mark(found.folder, request.key(contents))
+        return found
+
+    def _write(self, request: Request, limits: Limits | None, key: str) -> tuple[Path, IO | None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._make_room(request)
+        folder, held = self._new_folder()
+        try:
+            request.decode(folder, limits)
+            _mark(folder, key)
+            _mark(folder, request.place())
+            return folder.rename(folder.with_name(folder.name.replace(_UNFINISHED, "images-"))), held
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _new_folder(self) -> tuple[Path, IO | None]:
+        """One that is held until the file that comes with it is closed."""
+        while True:
+            folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self.folder))
+            with suppress(FileNotFoundError):  # another process took it for one that was left behind
+                (folder / IMAGES).touch()
+                held = _hold(folder)
+                if (folder / IMAGES).exists():
+                    return folder, held
+
+    def _make_room(self, request: Request) -> None:
+        """Raises OSError where there is too little: a full disk would kill the process that writes to a memory map,
+        without a word."""
+        freed = self._clear(request)
+        if freed > _WORTH_A_LINE:
+            log.warning("removed %.2f GB of old decoded images from %s", freed / 1e9, self.folder)
+        free = shutil.disk_usage(self.folder).free
+        if free < request.n_bytes:
+            raise OSError(errno.ENOSPC, f"{request.n_bytes / 1e6:,.0f} MB needed, {free / 1e6:,.0f} MB free")
+
+    def _clear(self, request: Request) -> int:
+        """Removes what killed processes have left, the images of the same folder as it was before, those of earlier
+        versions, and what was used least recently while there is too little room. Returns the bytes that this freed."""
+        freed = sum(map(_remove, self.folder.glob(f"{_UNFINISHED}*")))
+        entries = sorted(self.folder.glob("images-*"), key=_used)
+        disk = shutil.disk_usage(self.folder)
+        excess = max(sum(map(_size, entries)) + request.n_bytes - int(_SHARE * disk.total), request.n_bytes - disk.free)
+        for entry in entries:
+            changed = (entry / request.place()).exists() or not any(entry.glob(f"{PLACE}*"))
+            if changed or excess > 0:
+                size = _remove(entry)
+                freed, excess = freed + size, excess - size
+        return freed
+
+
+def _mark(entry: Path, key: str) -> None:
+    with suppress(OSError):  # a cache that may only be read
+        (entry / key).touch()
+
+
+def _used(entry: Path) -> float:
+    """When, in seconds; 0 where another process has removed it."""
+    with suppress(OSError):
+        return entry.stat().st_mtime
+    return 0.0
+
+
+def _size(folder: Path) -> int:
+    with suppress(OSError):
+        return sum(file.stat().st_size for file in folder.iterdir())
+    return 0
+
+
+def _hold(folder: Path) -> IO | None:
+    """Keeps others from removing `folder` until the file that is returned is closed, or this process is dead."""
+    if fcntl is None:
+        return None
+    file = open(folder / IMAGES, "rb")  # noqa: SIM115
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(file, fcntl.LOCK_SH)
+    return file
+
+
+def _is_held(folder: Path) -> bool:
+    if fcntl is None:
+        return False
+    try:
+        with open(folder / IMAGES, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:  # held, or a file system without locks, on which nobody can tell
+        return True
+    return False
+
+
+def _remove(folder: Path, even_held: bool = False) -> int:
+    """Removes a folder of the cache, unless somebody holds it. Returns the bytes that this freed."""
+    gone = folder.with_name(f"{_UNFINISHED}{folder.name}")
+    try:
+        if not even_held and _is_held(folder):
+            return 0
+        size = _size(folder)
+        folder.rename(gone)
+    except OSError:  # another process has removed it, or Windows knows that it is in use
+        return 0
+    shutil.rmtree(gone, ignore_errors=True)
+    return size

@@ -1,0 +1,89 @@
+"""dataset.range: which of the values in the files become black and white, and what is said about it."""
+
+from collections.abc import Iterable, Sequence
+from math import inf
+from typing import NamedTuple
+
+from diffusion.data.decoding import Limits, Picture
+from diffusion.errors import UserError
+
+KEY = "dataset.range"
+Range = str | Limits
+"""container: 0 and the largest value of each file's type; auto: the least and the largest value of the whole set; or
+these two as numbers."""
+
+_LITTLE = 0.26  # of a type's range: data of 14 bits in 16 use a quarter
+_FEW = 128  # below it a largest value is a count of labels, and no power of two
+
+
+def check(given: str | Sequence[float]) -> Range:
+    """What the key takes, or UserError."""
+    if given in ("container", "auto"):
+        return given
+    try:
+        low, high = map(float, given)
+        if isinstance(given, str) or not low < high < inf:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise UserError(f"{KEY}={given}: expected container, auto, or two numbers [low,high], low below high") from None
+    return low, high
+
+
+class Seen(NamedTuple):
+    """Of the images whose type holds the values 0 to `top` (None: floats). outside: those with values beyond the
+    limits; least, largest: of all their values."""
+
+    top: float | None
+    images: int = 0
+    outside: int = 0
+    least: float = inf
+    largest: float = -inf
+
+    def also(self, picture: Picture, limits: Limits | None) -> "Seen":
+        outside = limits is not None and (picture.least < limits[0] or picture.largest > limits[1])
+        least, largest = min(self.least, picture.least), max(self.largest, picture.largest)
+        return Seen(self.top, self.images + 1, self.outside + outside, least, largest)
+
+
+def found(extremes: Iterable[Limits], path: str) -> Limits:
+    """What auto means for images with these extremes. Raises UserError where it means nothing."""
+    lows, highs = zip(*extremes, strict=True)
+    low, high = min(lows), max(highs)
+    if not low < high:
+        values = f"all values are {low:g}" if low == high else "everything is transparent"
+        raise UserError(f"{path}: {KEY}=auto has no meaning where {values}: set {KEY}=[low,high]")
+    return low, high
+
+
+def lines(given: Range, limits: Limits | None, seen: Sequence[Seen]) -> list[str]:
+    """What a user should know of the values of a set. limits: what `given` turned out to be, None for container."""
+    if limits is None:
+        return [_little_used(one) for one in seen if one.top and 0 < one.largest - one.least < _LITTLE * one.top]
+    low, high = limits
+    said = [f"{KEY}=auto: {low:g} becomes black and {high:g} white"] if given == "auto" else []
+    outside = sum(one.outside for one in seen)
+    if outside and given != "auto":
+        least, largest = min(one.least for one in seen), max(one.largest for one in seen)
+        images = sum(one.images for one in seen)
+        said.append(f"{_key(limits)} clips {outside} of {images} images, whose values go from {least:g} to {largest:g}")
+    if len(seen) > 1:
+        said.append(f"{_key(limits)} is applied to files of different types: {'; '.join(map(_files, seen))}")
+    return said
+
+
+def _little_used(one: Seen) -> str:
+    low, high = one.least, one.largest
+    if low < high / 4:
+        low, high = 0, high if high < _FEW else 2 ** int(high).bit_length() - 1
+    return (
+        f"{_files(one)}, but they hold only {one.least:g} to {one.largest:g} and come out dark or flat: "
+        f"set {_key((low, high))} or {KEY}=auto"
+    )
+
+
+def _files(one: Seen) -> str:
+    return f"{one.images} images in files for " + ("floats" if one.top is None else f"values from 0 to {one.top:g}")
+
+
+def _key(limits: Limits) -> str:
+    return f"{KEY}=[{limits[0]:g},{limits[1]:g}]"
