@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from diffusion import build, images, random
 from diffusion.config import compose
+from diffusion.process import Noised
 
 BATCHES = 200
 
@@ -37,7 +38,7 @@ def rows(words: Sequence[str] = ("experiment=mnist_cpu",)) -> list[Row]:
 
     def step(x_0: torch.Tensor, t: torch.Tensor, eps: torch.Tensor) -> None:
         optimizer.zero_grad()
-        model.objective(model.denoiser, x_0, t, eps).mean().backward()
+        model.objective(model.denoiser, Noised.of(model.denoiser.schedule, x_0, t, eps)).mean().backward()
         optimizer.step()
 
     def need() -> float:

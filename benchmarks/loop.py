@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffusion import images
 from diffusion.lit import LitDiffusion
+from diffusion.process import Noised
 
 
 def train(model: LitDiffusion, pictures: Tensor, config: Mapping[str, Any]) -> Iterator[list[Tensor]]:
@@ -23,7 +24,9 @@ def train(model: LitDiffusion, pictures: Tensor, config: Mapping[str, Any]) -> I
         for rows in torch.randperm(len(pictures)).split(batch_size)[: len(pictures) // batch_size]:
             x_0 = images.from_uint8(pictures[rows])
             t = torch.randint(1, T + 1, (batch_size,)).float()
-            loss = model.objective(model.denoiser, x_0, t, torch.randn_like(x_0)).mean()
+            loss = model.objective(
+                model.denoiser, Noised.of(model.denoiser.schedule, x_0, t, torch.randn_like(x_0))
+            ).mean()
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, config["trainer"]["gradient_clip"])

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from diffusion import build, random
 from diffusion.config import compose
 from diffusion.lit import SIMPLE
+from diffusion.process import Noised
 
 
 def rows(words: Sequence[str] = ("experiment=digits",)) -> list[Row]:
@@ -36,7 +37,7 @@ def rows(words: Sequence[str] = ("experiment=digits",)) -> list[Row]:
     def step() -> float:
         def once():
             optimizer.zero_grad()
-            SIMPLE(model.denoiser, x_0, t, eps).mean().backward()
+            SIMPLE(model.denoiser, Noised.of(model.denoiser.schedule, x_0, t, eps)).mean().backward()
             optimizer.step()
 
         return 1e3 * seconds(once)

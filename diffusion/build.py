@@ -1,51 +1,29 @@
 """Config -> objects: the wiring diagram, and the only place that instantiates by name."""
 
-import functools
 import importlib
 import inspect
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from diffusion.config import conf_folder
 from diffusion.denoiser import Denoiser
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion
 from diffusion.losses.objective import Distance
+from diffusion.registry import TARGET, registered
 from diffusion.schedule import Schedule
-
-
-@functools.cache
-def registered() -> frozenset[str]:
-    """Every `_target_` that a file of conf/ names: all that a config can build.
-
-    A config may come from a stranger's checkpoint, so what it names is looked up here and not imported to see.
-    """
-    texts = [file.read_text(encoding="utf-8") for file in conf_folder().glob("*/*.yaml")]
-    return frozenset(name for text in texts for name in re.findall(r"^\s*_target_:\s*(\S+)", text, re.M))
-
-
-def check(config: Any) -> None:
-    """Raises UserError where a `_target_`, however deep in the config, is not registered. Imports nothing."""
-    if isinstance(config, Mapping):
-        if "_target_" in config and str(config["_target_"]) not in registered():
-            raise UserError(f"the config names {config['_target_']!r}, which no file of conf/ names: it is not built")
-        config = config.values()
-    elif not isinstance(config, list | tuple):
-        return
-    for value in config:
-        check(value)
 
 
 def instantiate(node: Mapping[str, Any], **given: Any) -> Any:
     """Builds what node's `_target_` names from its other keys and `given`. Raises UserError for a target that is not
     registered and for arguments it does not take."""
-    check({"_target_": None, **node})
-    module, _, name = node["_target_"].rpartition(".")
+    path = node.get(TARGET)
+    if not isinstance(path, str) or path not in registered():
+        raise UserError(f"the config names {path!r}, which no file of conf/ names: it is not built")
+    module, _, name = path.rpartition(".")
     target = getattr(importlib.import_module(module), name)
-    arguments = {key: value for key, value in node.items() if key != "_target_"} | given
+    arguments = {key: value for key, value in node.items() if key != TARGET} | given
     try:
         inspect.signature(target).bind(**arguments)
     except TypeError as error:
@@ -64,9 +42,8 @@ def schedule(node: Mapping[str, Any]) -> Schedule:
 def model(config: Mapping[str, Any]) -> LitDiffusion:
     """The untrained LitDiffusion of a resolved config in plain containers; its weights follow from config's seed.
 
-    Raises: UserError for a `_target_` that is not registered, before anything is built.
+    Raises: UserError for a `_target_` that is not registered.
     """
-    check(config)
     channels, size = config["dataset"]["channels"], config["dataset"]["size"]
     objective = instantiate(config["loss"], weighting=instantiate(config["weighting"]))
     self_condition, classes = config["self_conditioning"], config["conditioning"]["classes"]

@@ -7,7 +7,6 @@ and its parser stumbles over paths that hold `=` or a comma. Here each mistake i
 import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra import compose as hydra_compose
@@ -20,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion import manifest
 from diffusion.errors import UserError
+from diffusion.registry import conf_folder
 from diffusion.values import TEXT, kind_of
 
 # What the shell handed over after the first `=` is the value of these, whatever characters it holds.
@@ -49,15 +49,6 @@ class Group(NamedTuple):
     def word(self) -> str:
         """What Hydra calls the group: sampler, or sampler@preview.sampler where it fills another key."""
         return self.folder if self.folder == self.key else f"{self.folder}@{self.key}"
-
-
-def conf_folder() -> Path:
-    """The yaml files: inside the package where it was installed from a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    for folder in package / "conf", package.parent / "conf":
-        if (folder / "train.yaml").is_file():
-            return folder
-    raise UserError(f"no conf folder in {package} or beside it: install the package again")
 
 
 def groups(command: str) -> dict[str, Group]:

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from diffusion import images, random, upgrades
+from diffusion import images, optimizers, random, upgrades
 from diffusion.clipping import Clip
 from diffusion.data.base import Batch
 from diffusion.denoiser import Denoiser
@@ -18,7 +18,7 @@ from diffusion.losses.objective import L2, Objective, by_quarter
 from diffusion.losses.timesteps import GOLDEN, Timesteps, Uniform, steps
 from diffusion.losses.weighting import Simple
 from diffusion.optimizers import AdamW
-from diffusion.process import q_sample
+from diffusion.process import Noised
 from diffusion.samplers.base import Sampler
 from diffusion.tasks.generate import Generate, generate
 
@@ -106,22 +106,25 @@ class LitDiffusion(LightningModule):
         random.seed_torch(self.seed, self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank, self.device)
 
     def training_step(self, batch: TrainingPair, batch_idx: int) -> Tensor:
-        x_0 = images.from_uint8(batch.x)
-        loss = self.objective(self.denoiser, x_0, batch.t, batch.eps, batch.y, self._shown(batch, x_0))
+        noised = self._noised(batch)
+        loss = self.objective(self.denoiser, noised, batch.y, self._shown(batch, noised))
         if self.timesteps.learns:
             self.timesteps.observe(*(self.all_gather(x.detach()).flatten().cpu() for x in (batch.t, loss)))
         loss = (batch.importance * loss).mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
+    def _noised(self, batch: TrainingPair) -> Noised:
+        return Noised.of(self.denoiser.schedule, images.from_uint8(batch.x), batch.t, batch.eps)
+
     @torch.no_grad()
-    def _shown(self, batch: TrainingPair, x_0: Tensor) -> Tensor | None:
+    def _shown(self, batch: TrainingPair, noised: Noised) -> Tensor | None:
         """What a self-conditioned network is shown: its own prediction for a half of the images, 0 for the others."""
         if not self.denoiser.self_condition:
             return None
         rows = batch.shown
-        x_t = q_sample(self.denoiser.schedule, x_0[rows], batch.t[rows], batch.eps[rows])
-        shown = torch.zeros_like(x_0)
+        x_t = noised.x_t[rows]
+        shown = torch.zeros_like(noised.x_0)
         if len(x_t):
             shown[rows] = self.clip(self.denoiser(x_t, batch.t[rows], batch.y[rows]).x_0)
         return shown
@@ -152,19 +155,27 @@ class LitDiffusion(LightningModule):
             group["lr"] = new * self.optimizer.factor(schedule.last_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint |= {upgrades.KEY: upgrades.FORMAT, "config": self.config}
+        checkpoint |= upgrades.stamped(self.config or {})
+        self._rename_states(checkpoint, optimizers.by_name)
         if self.timesteps.learns:
             checkpoint["timesteps"] = self.timesteps.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self._rename_states(checkpoint, optimizers.by_position)
         if self.timesteps.learns and "timesteps" in checkpoint:
             self.timesteps.load_state_dict(checkpoint["timesteps"])
+
+    def _rename_states(self, checkpoint: dict, rename: Callable) -> None:
+        """Of the optimiser, which is built over `self.parameters()`."""
+        names = [name for name, _ in self.named_parameters()]
+        states = checkpoint.get("optimizer_states", [])
+        checkpoint |= {"optimizer_states": [rename(state, names) for state in states]} if states else {}
 
     # Validation
 
     def validation_step(self, batch: TrainingPair, batch_idx: int) -> Tensor:
         """The loss of each image, (B,)."""
-        loss = SIMPLE(self.denoiser, images.from_uint8(batch.x), batch.t, batch.eps, batch.y)
+        loss = SIMPLE(self.denoiser, self._noised(batch), batch.y)
         self._validation.append(by_quarter(loss, batch.t, self.denoiser.schedule.T))
         return loss
 

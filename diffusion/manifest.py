@@ -28,14 +28,13 @@ def describe(config: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, An
     """The manifest of a run that begins now. config: resolved, in plain containers; data: what `ImageData.describe`
     gives."""
     return {
-        upgrades.KEY: upgrades.FORMAT,
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "seed": config["seed"],
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **program(),
         "data": dict(data),
         "hardware": _hardware(),
-        "config": dict(config),
+        **upgrades.stamped(config),
     }
 
 

@@ -1,8 +1,9 @@
 """Optimisers and their learning rates, as a function of the optimiser step."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -66,3 +67,25 @@ class AdamW:
             parameters, lr=self.lr, betas=tuple(self.betas), weight_decay=self.weight_decay, fused=True
         )
         return optimizer, LambdaLR(optimizer, self.factor)
+
+
+def by_name(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """An optimiser's state dict with the names of its parameters instead of their positions: by position, the moments
+    of a module that has moved would become another's in silence."""
+    if not all(isinstance(each, int) for group in state.get("param_groups", []) for each in group["params"]):
+        return dict(state)  # a strategy that shards has named them already
+    return _renamed(state, dict(enumerate(names))) if state else {}
+
+
+def by_position(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The inverse of `by_name`. Raises UserError where `names` are not those of the state."""
+    known = {name for group in state["param_groups"] for name in group["params"]}
+    if known != {*names}:
+        odd = sorted(known ^ {*names})
+        raise UserError(f"the optimiser's state is of other parameters ({', '.join(odd[:3])}): resume_mode=weights")
+    return _renamed(state, {name: position for position, name in enumerate(names)})
+
+
+def _renamed(state: Mapping[str, Any], keys: Mapping[Any, Any]) -> dict[str, Any]:
+    groups = [{**group, "params": [keys[each] for each in group["params"]]} for group in state["param_groups"]]
+    return {**state, "state": {keys[each]: value for each, value in state["state"].items()}, "param_groups": groups}

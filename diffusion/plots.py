@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from diffusion import build, images
-from diffusion.config import conf_folder
 from diffusion.files import atomic
 from diffusion.losses.weighting import Simple, Weighting
+from diffusion.registry import conf_folder
 from diffusion.schedule import Schedule
 
 _BINS = 20  # parts of 0..T

@@ -1,6 +1,7 @@
 """The diffusion process of Ho et al. 2020 as functions of a schedule; no network in sight."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +16,28 @@ def q_sample(schedule: Schedule, x_0: Tensor, t: Tensor | float, eps: Tensor) ->
     """
     alpha, sigma = schedule(t)
     return broadcast(alpha, x_0) * x_0 + broadcast(sigma, x_0) * eps
+
+
+@dataclass(frozen=True)
+class Noised:
+    """A training batch after the forward process, all that its loss asks for looked up once.
+
+    x_0, eps, x_t: (B, C, H, W); t, in steps, alpha_t and sigma_t: (B,).
+    """
+
+    x_0: Tensor
+    eps: Tensor
+    t: Tensor
+    alpha: Tensor
+    sigma: Tensor
+    x_t: Tensor
+
+    @classmethod
+    def of(cls, schedule: Schedule, x_0: Tensor, t: Tensor, eps: Tensor) -> "Noised":
+        """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps (Algorithm 1, line 5)."""
+        alpha, sigma = schedule(t)
+        x_t = broadcast(alpha, x_0) * x_0 + broadcast(sigma, x_0) * eps
+        return cls(x_0, eps, t, alpha, sigma, x_t)
 
 
 def q_step(schedule: Schedule, x_s: Tensor, s: Tensor | float, t: Tensor | float, eps: Tensor) -> Tensor:

@@ -1,23 +1,69 @@
 """What a checkpoint, a converted file or a manifest of an earlier version means today.
 
-Each file has the number of its format. A step of the table below brings a config from one format to the next: it
-renames what has moved, and writes every new key with the value that means the old behaviour, so that a default that is
-chosen later never changes an old model or a resumed run.
+Each file has the number of its format. A step of the table below brings its contents from one format to the next: it
+renames what has moved (in the config, the weights, the averages, the optimiser's state), and writes every new key with
+the value that means the old behaviour, so that a default that is chosen later never changes an old model or a resumed
+run.
 """
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from diffusion import registry
 from diffusion.errors import UserError
 
 KEY = "format"  # of the contents; what has none is of format 0
 
+# All that format 0 could name, by import path: the modules are those of that time.
+_PATHS_OF_0 = {
+    f"diffusion.{module}.{name}"
+    for module, names in {
+        "averages": "Decay HalfLife Power",
+        "clipping": "Dynamic Static Unclipped",
+        "data.digits": "Digits",
+        "data.image_folder": "ImageFolder",
+        "data.torchvision_sets": "CIFAR10 FashionMNIST MNIST",
+        "guidance": "Guidance",
+        "losses.objective": "Huber Hybrid L1 L2 VLB",
+        "losses.timesteps": "LogNormal LossSecondMoment Stratified Uniform",
+        "losses.weighting": "MinSNR P2 SNR Sigmoid Simple VLB",
+        "networks.lucid": "LucidUNet",
+        "networks.unet": "UNet",
+        "optimizers": "AdamW Constant Cosine InverseSqrt",
+        "prediction": "EDM Eps V X0",
+        "samplers.ddim": "DDIM",
+        "samplers.ddpm": "DDPM",
+        "samplers.dpm_solver_pp": "DPMSolverPP",
+        "samplers.euler": "Euler",
+        "samplers.heun": "Heun",
+        "samplers.unipc": "UniPC",
+        "schedule": "Cosine Table VP cosine laplace linear quadratic scaled_linear sigmoid",
+    }.items()
+    for name in names.split()
+}
 
-def _from_0(config: dict[str, Any]) -> None:
-    """Before there were format numbers."""
+
+def _from_0(contents: dict[str, Any]) -> None:
+    """Format 0 named classes by import path, and had the optimiser's state by position."""
+    config = contents["config"]
+    for _, node in registry.nodes(config):
+        if registry.TARGET in node:
+            path = node.pop(registry.TARGET)
+            if not isinstance(path, str) or path not in _PATHS_OF_0:
+                raise UserError(f"the config names {path!r}, which no file of conf/ names: it is not built")
+            node[registry.CLASS] = path.rpartition(".")[2]
+    _behave_as_0(config)
+    names = list(contents.get("state_dict", {}))  # its networks had no buffers: these are the parameters, in order
+    for state in contents.get("optimizer_states", []):
+        state["state"] = {names[position]: value for position, value in state["state"].items()}
+        for group in state["param_groups"]:
+            group["params"] = [names[position] for position in group["params"]]
+
+
+def _behave_as_0(config: dict[str, Any]) -> None:
+    """Writes the keys that format 0 did not have, with the values that mean what it did."""
     dataset = config.get("dataset")
-    if isinstance(dataset, dict) and dataset.get("_target_") == "diffusion.data.image_folder.ImageFolder":
+    if isinstance(dataset, dict) and dataset.get(registry.CLASS) == "ImageFolder":
         dataset |= {"split": "permutation", "range": "container"}
 
 
@@ -25,15 +71,28 @@ _STEPS: tuple[Callable[[dict[str, Any]], None], ...] = (_from_0,)
 FORMAT = len(_STEPS)  # what this version writes
 
 
-def upgraded(contents: Mapping[str, Any], source: object) -> dict[str, Any]:
-    """`contents` (format, config, ...) of the file `source`, its config as this version would have written it.
+def stamped(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What every file with a config holds: the number of its format, and the config."""
+    return {KEY: FORMAT, "config": registry.named(config)}
 
-    Raises UserError for a format of a later version.
+
+def upgraded(contents: Mapping[str, Any], source: object) -> dict[str, Any]:
+    """`contents` (format, config, ...) of the file `source` as this version would have written it, its config ready to
+    be built. Tensors are shared, not copied.
+
+    Raises UserError for a format of a later version, and for a config that names what is not ours.
     """
     number = contents.get(KEY, 0)
     if not isinstance(number, int) or not 0 <= number <= FORMAT:
         raise UserError(f"{source}: format {number}, but this version reads up to {FORMAT}: update the program")
-    config = copy.deepcopy(dict(contents["config"]))
+    contents = _copied(contents)
     for step in _STEPS[number:]:
-        step(config)
-    return {**contents, KEY: FORMAT, "config": config}
+        step(contents)
+    return {**contents, KEY: FORMAT, "config": registry.resolved(contents["config"], source)}
+
+
+def _copied(value: Any) -> Any:
+    """Containers are copied, so that a step may change them; what is in them is not."""
+    if isinstance(value, dict):
+        return type(value)((key, _copied(one)) for key, one in value.items())
+    return [_copied(one) for one in value] if isinstance(value, list) else value

@@ -4,6 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from diffusion import config as configs
+from diffusion import registry
 from diffusion.errors import UserError
 
 
@@ -98,7 +99,7 @@ def test_a_chosen_sampler_of_sample_py_takes_its_changes():
 
 
 def test_conf_is_found_in_a_wheel_and_in_a_checkout(tmp_path, monkeypatch):
-    monkeypatch.setattr(configs, "__file__", str(tmp_path / "diffusion" / "config.py"))
+    monkeypatch.setattr(registry, "__file__", str(tmp_path / "diffusion" / "registry.py"))
     with pytest.raises(UserError, match="no conf folder"):
         configs.conf_folder()
     for folder in tmp_path / "conf", tmp_path / "diffusion" / "conf":

@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "diffusion"
 
 FLOORS = [
     ["errors", "files", "random", "values", "bar"],
-    ["upgrades", "quiet"],
+    ["registry", "quiet"],
+    ["upgrades"],
     ["images", "schedule", "networks", "manifest", "averages"],
     ["process", "prediction", "config", "snapshots"],
     ["denoiser"],

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 
 import diffusion
-from diffusion import checkpoint, manifest
+from diffusion import checkpoint, manifest, optimizers
 from diffusion.build import instantiate
 from diffusion.config import choice
 from diffusion.errors import UserError
@@ -112,6 +112,24 @@ def test_what_is_written_has_the_number_of_its_format(tmp_path, capsys):
         assert opened.metadata()["diffusion.format"] == str(FORMAT)
     back = command("convert", f"from={file}", f"output={tmp_path / 'x.ckpt'}", capsys=capsys).folder
     assert torch.load(back, weights_only=True)["format"] == FORMAT
+
+
+def test_the_optimisers_state_is_stored_by_name(tmp_path, capsys):
+    """And a checkpoint whose parameters come in another order gives each its own moments."""
+    done = command("train", *words("trainer.max_steps=2", "preview.n=0"), f"run.dir={tmp_path / 'run'}", capsys=capsys)
+    saved = torch.load(done.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    [state] = saved["optimizer_states"]
+    assert list(state["state"]) == state["param_groups"][0]["params"] == list(saved["state_dict"])
+    shuffled = {**state, "state": dict(reversed(state["state"].items()))}
+    shuffled["param_groups"] = [{**state["param_groups"][0], "params": list(reversed(saved["state_dict"]))}]
+    names = list(saved["state_dict"])
+    one, two = (optimizers.by_position(each, names) for each in (state, shuffled))
+    for position, name in enumerate(names):
+        for each in (one, two):
+            assert each["state"][position]["exp_avg"].shape == saved["state_dict"][name].shape
+            assert each["state"][position] is state["state"][name]
+    with pytest.raises(UserError, match="of other parameters"):
+        optimizers.by_position(state, names[1:])
 
 
 @pytest.mark.parametrize("number", [FORMAT + 1, "1", None])

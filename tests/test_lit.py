@@ -19,6 +19,7 @@ from diffusion.losses.timesteps import LossSecondMoment, steps
 from diffusion.losses.weighting import MinSNR
 from diffusion.networks.unet import UNet
 from diffusion.optimizers import AdamW, Constant, Cosine, InverseSqrt
+from diffusion.process import Noised
 from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
 
@@ -153,7 +154,7 @@ def test_in_training_half_of_the_images_are_shown_a_prediction():
     pair = TrainingPair(x_0, torch.zeros(6, dtype=torch.int64), t, eps, torch.ones(6), half)
     with torch.no_grad():
         model.denoiser.network.conv_out.weight.normal_()
-    shown = model._shown(pair, x_0)
+    shown = model._shown(pair, Noised.of(model.denoiser.schedule, x_0, pair.t, pair.eps))
     assert (shown[1::2] == 0).all()
     x_t = process.q_sample(model.denoiser.schedule, x_0, t, eps)
     torch.testing.assert_close(shown[::2], model.clip(model.denoiser(x_t, t, pair.y).x_0)[::2], rtol=1e-4, atol=1e-5)
@@ -216,7 +217,7 @@ def test_the_loss_is_the_distance_of_the_networks_output_from_the_noise_that_mad
     t = torch.tensor([1.0, 250, 700, 1000])
     x_t = process.q_sample(model.denoiser.schedule, x_0, t, eps)
     expected = ((model.denoiser.network(x_t, t - 1, None) - eps) ** 2).mean((1, 2, 3))
-    torch.testing.assert_close(SIMPLE(model.denoiser, x_0, t, eps), expected)
+    torch.testing.assert_close(SIMPLE(model.denoiser, Noised.of(model.denoiser.schedule, x_0, t, eps)), expected)
 
 
 def test_every_step_is_drawn_equally_often():
@@ -259,7 +260,7 @@ def test_one_batch_is_learnt_by_heart(channels, size):
     optimizer, _ = AdamW(lr=3e-3, warmup_steps=0).build(denoiser.parameters())
     history = []
     for _ in range(250):
-        loss = SIMPLE(denoiser, x_0, t, eps).mean()
+        loss = SIMPLE(denoiser, Noised.of(denoiser.schedule, x_0, t, eps)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -250,7 +250,7 @@ def test_a_run_is_repeated_bit_for_bit(start, train, tmp_path):
     assert other.code == 0
     assert not same_weights(contents(first), contents(other.folder))
     config = contents(other.folder)["config"]
-    assert (config["seed"], config["prediction"]["_target_"]) == (6, "diffusion.prediction.V")
+    assert (config["seed"], config["prediction"]["class"]) == (6, "V")
     assert config["schedule"] == contents(first)["config"]["schedule"]
 
 

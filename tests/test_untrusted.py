@@ -13,7 +13,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffusion import build, checkpoint
+from diffusion import build, checkpoint, registry, upgrades
 from diffusion import config as configs
 from diffusion.errors import UserError
 from tests.commands import command, words
@@ -154,10 +154,33 @@ def test_a_hostile_config_stops_both_commands_and_a_rerun(write, tmp_path, capsy
 
 
 def test_every_choice_of_ours_is_registered():
-    for file in configs.conf_folder().glob("*/*.yaml"):
-        build.check(configs.OmegaConf.to_container(configs.OmegaConf.load(file), resolve=False))
-    assert "diffusion.samplers.ddpm.DDPM" in build.registered()
-    assert all(name.startswith("diffusion.") for name in build.registered())
+    assert "diffusion.samplers.ddpm.DDPM" in registry.registered()
+    assert all(name.startswith("diffusion.") for name in registry.registered())
+
+
+@pytest.mark.parametrize("key", registry.NODES)
+@pytest.mark.parametrize("name", ["os.system", "DDIMs", "BPD", "Inpaint", "", None, 7, ["DDIM"]])
+def test_a_file_builds_in_a_group_what_belongs_to_it_and_nothing_else(write, contents, key, name, monkeypatch):
+    monkeypatch.setattr(build, "instantiate", lambda *_, **__: pytest.fail("something was built"))
+    other = "UNet" if key != "network" else "DDIM"
+    for asked in (name, other):
+        node = {"class": asked, "steps": 3}
+        config = registry.named(contents["config"])
+        path = write({"format": upgrades.FORMAT, "config": config, f"config.{key}": node})
+        with pytest.raises(UserError, match=f"{key} is .*, which no file of conf/.*/ names") as refused:
+            checkpoint.load(path)
+        assert repr(asked) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "key", ["logger", "strategy", "callbacks", "trainer", "task", "metric", "run", "network.inner"]
+)
+def test_a_file_builds_nothing_outside_the_groups(write, contents, key):
+    for name in ("class", "_target_"):
+        config = registry.named(contents["config"])
+        path = write({"format": upgrades.FORMAT, "config": config, f"config.{key}": {name: "UNet"}})
+        with pytest.raises(UserError, match=f"{key} names 'UNet', but nothing is built there"):
+            checkpoint.load(path)
 
 
 ODD_VALUES = st.one_of(

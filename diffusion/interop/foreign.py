@@ -108,7 +108,7 @@ def write(foreign: Foreign, path: Path) -> None:
         for weights in (foreign.weights, foreign.ema or foreign.weights)
     )
     contents = {"state_dict": raw, "ema_state_dict": averaged, "global_step": foreign.step}
-    contents |= {upgrades.KEY: upgrades.FORMAT, "config": config}
+    contents |= upgrades.stamped(config)
     with atomic(path) as temporary:
         torch.save(contents, temporary)
 

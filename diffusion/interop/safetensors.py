@@ -7,7 +7,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 
-from diffusion import build, upgrades
+from diffusion import upgrades
 from diffusion.errors import reading
 from diffusion.files import atomic
 from diffusion.interop.foreign import Foreign, load
@@ -27,14 +27,14 @@ def read(path: Path) -> Foreign:
         header = _header(path)
         contents = {upgrades.KEY: int(header.get(_FORMAT, 0)), "config": json.loads(header[_CONFIG])}
         config = upgrades.upgraded(contents, path)["config"]
-        build.check(config)
     return Foreign(config, load(path))
 
 
 def write(model: LitDiffusion, file: Path) -> None:
     """Writes the weights that the model has, and its config."""
     weights = {name: weight.contiguous() for name, weight in model.denoiser.network.state_dict().items()}
-    header = {"format": "pt", _FORMAT: str(upgrades.FORMAT), _CONFIG: json.dumps(model.config)}
+    stamp = upgrades.stamped(model.config)
+    header = {"format": "pt", _FORMAT: str(stamp[upgrades.KEY]), _CONFIG: json.dumps(stamp["config"])}
     with atomic(file) as temporary:
         safetensors.torch.save_file(weights, temporary, header)
 

@@ -8,34 +8,29 @@ from torch import Tensor
 from diffusion.denoiser import Denoiser, split_variance
 from diffusion.errors import UserError
 from diffusion.losses.weighting import Simple, Weighting
-from diffusion.process import q_sample, vlb_term
+from diffusion.process import Noised, vlb_term
 from diffusion.schedule import broadcast
 
 
 class Objective(ABC):
-    """(x_0, t, eps) -> the loss of each image."""
+    """A noised batch -> the loss of each image."""
 
     learns_variance = False  # whether the network has a second half of channels for the variance
 
     def __call__(
         self,
         denoiser: Denoiser,
-        x_0: Tensor,
-        t: Tensor,
-        eps: Tensor,
+        noised: Noised,
         y: Tensor | None = None,
         x_0_before: Tensor | None = None,
     ) -> Tensor:
-        """(B,). x_0, eps: (B, C, H, W); t: (B,), in steps 1..T; y: int64 (B,) labels or None; x_0_before:
-        (B, C, H, W), what a self-conditioned network is shown, or None."""
-        x_t = q_sample(denoiser.schedule, x_0, t, eps)
-        output, mix = split_variance(denoiser.output(x_t, t, y, x_0_before), x_0.shape[1])
-        return self.of_output(denoiser, output, mix, x_0, x_t, t, eps)
+        """(B,). noised: at t in 1..T; y: int64 (B,) labels or None; x_0_before: (B, C, H, W), what a self-conditioned
+        network is shown, or None."""
+        output = denoiser.output(noised.x_t, noised.t, y, x_0_before)
+        return self.of_output(denoiser, noised, *split_variance(output, noised.x_0.shape[1]))
 
     @abstractmethod
-    def of_output(
-        self, denoiser: Denoiser, output: Tensor, mix: Tensor | None, x_0: Tensor, x_t: Tensor, t: Tensor, eps: Tensor
-    ) -> Tensor:
+    def of_output(self, denoiser: Denoiser, noised: Noised, output: Tensor, mix: Tensor | None) -> Tensor:
         """The same, given the network's output and where it puts the variance, see `split_variance`."""
 
 
@@ -53,11 +48,12 @@ class Distance(Objective):
     def distance(self, error: Tensor) -> Tensor:
         """Of each element, the shape of error."""
 
-    def of_output(self, denoiser, output, mix, x_0, x_t, t, eps):
-        alpha, sigma = denoiser.schedule(t)
+    def of_output(self, denoiser, noised, output, mix):
+        x_0, alpha, sigma = noised.x_0, noised.alpha, noised.sigma
+        target = denoiser.parametrization.target(x_0, noised.eps, broadcast(alpha, x_0), broadcast(sigma, x_0))
         _, c_out = denoiser.parametrization.coefficients(alpha, sigma)
-        scale = self.weighting(denoiser.schedule, t).sqrt() * c_out / sigma  # v error = c_out / sigma * output error
-        target = denoiser.parametrization.target(x_0, eps, broadcast(alpha, x_0), broadcast(sigma, x_0))
+        weight = self.weighting(denoiser.schedule, noised.t)
+        scale = weight.sqrt() * c_out / sigma  # v error = c_out / sigma * output error
         return self.distance(broadcast(scale, x_0) * (target - output)).flatten(1).mean(1)
 
 
@@ -100,9 +96,10 @@ class VLB(Objective):
         if not isinstance(weighting, Simple):
             raise UserError("loss=vlb has weights of its own: leave weighting=simple, or take loss=hybrid")
 
-    def of_output(self, denoiser, output, mix, x_0, x_t, t, eps):
-        predicted = denoiser.x_0_of(output, x_t, *denoiser.schedule(t))
-        return denoiser.schedule.T * vlb_term(denoiser.schedule, x_0, predicted, x_t, (t - 1).clamp(min=0), t, mix)
+    def of_output(self, denoiser, noised, output, mix):
+        predicted = denoiser.x_0_of(output, noised.x_t, noised.alpha, noised.sigma)
+        s, t = (noised.t - 1).clamp(min=0), noised.t
+        return denoiser.schedule.T * vlb_term(denoiser.schedule, noised.x_0, predicted, noised.x_t, s, t, mix)
 
 
 class Hybrid(L2):
@@ -115,9 +112,9 @@ class Hybrid(L2):
         self.scale = scale
         self.bound = VLB(Simple())
 
-    def of_output(self, denoiser, output, mix, x_0, x_t, t, eps):
-        simple = super().of_output(denoiser, output, mix, x_0, x_t, t, eps)
-        return simple + self.scale * self.bound.of_output(denoiser, output.detach(), mix, x_0, x_t, t, eps)
+    def of_output(self, denoiser, noised, output, mix):
+        simple = super().of_output(denoiser, noised, output, mix)
+        return simple + self.scale * self.bound.of_output(denoiser, noised, output.detach(), mix)
 
 
 def by_quarter(loss: Tensor, t: Tensor, T: int) -> tuple[Tensor, Tensor]:

@@ -147,8 +147,6 @@ def test_what_is_no_picture_is_not_taken_for_one(folder):
     assert is_picture(folder / "bomb"), "one that is then named as broken"
 
 
-
-
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_bombs_are_left_out_before_they_are_unpacked(folder):
     (folder / "large.png").write_bytes(png(10_000, 10_000, 8, 0))

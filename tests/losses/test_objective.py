@@ -43,6 +43,10 @@ class Batch(NamedTuple):
     eps: torch.Tensor
 
 
+def loss_of(objective, denoiser, x_0, t, eps):
+    return objective(denoiser, process.Noised.of(denoiser.schedule, x_0, t, eps))
+
+
 @pytest.fixture
 def batch():
     x_0, eps = torch.randn(2, 6, 1, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -63,7 +67,8 @@ def test_the_loss_does_not_depend_on_what_the_network_predicts(weight, objective
     """The same x_0, said as eps, x_0, v or EDM's F, costs the same."""
     made, wrong = schedule.cosine(1000), batch.x_0 + 0.1 * torch.sin(5 * batch.x_0)
     losses = [
-        objective(weight)(says_x_0(parametrization, made, batch, wrong), *batch) for parametrization in PARAMETRIZATIONS
+        loss_of(objective(weight), says_x_0(parametrization, made, batch, wrong), *batch)
+        for parametrization in PARAMETRIZATIONS
     ]
     for loss in losses[1:]:
         torch.testing.assert_close(loss, losses[0], rtol=1e-6, atol=1e-12)
@@ -90,7 +95,7 @@ def test_weightings_are_those_of_their_papers(weight):
 
 def test_eps_mse_with_weight_w_is_x_0_mse_with_weight_w_snr(batch):
     made, wrong = schedule.cosine(1000), batch.x_0 + 0.3
-    loss = L2(weighting.P2())(says_x_0(prediction.V(), made, batch, wrong), *batch)
+    loss = loss_of(L2(weighting.P2()), says_x_0(prediction.V(), made, batch, wrong), *batch)
     snr = made.log_snr(batch.t).exp()
     w = 1 / (1 + snr)
     torch.testing.assert_close(loss, w * snr * 0.3**2)
@@ -103,10 +108,10 @@ def test_simple_is_the_plain_mse_and_l1_the_plain_distance_of_eps(batch):
     made = schedule.linear()
     said = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     denoiser, error = Denoiser(Says(said), made, prediction.Eps()), said - batch.eps
-    torch.testing.assert_close(L2(weighting.Simple())(denoiser, *batch), error.square().mean((1, 2, 3)))
-    torch.testing.assert_close(L1(weighting.Simple())(denoiser, *batch), error.abs().mean((1, 2, 3)))
+    torch.testing.assert_close(loss_of(L2(weighting.Simple()), denoiser, *batch), error.square().mean((1, 2, 3)))
+    torch.testing.assert_close(loss_of(L1(weighting.Simple()), denoiser, *batch), error.abs().mean((1, 2, 3)))
     huber = nn.functional.huber_loss(said, batch.eps, reduction="none", delta=0.5).mean((1, 2, 3))
-    torch.testing.assert_close(Huber(weighting.Simple(), delta=0.5)(denoiser, *batch), huber)
+    torch.testing.assert_close(loss_of(Huber(weighting.Simple(), delta=0.5), denoiser, *batch), huber)
 
 
 @pytest.mark.parametrize("weight", WEIGHTINGS, ids=name)
@@ -162,7 +167,7 @@ def test_terms_of_the_bound_have_their_closed_form():
 
 def test_the_vlb_weighting_is_the_bound(batch):
     made, wrong = schedule.cosine(1000), batch.x_0 + 0.01
-    loss = L2(weighting.VLB())(says_x_0(prediction.X0(), made, batch, wrong), *batch)
+    loss = loss_of(L2(weighting.VLB()), says_x_0(prediction.X0(), made, batch, wrong), *batch)
     x_t = process.q_sample(made, batch.x_0, batch.t, batch.eps)
     term = process.vlb_term(made, batch.x_0, wrong, x_t, batch.t - 1, batch.t, mix=0.0)
     torch.testing.assert_close(loss[1:], 1000 * term[1:], rtol=1e-6, atol=1e-9)  # the decoder at t = 1 is another
@@ -173,9 +178,9 @@ def test_the_best_variance_is_learnt_between_the_two_bounds(batch):
     made = schedule.cosine(1000)
     said = torch.zeros(6, 2, 4, 4, dtype=torch.float64, requires_grad=True)
     denoiser = Denoiser(Says(said), made, prediction.Eps())
-    [hybrid] = torch.autograd.grad(Hybrid(weighting.Simple(), scale=1.0)(denoiser, *batch).sum(), said)
-    [bound] = torch.autograd.grad(VLB(weighting.Simple())(denoiser, *batch).sum(), said)
-    [simple] = torch.autograd.grad(L2(weighting.Simple())(denoiser, *batch).sum(), said)
+    [hybrid] = torch.autograd.grad(loss_of(Hybrid(weighting.Simple(), scale=1.0), denoiser, *batch).sum(), said)
+    [bound] = torch.autograd.grad(loss_of(VLB(weighting.Simple()), denoiser, *batch).sum(), said)
+    [simple] = torch.autograd.grad(loss_of(L2(weighting.Simple()), denoiser, *batch).sum(), said)
     torch.testing.assert_close(hybrid[:, 1], bound[:, 1])
     torch.testing.assert_close(hybrid[:, 0], simple[:, 0])
     assert bound[:, 1].abs().min() > 0
@@ -226,7 +231,7 @@ def test_every_objective_has_its_optimum_at_the_exact_denoiser(objective, parame
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 200)
     for _ in range(200):
         noise, eps = torch.randn(2, len(t), 1, 4, 4, generator=generator, dtype=torch.float64)
-        loss = objective(denoiser, 0.3 + 0.5 * noise, t, eps).mean()
+        loss = loss_of(objective, denoiser, 0.3 + 0.5 * noise, t, eps).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -249,7 +254,7 @@ def test_every_combination_takes_a_step(make):
         network = nn.Conv2d(1, 2 if objective.learns_variance else 1, 1)
         network.forward = lambda x, t, y, conv=network: nn.functional.conv2d(x, conv.weight, conv.bias)
         denoiser = Denoiser(network, made, parametrization)
-        loss = objective(denoiser, x_0, t, eps).mean()
+        loss = loss_of(objective, denoiser, x_0, t, eps).mean()
         gradients = torch.autograd.grad(loss, list(network.parameters()))
         size = sum(gradient.square().sum() for gradient in gradients)
         said = f"{name(parametrization)} {kind.__name__} {name(weight)}"
@@ -260,4 +265,4 @@ def test_every_combination_takes_a_step(make):
         with torch.no_grad():
             for parameter, gradient in zip(network.parameters(), gradients, strict=True):
                 parameter -= 1e-3 * gradient / size.sqrt()
-            assert objective(denoiser, x_0, t, eps).mean() < loss, said
+            assert loss_of(objective, denoiser, x_0, t, eps).mean() < loss, said

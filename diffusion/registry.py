@@ -1,0 +1,102 @@
+"""Which parts a config can name: every `_target_` that a file of conf/ names, in its own group and no other.
+
+In memory a node names its class by the import path that Hydra knows, `_target_: diffusion.samplers.ddim.DDIM`. A file
+names it by the class alone, `class: DDIM`: the class may move, and what a stranger's file asks for is looked up in the
+table of its group, never imported to see.
+"""
+
+import copy
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusion.errors import UserError
+
+CLASS, TARGET = "class", "_target_"
+
+# The nodes of a training's config that name a class: key -> group, conf/<group>/.
+NODES = {
+    **{
+        group: group
+        for group in (
+            *("dataset", "network", "schedule", "prediction", "loss", "weighting", "timesteps", "guidance", "clipping"),
+            *("sampler", "optimizer", "lr_schedule", "ema"),
+        )
+    },
+    "preview.sampler": "sampler",
+}
+
+
+def conf_folder() -> Path:
+    """The yaml files: inside the package where it was installed from a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in package / "conf", package.parent / "conf":
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise UserError(f"no conf folder in {package} or beside it: install the package again")
+
+
+@functools.cache
+def classes(group: str) -> dict[str, str]:
+    """Name -> import path of all that conf/<group>/ can build."""
+    files = sorted((conf_folder() / group).glob("*.yaml"))
+    paths = [
+        path for file in files for path in re.findall(r"^\s*_target_:\s*(\S+)", file.read_text(encoding="utf-8"), re.M)
+    ]
+    return {path.rpartition(".")[2]: path for path in paths}
+
+
+@functools.cache
+def registered() -> frozenset[str]:
+    """The import paths of all groups: all that a config can build."""
+    return frozenset(path for folder in conf_folder().iterdir() for path in classes(folder.name).values())
+
+
+def named(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as files hold it: a copy whose nodes name their class."""
+    config = copy.deepcopy(dict(config))
+    for _, node in nodes(config):
+        if TARGET in node:
+            node[CLASS] = node.pop(TARGET).rpartition(".")[2]
+    return config
+
+
+def resolved(config: Mapping[str, Any], source: object) -> dict[str, Any]:
+    """The config of the file `source` as it is in memory: a copy whose nodes have import paths again.
+
+    Raises UserError where a node names what its group does not have, or where anything else names a class.
+    """
+    config = copy.deepcopy(dict(config))
+    if (stray := next(_strays(config), None)) is not None:
+        raise UserError(f"{source}: {stray[0]} names {stray[1]!r}, but nothing is built there: not a config of ours")
+    for key, node in nodes(config):
+        if CLASS in node:
+            group, name = NODES[key], node.pop(CLASS)
+            if not isinstance(name, str) or name not in classes(group):
+                raise UserError(f"{source}: {key} is {name!r}, which no file of conf/{group}/ names: it is not built")
+            node[TARGET] = classes(group)[name]
+    return config
+
+
+def nodes(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The nodes of a training's config that name a class: key, and node."""
+    for key in NODES:
+        node: Any = config
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            yield key, node
+
+
+def _strays(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Whatever names a class where no node may: its place, and what it names."""
+    if isinstance(value, list | tuple):
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping):
+        return
+    for name, one in value.items():
+        if name == TARGET or (name == CLASS and key not in NODES):
+            yield key or "the config", one
+        yield from _strays(one, f"{key}.{name}" if key else str(name))
