@@ -68,7 +68,9 @@ class Denoiser(nn.Module):
             x = broadcast(self.parametrization.input_scale(*self.schedule(t)), x_t) * x_t
         if self.self_condition:
             x = torch.cat([x, torch.zeros_like(x) if x_0_before is None else x_0_before], dim=1)
-        return self.network(x, step, y).to(x_t.dtype)
+        # Only the network is in its own precision: x_t and the time keep theirs when the module is cast to half.
+        precision = next(self.network.parameters(), x).dtype
+        return self.network(x.to(precision), step, y).to(x_t.dtype)
 
     def forward(
         self, x_t: Tensor, t: Tensor | float, y: Tensor | None = None, x_0_before: Tensor | None = None

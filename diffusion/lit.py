@@ -9,10 +9,11 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from diffusion import images, optimizers, random, upgrades
+from diffusion import images, notices, optimizers, random, upgrades
 from diffusion.clipping import Clip
 from diffusion.data.base import Batch
 from diffusion.denoiser import Denoiser
+from diffusion.errors import UserError
 from diffusion.guidance import Guidance, Guided
 from diffusion.losses.objective import L2, Objective, by_quarter
 from diffusion.losses.timesteps import GOLDEN, Timesteps, Uniform, steps
@@ -20,6 +21,7 @@ from diffusion.losses.weighting import Simple
 from diffusion.optimizers import AdamW
 from diffusion.process import Noised
 from diffusion.samplers.base import Sampler
+from diffusion.tasks import arguments
 from diffusion.tasks.generate import Generate, generate
 
 SIMPLE = L2(Simple())  # L_simple, in which every validation loss is given, whatever is trained
@@ -81,6 +83,9 @@ class LitDiffusion(LightningModule):
         self._validation: list[tuple[Tensor, Tensor]] = []
 
     # Training: Algorithm 1
+
+    def on_fit_start(self) -> None:
+        notices.of_training(self.denoiser.self_condition, self.clip, self.guidance, self.classes, self.label_drop)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> TrainingPair:
         """Draws t and eps while the batch is still on the host: noise is drawn there, and nothing waits for a GPU."""
@@ -191,10 +196,10 @@ class LitDiffusion(LightningModule):
 
     def sample_batches(
         self,
-        index: Tensor,
+        index: Tensor | Sequence[int],
         seed: int = 0,
         *,
-        y: Tensor | None = None,
+        y: Tensor | Sequence[int | str] | int | str | None = None,
         task: Generate | None = None,
         sampler: Sampler | None = None,
         clip: Callable[[Tensor], Tensor] | None = None,
@@ -204,33 +209,49 @@ class LitDiffusion(LightningModule):
         purpose: str = "sample",
         progress: bool = True,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The images `index` (int64 (n,)) of the endless row that belongs to `seed`, in batches.
+        """The images `index` (n whole numbers) of the endless row that belongs to `seed`, in batches.
 
-        y: int64 (n,) labels, or None. task: None is `Generate`. sampler, clip, guidance: instead of those of the
-        training. keep: k, the last k states; `all`; or `every:k`.
-        Yields indices (B,) and kept states (kept, B, C, H, W), float32 on the CPU, x_0 last.
+        y: a class for all images, or one for each, by its number in `classes` or its name; None draws without a class.
+        task: None is `Generate`. sampler, clip, guidance: instead of those of the training. keep: k, the last k states;
+        `all`; or `every:k`.
+        Yields indices (B,) and kept states (kept, B, C, H, W), float32 on the CPU, x_0 last; the state and its noise
+        are float32 whatever the network was cast to.
+        Raises UserError for what cannot be, before the first image is drawn; warns of what may not be meant.
         """
-        with self._evaluating():
-            yield from generate(
-                Clip(Guided(self.denoiser, guidance or self.guidance), clip or self.clip),
+        for name, value in {"task": task, "sampler": sampler, "clip": clip, "guidance": guidance}.items():
+            arguments.check_object(name, value)
+        if guidance is not None and y is None:
+            raise UserError("guidance leads towards a class: give y")
+        index = arguments.indices(index)
+        y = arguments.labels(y, len(index), self.classes)
+        guidance = guidance or self.guidance
+        notices.of_sampling(guidance, self.classes, self.label_drop, y)
+        return self._sampled(
+            generate(
+                Clip(Guided(self.denoiser, guidance), clip or self.clip),
                 sampler or self.sampler,
                 self.shape,
                 index,
-                seed,
+                arguments.whole("seed", seed, least=0),
                 task=task,
                 purpose=purpose,
                 y=y,
-                batch_size=batch_size,
+                batch_size=arguments.whole("batch_size", batch_size, least=1),
                 keep=keep,
                 device=self.device,
                 progress=progress,
             )
+        )
 
     def sample(self, n: int = 16, seed: int = 0, **options) -> Tensor:
         """The first n images of `seed`: float32 (n, C, H, W) in about [-1, 1], on the CPU; options as in
         `sample_batches`."""
-        batches = self.sample_batches(torch.arange(n), seed, **options)
+        batches = self.sample_batches(torch.arange(arguments.whole("n", n, least=1)), seed, **options)
         return torch.cat([states[-1] for _, states in batches])
+
+    def _sampled(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        with self._evaluating():
+            yield from batches
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

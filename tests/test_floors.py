@@ -15,7 +15,7 @@ FLOORS = [
     ["process", "prediction", "config", "snapshots"],
     ["denoiser"],
     ["clipping", "guidance"],
-    ["losses", "samplers", "data", "optimizers"],
+    ["losses", "samplers", "data", "optimizers", "notices"],
     ["tasks"],
     ["lit"],
     ["build", "loggers"],

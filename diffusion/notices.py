@@ -1,0 +1,50 @@
+"""What is allowed, but perhaps not meant: each function warns with a Notice, or says nothing."""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from diffusion.clipping import Static
+from diffusion.errors import Notice
+from diffusion.guidance import Guidance
+
+
+def of_training(
+    self_condition: bool,
+    clip: Callable[[Tensor], Tensor],
+    guidance: Guidance,
+    classes: Sequence[str] | None,
+    label_drop: float,
+) -> None:
+    """Arguments as those of LitDiffusion; self_condition: whether the network is shown its own last x_0."""
+    if self_condition and clip != Static():
+        _notice(
+            f"self_conditioning=true: in training, too, the network is shown its x_0 after the clipping, {clip}; "
+            "with clipping=static it learns from [-1, 1]"
+        )
+    if guidance.scale != 1 and not classes:
+        _notice(f"guidance.scale={guidance.scale:g} has no effect: the network is told no classes (conditioning=none)")
+    elif guidance.scale != 1:
+        _of_drops(guidance, label_drop)
+
+
+def of_sampling(guidance: Guidance, classes: Sequence[str] | None, label_drop: float, y: Tensor | None) -> None:
+    """Arguments as those of LitDiffusion.sample_batches."""
+    if classes and y is None:
+        never = "" if label_drop else ", which this network was never trained to do (conditioning.drop=0)"
+        _notice(f"y is not given: the images are drawn without a class{never}")
+    elif classes and guidance.scale != 1:
+        _of_drops(guidance, label_drop)
+
+
+def _of_drops(guidance: Guidance, label_drop: float) -> None:
+    if not label_drop:
+        _notice(
+            f"guidance.scale={guidance.scale:g} compares with images without a class, which this network never saw "
+            "(conditioning.drop=0): guidance.scale=1, or train with conditioning.drop=0.1"
+        )
+
+
+def _notice(text: str) -> None:
+    warnings.warn(text, Notice, stacklevel=4)

@@ -1,0 +1,78 @@
+"""What a caller in Python hands to sampling, brought to one form. Each function raises UserError that names the
+argument, what it was, and what was expected."""
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion.errors import UserError
+from diffusion.guidance import Guidance
+from diffusion.samplers.base import Sampler
+from diffusion.tasks.generate import Generate
+
+_LISTED = 50  # classes in a message
+_OBJECTS: dict[str, tuple[type | Callable[[Any], bool], str]] = {
+    "sampler": (Sampler, "diffusion.samplers.ddim.DDIM(steps=50)"),
+    "task": (Generate, "diffusion.tasks.img2img.Img2Img(image, t, model.shape)"),
+    "guidance": (Guidance, "diffusion.guidance.Guidance(scale=2.0)"),
+    "clip": (Callable, "diffusion.clipping.Dynamic()"),
+}
+
+
+def check_object(name: str, value: Any) -> None:
+    """That `value` can be given as `name`, a key of _OBJECTS, where it is not None."""
+    kind, example = _OBJECTS[name]
+    if value is not None and (isinstance(value, type) or not isinstance(value, kind)):
+        raise UserError(f"{name}={value!r}: expected an object, such as {example}")
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """A whole number of any kind, of Python's, NumPy's or torch's."""
+    number = _whole(value)
+    if number is None or number < least:
+        raise UserError(f"{name}={value!r}: expected a whole number, {least} or more")
+    return number
+
+
+def indices(value: Any) -> Tensor:
+    """The numbers of images, int64 (n,), on the CPU."""
+    given = value.tolist() if hasattr(value, "tolist") else value
+    numbers = [_whole(one) for one in given] if isinstance(given, Sequence) and not isinstance(given, str) else [None]
+    if any(number is None or number < 0 for number in numbers):
+        raise UserError(f"index={value!r}: expected the numbers of images, each 0 or more, such as torch.arange(16)")
+    return torch.tensor(numbers, dtype=torch.int64)
+
+
+def labels(y: Any, n: int, classes: Sequence[str] | None) -> Tensor | None:
+    """The labels of n images, int64 (n,), or None: y is a class for all of them, or one for each. A class is its number
+    in `classes`, or its name."""
+    if y is None:
+        return None
+    if classes is None:
+        raise UserError(f"y={y!r}: this model was trained without classes (conditioning=none)")
+    given = y.tolist() if hasattr(y, "tolist") else y
+    each = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given] * n
+    if len(each) != n:
+        raise UserError(f"y has {len(each)} classes for {n} images: give one for all, or one for each")
+    return torch.tensor([_label(one, classes) for one in each], dtype=torch.int64)
+
+
+def _label(one: Any, classes: Sequence[str]) -> int:
+    if isinstance(one, str) and one in classes:
+        return classes.index(one)
+    number = _whole(one)
+    if number is not None and 0 <= number < len(classes):
+        return number
+    known = [f"{k} ({name})" for k, name in enumerate(classes[:_LISTED])]
+    known += [f"... ({len(classes)} in all)"] * (len(classes) > _LISTED)
+    raise UserError(f"y={one!r}: no such class; choose among {', '.join(known)}; y=None draws without a class")
+
+
+def _whole(value: Any) -> int | None:
+    try:
+        return None if isinstance(value, bool) else int(operator.index(value))
+    except TypeError:
+        return None

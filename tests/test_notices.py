@@ -1,0 +1,91 @@
+"""Lines that a command says of what is allowed, but perhaps not meant."""
+
+import shutil
+import warnings
+from pathlib import Path
+
+import pytest
+
+from diffusion import clipping, notices
+from diffusion.errors import Notice
+from diffusion.guidance import Guidance
+from tests.commands import command, words
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+LABEL = Path(__file__).parent / "fixtures" / "format_0" / "label"  # guidance.scale=1.5, clipping=dynamic
+
+
+def said(done):
+    return [line.removeprefix("note: ") for line in done.err.splitlines() if line.startswith("note: ")]
+
+
+def of_training(**changed):
+    usual = {"self_condition": False, "clip": clipping.Static(), "guidance": Guidance(1.0), "classes": None}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        notices.of_training(**usual | {"label_drop": 0.0} | changed)
+    assert all(each.category is Notice for each in caught)
+    return [str(each.message) for each in caught]
+
+
+@pytest.mark.parametrize(
+    ("changed", "start"),
+    [
+        ({}, None),
+        ({"clip": clipping.Dynamic()}, None),
+        ({"self_condition": True}, None),
+        ({"classes": ("a", "b")}, None),
+        ({"classes": ("a", "b"), "label_drop": 0.1, "guidance": Guidance(2.0)}, None),
+        (
+            {"self_condition": True, "clip": clipping.Dynamic(0.9)},
+            "self_conditioning=true: in training, too, the network",
+        ),
+        (
+            {"self_condition": True, "clip": clipping.Unclipped()},
+            "self_conditioning=true: in training, too, the network",
+        ),
+        ({"guidance": Guidance(2.0)}, "guidance.scale=2 has no effect: the network is told no classes"),
+        ({"classes": ("a", "b"), "guidance": Guidance(2.5)}, "guidance.scale=2.5 compares with images without a class"),
+    ],
+)
+def test_a_training_that_may_not_be_meant_is_noticed(changed, start):
+    found = of_training(**changed)
+    assert [text[: len(start)] for text in found] == [start] if start else not found
+
+
+@pytest.mark.parametrize(
+    ("given", "start"),
+    [
+        ([], None),
+        (
+            ["self_conditioning=true", "clipping=dynamic"],
+            "self_conditioning=true: in training, too, the network is shown",
+        ),
+        (
+            ["conditioning=label", "conditioning.drop=0", "guidance.scale=2"],
+            "guidance.scale=2 compares with images without",
+        ),
+        (["guidance.scale=2"], "guidance.scale=2 has no effect"),
+    ],
+)
+def test_train_says_it_in_one_line_and_goes_on(given, start, tmp_path, capsys):
+    line = words("trainer.max_steps=1", "preview.n=0", "schedule.T=50", *given)
+    done = command("train", *line, f"run.dir={tmp_path / 'run'}", capsys=capsys)
+    assert done.code == 0
+    found = said(done)
+    assert [text[: len(start)] for text in found] == [start] if start else not found
+
+
+def test_a_schedule_that_does_not_reach_noise_is_said_in_one_line(tmp_path, capsys):
+    line = words("trainer.max_steps=1", "preview.n=0", "schedule.beta_end=0.001")
+    done = command("train", *line, f"run.dir={tmp_path / 'run'}", capsys=capsys)
+    [text] = said(done)
+    assert text.startswith("alpha_bar_T = ")
+    assert "Warning" not in done.err
+
+
+def test_sample_says_that_no_class_was_asked_for(tmp_path, capsys):
+    run = shutil.copytree(LABEL, tmp_path / "run")
+    line = [f"ckpt={run}", "n=2", "sampler.steps=2"]
+    assert said(command("sample", *line, capsys=capsys)) == ["y is not given: the images are drawn without a class"]
+    assert said(command("sample", *line, "y=3", f"output={tmp_path / 'out'}", capsys=capsys)) == []

@@ -1,0 +1,215 @@
+"""LitDiffusion.sample and sample_batches, as a caller in Python uses and misuses them."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from diffusion import clipping, prediction, schedule
+from diffusion.denoiser import Denoiser
+from diffusion.errors import Notice, UserError
+from diffusion.guidance import Guidance
+from diffusion.lit import LitDiffusion
+from diffusion.networks.lucid import LucidUNet
+from diffusion.networks.unet import UNet
+from diffusion.samplers.ddim import DDIM
+from diffusion.samplers.ddpm import DDPM
+from diffusion.tasks.generate import Generate
+
+SHAPE = (1, 4, 4)
+
+
+class Labelled(nn.Module):
+    """A network whose images are of one grey value, that of their label: -1 without one."""
+
+    def forward(self, x, t, y):
+        y = torch.full((len(x),), -1) if y is None else y
+        return (y / 4).reshape(-1, 1, 1, 1).expand_as(x).to(x.dtype)
+
+
+def lit(network=None, classes=("cat", "dog", "7"), drop=0.1, shape=SHAPE, **options):
+    denoiser = Denoiser(network or Labelled(), schedule.cosine(100), prediction.X0())
+    return LitDiffusion(
+        denoiser, DDIM(steps=2), clipping.Unclipped(), shape, classes=classes, label_drop=drop, config={}, **options
+    )
+
+
+def drawn_labels(model, n, **options):
+    return (model.sample(n, progress=False, **options).mean((1, 2, 3)) * 4).round().int().tolist()
+
+
+@pytest.mark.parametrize(
+    ("y", "labels"),
+    [
+        (2, [2, 2, 2]),
+        (np.int64(1), [1, 1, 1]),
+        (torch.tensor(1), [1, 1, 1]),
+        ("dog", [1, 1, 1]),
+        ("7", [2, 2, 2]),
+        ([0, 1, 2], [0, 1, 2]),
+        (["cat", 1, "7"], [0, 1, 2]),
+        ((2, 1, 0), [2, 1, 0]),
+        (range(3), [0, 1, 2]),
+        (np.array([2, 0, 1]), [2, 0, 1]),
+        (torch.tensor([2, 0, 1], dtype=torch.int32), [2, 0, 1]),
+        (torch.tensor([2, 0, 1], dtype=torch.uint8), [2, 0, 1]),
+    ],
+)
+def test_a_class_is_a_number_or_a_name_for_all_images_or_for_each(y, labels):
+    assert drawn_labels(lit(), 3, y=y) == labels
+    assert drawn_labels(lit(), 3, y=y, batch_size=2) == labels
+
+
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        (3, "y=3: no such class; choose among 0 \\(cat\\), 1 \\(dog\\), 2 \\(7\\)"),
+        (-1, "y=-1: no such class.*; y=None draws without a class"),
+        ([0, 1, -1], "y=-1: no such class"),
+        (torch.tensor([0, 1, 10**12]), "y=1000000000000: no such class"),
+        ("bird", "y='bird': no such class"),
+        (True, "y=True: no such class"),
+        (1.0, "y=1.0: no such class"),
+        (torch.tensor([0.0, 1.0, 2.0]), "y=0.0: no such class"),
+        ([None, 1, 1], "y=None: no such class"),
+        ([], "y has 0 classes for 3 images: give one for all, or one for each"),
+        ([0, 1], "y has 2 classes for 3 images"),
+        (torch.zeros(64, dtype=torch.int64), "y has 64 classes for 3 images"),
+        (torch.zeros(3, 1, dtype=torch.int64), "y=.*0.*: no such class"),
+        ({"cat": 1}, "y={'cat': 1}: no such class"),
+        (object(), "y=<object.*>: no such class"),
+    ],
+)
+def test_what_is_no_class_is_refused(y, said):
+    with pytest.raises(UserError, match=said):
+        lit().sample(3, y=y, progress=False)
+
+
+def test_a_model_without_classes_takes_none():
+    with pytest.raises(UserError, match=r"y=1: this model was trained without classes \(conditioning=none\)"):
+        lit(classes=None).sample(3, y=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"sampler": "ddim"}, r"sampler='ddim': expected an object, such as diffusion.samplers.ddim.DDIM\(steps=50\)"),
+        ({"sampler": DDIM}, r"sampler=<class .*DDIM'>: expected an object, such as"),
+        ({"clip": "dynamic"}, r"clip='dynamic': expected an object, such as diffusion.clipping.Dynamic\(\)"),
+        ({"clip": clipping.Static}, r"clip=<class .*Static'>: expected an object"),
+        ({"guidance": 3.0, "y": 1}, r"guidance=3.0: expected .*, such as diffusion.guidance.Guidance\(scale=2.0\)"),
+        ({"task": "img2img"}, r"task='img2img': expected an object, such as diffusion.tasks.img2img.Img2Img"),
+        ({"task": Generate}, r"task=<class .*Generate'>: expected an object"),
+        ({"guidance": Guidance(3.0)}, "guidance leads towards a class: give y"),
+        ({"n": 0}, "n=0: expected a whole number, 1 or more"),
+        ({"n": -2}, "n=-2: expected a whole number, 1 or more"),
+        ({"n": 2.0}, "n=2.0: expected a whole number"),
+        ({"n": "4"}, "n='4': expected a whole number"),
+        ({"seed": -1}, "seed=-1: expected a whole number, 0 or more"),
+        ({"seed": 1.0}, "seed=1.0: expected a whole number"),
+        ({"seed": True}, "seed=True: expected a whole number"),
+        ({"seed": None}, "seed=None: expected a whole number"),
+        ({"seed": "1"}, "seed='1': expected a whole number"),
+        ({"batch_size": 0}, "batch_size=0: expected a whole number, 1 or more"),
+        ({"batch_size": 2.5}, "batch_size=2.5: expected a whole number"),
+        ({"keep": 0}, "keep=0: expected 1 to 3"),
+        ({"keep": None}, "keep=None: expected"),
+        ({"sampler": DDPM(steps=500)}, "sampler.steps=500"),
+    ],
+)
+def test_options_of_the_wrong_kind_are_refused_in_one_line(options, said):
+    with pytest.raises(UserError, match=said) as refused:
+        lit().sample(**{"n": 2, "progress": False} | options)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_unknown_option_is_named():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'steps'"):
+        lit().sample(2, steps=20)
+
+
+@pytest.mark.parametrize("index", [[0, 1], range(2), np.arange(2), torch.arange(2, dtype=torch.int32)])
+def test_images_may_be_listed(index):
+    [(rows, states)] = lit().sample_batches(index, y=0, progress=False)
+    assert rows.tolist() == [0, 1]
+    assert states.shape == (1, 2, *SHAPE)
+
+
+@pytest.mark.parametrize("index", [torch.tensor([0.0, 1.0]), [[0, 1]], "01", [-1], 3])
+def test_what_names_no_images_is_refused_before_the_first_is_drawn(index):
+    with pytest.raises(UserError, match=r"index=.*: expected the numbers of images"):
+        lit().sample_batches(index, y=0)
+
+
+def test_no_images_are_no_batches():
+    assert list(lit().sample_batches(torch.arange(0), y=[])) == []
+
+
+def test_every_kind_of_whole_number_is_the_same_seed():
+    model = small()
+    images = [model.sample(1, seed, progress=False) for seed in (1, np.int64(1), torch.tensor(1))]
+    assert all(torch.equal(image, images[0]) for image in images)
+    assert not torch.equal(images[0], model.sample(1, 2, progress=False))
+    assert not torch.equal(*(model.sample(1, seed, progress=False) for seed in (2**70, 2**70 + 1)))
+
+
+def small(kind=UNet, shape=(1, 8, 8)):
+    torch.manual_seed(0)
+    wide = {"widths": (8, 16), "layers": 1, "attention": (4,), "norm_groups": 4, "head_width": 4}
+    options = {UNet: wide, LucidUNet: {"width": 8, "multiples": (1, 2), "full_attention": (False, True)}}[kind]
+    network = kind(shape[0], shape[0], shape[1], **options)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    denoiser = Denoiser(network, schedule.linear(1000), prediction.V())
+    return LitDiffusion(denoiser, DDPM(steps=10), clipping.Static(), shape, config={}).eval()
+
+
+@pytest.mark.parametrize("kind", [UNet, LucidUNet])
+@pytest.mark.parametrize(
+    ("cast", "off"),
+    [(nn.Module.double, 1e-4), (nn.Module.half, 2e-2), (nn.Module.bfloat16, 1e-1)],
+    ids=["double", "half", "bfloat16"],
+)
+def test_a_cast_network_draws_the_same_images_up_to_its_precision(kind, cast, off):
+    model = small(kind)
+    exact = model.sample(4, progress=False)
+    table = model.denoiser.schedule.table.clone()
+    images = cast(model).sample(4, progress=False)
+    assert images.dtype == torch.float32  # the state of the reverse process keeps its precision, and so does its noise
+    assert model.denoiser.schedule.table.dtype == torch.float64
+    assert torch.equal(model.denoiser.schedule.table, table)
+    assert (images - exact).abs().max() < off
+    assert not torch.equal(images, exact)
+
+
+def notices(call):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    return [str(each.message) for each in caught if issubclass(each.category, Notice)]
+
+
+def test_what_is_meant_needs_no_word():
+    assert notices(lambda: lit().sample(2, y=1, guidance=Guidance(3.0), progress=False)) == []
+    assert notices(lambda: lit(classes=None, drop=0.0).sample(2, progress=False)) == []
+    assert notices(lambda: lit(drop=0.0).sample(2, y=1, guidance=Guidance(1.0), progress=False)) == []
+
+
+def test_a_model_of_classes_without_y_is_noticed():
+    [said] = notices(lambda: lit().sample(2, progress=False))
+    assert said == "y is not given: the images are drawn without a class"
+    [said] = notices(lambda: lit(drop=0.0).sample(2, progress=False))
+    assert said.endswith(", which this network was never trained to do (conditioning.drop=0)")
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_guidance_without_trained_drops_is_noticed(own):
+    guidance = Guidance(3.0)
+    model = lit(drop=0.0, guidance=guidance if own else None)
+    [said] = notices(lambda: model.sample(2, y=1, guidance=None if own else guidance, progress=False))
+    assert said == (
+        "guidance.scale=3 compares with images without a class, which this network never saw (conditioning.drop=0): "
+        "guidance.scale=1, or train with conditioning.drop=0.1"
+    )
