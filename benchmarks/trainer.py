@@ -2,8 +2,8 @@
 
     python benchmarks/trainer.py [experiment=digits ...]       # any words of train.py
 
-Both train the same module on the same data in the same process, in turn, several times. Then the training between two
-validations against the seconds that the pictures of one take: 50 is 2 percent.
+Both train the same module on the same data in the same process, in turn, several times. Then the training of an epoch
+against the seconds that the pictures of one validation take.
 """
 
 import sys
@@ -62,7 +62,7 @@ def bare(config: dict) -> float:
 
 
 def pictures(config: dict) -> Row:
-    """Of the validation at the end of a short run, against as many of its steps as there are between two."""
+    """Of the validation at the end of a short run, against as many of its steps as an epoch has."""
     trainer, step = fit(short(config))
     names = [f"[Callback]{callback.state_key}." for callback in trainer.callbacks if isinstance(callback, Pictures)]
     drawing = sum(
@@ -70,16 +70,15 @@ def pictures(config: dict) -> Row:
         for action, seconds in trainer.profiler.recorded_durations.items()
         if action.startswith(tuple(names)) and "validation" in action
     )
-    epochs = config["trainer"]["val_every_n_epochs"] * config["preview"]["every_n_epochs"]
-    training = epochs * trainer.num_training_batches * step
-    what = f"training between two validations / pictures of one, {config['dataset']['name']}"
+    training = trainer.num_training_batches * step
+    what = f"an epoch of training / pictures of a validation, {config['dataset']['name']}"
     ratio = training / drawing
     return Row(what, drawing, training, "s", ratio, [ratio])
 
 
 def short(config: dict) -> dict:
-    limits = {"max_steps": STEPS, "max_minutes": None, "val_every_n_epochs": 10**9}
-    return config | {"trainer": config["trainer"] | limits}
+    limits = {"max_steps": STEPS, "max_minutes": None}
+    return config | {"trainer": config["trainer"] | limits, "validate": config["validate"] | {"every_n_steps": STEPS}}
 
 
 def rows(words: Sequence[str] = ("experiment=digits",), rounds: int = 5) -> list[Row]:

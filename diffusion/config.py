@@ -28,6 +28,9 @@ LITERAL = {
     *("task.image", "task.mask", "task.start", "task.end"),
 }
 
+# What a key was called before -> what it is called now.
+RENAMED = {"trainer.val_every_n_epochs": "validate.every_n_epochs"}
+
 # Each has a conf/<command>.yaml; what a word is told that belongs to another command.
 COMMANDS = {
     "train": "training: the checkpoint fixes it",
@@ -254,6 +257,8 @@ def _refuse_sweep(override: Override, key: str, text: str) -> None:
 
 
 def _unknown(key: str, text: str, command: str, names: list[str], known: dict[str, Group]) -> str:
+    if key in RENAMED:
+        return f"{key}={text}: the key is called {RENAMED[key]} now; say {RENAMED[key]}={text}"
     head = key.partition(".")[0]
     if head not in names:
         for other, where in COMMANDS.items():

@@ -190,7 +190,8 @@ class LitDiffusion(LightningModule):
         sums, counts = self.trainer.strategy.reduce(torch.stack([sums, counts]), reduce_op="sum")
         self.log("val/loss", (sums.sum() / counts.sum()).float(), prog_bar=True)
         for quarter, (total, count) in enumerate(zip(sums, counts, strict=True), start=1):
-            self.log(f"val/loss_t{quarter}of4", (total / count).float())
+            if count:  # with less than four images there are quarters without one
+                self.log(f"val/loss_t{quarter}of4", (total / count).float())
 
     # Sampling: Algorithm 2
 

@@ -6,11 +6,12 @@ the value that means the old behaviour, so that a default that is chosen later n
 run.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from diffusion import registry
-from diffusion.errors import UserError
+from diffusion.errors import UserError, reading
 
 KEY = "format"  # of the contents; what has none is of format 0
 
@@ -65,6 +66,20 @@ def _behave_as_0(config: dict[str, Any]) -> None:
     dataset = config.get("dataset")
     if isinstance(dataset, dict) and dataset.get(registry.CLASS) == "ImageFolder":
         dataset |= {"split": "permutation", "range": "container"}
+    _cadences_from_0(config)
+
+
+def _cadences_from_0(config: dict[str, Any]) -> None:
+    """Validations and pictures were counted in epochs alone, pictures came with some validations, and all stayed."""
+    trainer = config.get("trainer")
+    if not isinstance(trainer, dict) or "val_every_n_epochs" not in trainer:
+        return  # a model that was not trained here
+    never = {"every_n_steps": None, "every_n_minutes": None}
+    epochs, preview = trainer.pop("val_every_n_epochs"), config.get("preview", {})
+    drawn = math.lcm(epochs, preview.get("every_n_epochs", 1))
+    config["validate"] = {**never, "every_n_epochs": epochs}
+    config["checkpoints"] = {**config.get("checkpoints", {}), "every_n_epochs": None}
+    config["preview"] = {**preview, **never, "every_n_epochs": drawn, "keep": None}
 
 
 _STEPS: tuple[Callable[[dict[str, Any]], None], ...] = (_from_0,)
@@ -86,8 +101,9 @@ def upgraded(contents: Mapping[str, Any], source: object) -> dict[str, Any]:
     if not isinstance(number, int) or not 0 <= number <= FORMAT:
         raise UserError(f"{source}: format {number}, but this version reads up to {FORMAT}: update the program")
     contents = _copied(contents)
-    for step in _STEPS[number:]:
-        step(contents)
+    with reading(source, "a file of this program"):  # made by hand, it may hold anything
+        for step in _STEPS[number:]:
+            step(contents)
     return {**contents, KEY: FORMAT, "config": registry.resolved(contents["config"], source)}
 
 

@@ -122,6 +122,8 @@ DEVICES = Kind("auto, a count, or a list such as [0,1]", _matching(r"auto|-1|[1-
 TIMES = Kind("a name such as trailing, or a list of times that ends with 0", _times)
 VARIANCE = Kind("auto, fixed_small, fixed_large, learned, or a number from 0 to 1", _any_of(int, float, str))
 
+_CADENCES = ("validate", "preview", "checkpoints")
+
 # Names whose default is null or a word, or whose number has a bound.
 BY_NAME = {
     "seed": NATURAL,
@@ -149,7 +151,7 @@ BY_NAME = {
     "sampler.times": TIMES,
     "sampler.variance": VARIANCE,
     "preview.n": NATURAL,
-    "preview.every_n_epochs": COUNT,
+    "preview.keep": _or_null(COUNT),
     "preview.sampler.steps": _or_null(COUNT),
     "preview.sampler.times": TIMES,
     "preview.sampler.variance": VARIANCE,
@@ -160,8 +162,6 @@ BY_NAME = {
     "dataset.range": Kind("container, auto, or two numbers [low,high], low below high", _range),
     "dataset.split": Kind("hash, or permutation (as before there was a choice)", _matching("hash|permutation")),
     "dataset.val_images": _or_null(COUNT),
-    "checkpoints.every_n_steps": COUNT,
-    "checkpoints.every_n_minutes": _or_null(POSITIVE),
     "checkpoints.keep": COUNT,
     "ema.half_life": _list_of(COUNT),
     "ema.snapshots": COUNT,
@@ -178,7 +178,6 @@ BY_NAME = {
     "trainer.max_steps": _or_null(COUNT),
     "trainer.max_minutes": _or_null(POSITIVE),
     "trainer.max_epochs": _or_null(COUNT),
-    "trainer.val_every_n_epochs": COUNT,
     "trainer.gradient_clip": Kind("a number, 0 or more", _number(least=0)),
     "trainer.max_skipped": COUNT,
     "trainer.accumulate": COUNT,
@@ -186,6 +185,9 @@ BY_NAME = {
     "trainer.overfit_batches": NATURAL,
     "strategy.devices": DEVICES,
     "strategy.num_nodes": COUNT,
+    **{f"{section}.every_n_steps": _or_null(COUNT) for section in _CADENCES},
+    **{f"{section}.every_n_minutes": _or_null(POSITIVE) for section in _CADENCES},
+    **{f"{section}.every_n_epochs": _or_null(COUNT) for section in _CADENCES},
     "logger.mode": Kind("auto, online or offline", _matching("auto|online|offline")),
 }
 

@@ -21,6 +21,7 @@ from tests.offline_wandb import read_offline_runs
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
 SMALL = ["dataset=digits", "network=unet_tiny", "network.widths=[16,32]", "preview.n=4", "preview.sampler.steps=3"]
+SMALL += ["validate.every_n_epochs=1"]
 
 
 def command(script, *words, cwd=ROOT, **environment):
@@ -239,7 +240,7 @@ def test_resume_auto_goes_on_and_says_so(run, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_saves_its_step_and_ends_as_if_it_had_not_been_stopped(number, tmp_path):
-    words = [*SMALL, "logger=none", "trainer.val_every_n_epochs=3"]
+    words = [*SMALL, "logger=none", "validate.every_n_epochs=3"]
     stopped = tmp_path / "stopped"
     output, code = interrupt(number, *words, f"run.dir={stopped}")
     assert code == 130

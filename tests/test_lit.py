@@ -248,6 +248,14 @@ def test_validation_is_fixed_and_whole(tmp_path):
     assert min(bands) > 0
 
 
+def test_a_quarter_without_an_image_has_no_loss_instead_of_nan(tmp_path):
+    data = digits()
+    data.val_images = 1
+    logged = trainer(tmp_path, 1).validate(small_model(), data, verbose=False)[0]
+    [quarter] = logged.keys() - {"val/loss"}
+    assert logged[quarter] == logged["val/loss"] > 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32)])
 def test_one_batch_is_learnt_by_heart(channels, size):

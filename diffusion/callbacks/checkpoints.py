@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from diffusion.callbacks import loops
+from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.ema import SHARDED
 from diffusion.errors import UserError
 from diffusion.files import give_name, remove_remains
@@ -22,9 +23,9 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoints(Checkpoint):
-    """Writes folder/step_0001234.ckpt every so many steps and minutes, after each validation, on SIGUSR1, when the run
-    is told to stop and when it breaks. `last.ckpt` is another name of the newest, `best.ckpt` of the one with the
-    lowest val/loss so far. No name holds a `=`.
+    """Writes folder/step_0001234.ckpt every so many steps, minutes and epochs, after each validation, on SIGUSR1, when
+    the run is told to stop and when it breaks. `last.ckpt` is another name of the newest, `best.ckpt` of the one with
+    the lowest val/loss so far. No name holds a `=`.
 
     Only whole optimiser steps are saved, so a resumed run repeats none and leaves none out. SIGINT and SIGTERM end the
     run after the step in which they arrive, or after the last validation; a second SIGINT ends it at once. Lightning
@@ -34,6 +35,7 @@ class Checkpoints(Checkpoint):
         folder:          where they go.
         every_n_steps:   optimiser steps between two, or None.
         every_n_minutes: minutes after which there is another, or None.
+        every_n_epochs:  epochs between two, or None.
         keep:            how many of the newest to keep, besides the best.
     """
 
@@ -42,11 +44,11 @@ class Checkpoints(Checkpoint):
         folder: Path | str,
         every_n_steps: int | None = None,
         every_n_minutes: float | None = 10.0,
+        every_n_epochs: int | None = None,
         keep: int = 2,
     ):
         self.folder = Path(folder)
-        self.every_n_steps = every_n_steps
-        self.every_n_minutes = every_n_minutes
+        self.cadence = Cadence(every_n_steps, every_n_minutes, every_n_epochs)
         self.keep = keep
         self.best = float("inf")
         self.last: Path | None = None
@@ -84,8 +86,7 @@ class Checkpoints(Checkpoint):
             return  # gradients are being accumulated: they are in no checkpoint
         self._note_whole_step(trainer)
         self._look_around(trainer)
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
-            self._due = True
+        self._due |= self.cadence.counts(trainer.global_step, loops.epochs_ended(trainer))
         if not loops.validation_follows(trainer):
             self._act(trainer)
 
@@ -158,7 +159,7 @@ class Checkpoints(Checkpoint):
 
     def _look_around(self, trainer: Trainer) -> None:
         """Whether to save or to stop; every process comes to the same answer, whichever of them was told."""
-        late = self.every_n_minutes is not None and time.monotonic() - self._saved_at > 60 * self.every_n_minutes
+        late = time.monotonic() - self._saved_at > self.cadence.seconds
         stop = signal.SIGINT in self._asked or signal.SIGTERM in self._asked
         save = late or bool(self._asked)
         if trainer.world_size > 1:

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -36,8 +37,8 @@ class ScheduleCurve(Callback):
 class LossCurve(Pictures):
     """Draws the validation losses of the images of all processes against t, into `loss_epoch_0003_step_0001234.png`."""
 
-    def __init__(self, folder: Path | str, every_n_epochs: int = 1) -> None:
-        super().__init__(folder, every_n_epochs)
+    def __init__(self, folder: Path | str, **pictures: Any) -> None:
+        super().__init__(folder, **pictures)
         self._losses: list[Tensor] = []  # (B, 2): t and loss, of this process's batches
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

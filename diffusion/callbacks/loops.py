@@ -4,11 +4,14 @@ A resumed run believes these counts: one that is off by a batch repeats or leave
 validates on a part of the images.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch import Trainer
+
+_NEVER = sys.maxsize  # batches from one validation to the next
 
 
 def batches_begun(trainer: Trainer) -> int:
@@ -45,12 +48,39 @@ def is_last_step(trainer: Trainer) -> bool:
     return trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step
 
 
+def run_ends(trainer: Trainer) -> bool:
+    """Whether nothing is trained after this step, whichever limit it is that ends the run."""
+    epochs = epochs_ended(trainer)
+    return is_last_step(trainer) or (epochs is not None and 0 <= trainer.max_epochs <= epochs)
+
+
+def epochs_ended(trainer: Trainer) -> int | None:
+    """Epochs done after the batch that has just ended; None in the middle of an epoch."""
+    ended = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+    return trainer.current_epoch + 1 if ended else None
+
+
+def leave_validations(trainer: Trainer) -> None:
+    """From here on Lightning validates where `validate_next` asks for it, and where the run is told to stop."""
+    trainer.check_val_every_n_epoch, trainer.val_check_interval = None, _NEVER
+
+
+def validate_next(trainer: Trainer, due: bool) -> None:
+    """Says whether there is a validation after the batch that has just ended."""
+    trainer.val_check_batch = 1 if due else _NEVER  # batches from one to the next
+
+
+def resumes_at_validation(trainer: Trainer) -> bool:
+    """Whether the checkpoint that the run goes on from was written in a validation or after it. Lightning, if it is
+    asked for one, then knows whether to finish it or to leave it out."""
+    loop = trainer.fit_loop.epoch_loop
+    return loop.val_loop.restarted_mid_evaluation or loop.restarted_on_last
+
+
 def validation_follows(trainer: Trainer) -> bool:
-    """Whether the epoch is validated after this batch. A run that is resumed from here would leave that out."""
-    if is_last_step(trainer):
-        return True
-    last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-    return last and (trainer.current_epoch + 1) % trainer.check_val_every_n_epoch == 0
+    """Whether there is a validation after this batch. A run that is resumed from here would leave that out."""
+    loop = trainer.fit_loop
+    return is_last_step(trainer) or loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
 
 
 @contextmanager

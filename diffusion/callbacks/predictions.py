@@ -1,6 +1,7 @@
 """What the denoiser makes of validation images at several t."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -19,8 +20,8 @@ class Predictions(Pictures):
     """Draws the first validation images: x_t at several t, with the same eps in every epoch, and the prediction of x_0
     below it, into `x_0_epoch_0003_step_0001234.png`. The first column is the image."""
 
-    def __init__(self, folder: Path | str, every_n_epochs: int = 1) -> None:
-        super().__init__(folder, every_n_epochs)
+    def __init__(self, folder: Path | str, **pictures: Any) -> None:
+        super().__init__(folder, **pictures)
         self._first: tuple[Tensor, Tensor] | None = None  # x, y
 
     def on_validation_batch_end(

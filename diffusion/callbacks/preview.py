@@ -1,4 +1,4 @@
-"""Images drawn at the end of a validation epoch: how training is going, to the eye."""
+"""Images drawn at the end of a validation: how training is going, to the eye."""
 
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,19 @@ _MOVING = 16  # images in the GIF
 
 
 class Preview(Pictures):
-    """Draws n images from the same noise each time, so that epochs can be compared, into one grid, the file
+    """Draws n images from the same noise each time, so that they can be compared, into one grid, the file
     `epoch_0003_step_0001234.png`; and how the first of them came about: `strip_...png`, an image a row, and
     `states_...gif`.
 
     Args:
-        folder, every_n_epochs: as in `Pictures`.
+        folder, pictures: as in `Pictures`.
         n: images in a grid.
         seed: of the noise.
         sampler: a cheaper one than the module's own, or None for that.
     """
 
-    def __init__(
-        self, folder: Path | str, n: int = 36, every_n_epochs: int = 1, seed: int = 0, sampler: Any = None
-    ) -> None:
-        super().__init__(folder, every_n_epochs)
+    def __init__(self, folder: Path | str, n: int = 36, seed: int = 0, sampler: Any = None, **pictures: Any) -> None:
+        super().__init__(folder, **pictures)
         self.n = n
         self.seed = seed
         self.sampler = sampler

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion import build, checkpoint, manifest, runs, snapshots
+from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.curves import LossCurve, ScheduleCurve
 from diffusion.callbacks.ema import EMA
@@ -22,6 +23,7 @@ from diffusion.callbacks.loops import epochs_done
 from diffusion.callbacks.predictions import Predictions
 from diffusion.callbacks.preview import Preview
 from diffusion.callbacks.progress import Progress
+from diffusion.callbacks.validations import Validations
 from diffusion.data.base import ImageData
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion
@@ -164,7 +166,6 @@ def make_trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
             max_steps=trainer["max_steps"] or -1,
             max_epochs=trainer["max_epochs"] or -1,
             max_time=None if minutes is None else timedelta(minutes=minutes),
-            check_val_every_n_epoch=trainer["val_every_n_epochs"],
             # Others leave the gradients to the guard; this one hides them.
             gradient_clip_val=(trainer["gradient_clip"] or None) if "deepspeed" in strategy["strategy"] else None,
             accumulate_grad_batches=trainer["accumulate"],
@@ -191,7 +192,9 @@ def make_trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
 
 def _callbacks(config: Mapping[str, Any], folder: Path) -> list[Callback]:
     preview = config["preview"]
+    validations = Validations(Cadence.of(config["validate"]), Cadence.of(preview))
     callbacks: list[Callback] = [
+        validations,
         Progress(),
         RangeGuard(),
         GradientGuard(config["trainer"]["gradient_clip"], config["trainer"]["max_skipped"]),
@@ -201,15 +204,18 @@ def _callbacks(config: Mapping[str, Any], folder: Path) -> list[Callback]:
     if profiles.names:
         batch_size = config["dataset"]["batch_size"] * config["trainer"]["accumulate"]
         callbacks.append(EMA(profiles, batch_size, folder / "checkpoints" / snapshots.FOLDER))
-    samples, every = folder / "samples", preview["every_n_epochs"]
-    callbacks += [ScheduleCurve(folder), LossCurve(samples, every)]
+    samples, pictures = folder / "samples", {"validations": validations, "keep": preview["keep"]}
+    callbacks += [ScheduleCurve(folder), LossCurve(samples, **pictures)]
     if preview["n"] and _is_sharded(config):
         _say(
             "no previews: with this strategy each process holds a part of the network, and the one that draws needs all"
         )
     elif preview["n"]:
         sampler = build.instantiate(preview["sampler"])
-        callbacks += [Preview(samples, preview["n"], every, config["seed"], sampler), Predictions(samples, every)]
+        callbacks += [
+            Preview(samples, preview["n"], config["seed"], sampler, **pictures),
+            Predictions(samples, **pictures),
+        ]
     return callbacks
 
 

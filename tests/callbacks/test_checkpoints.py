@@ -11,8 +11,10 @@ from lightning.pytorch import Callback, Trainer
 
 from diffusion import checkpoint
 from diffusion.averages import Decay
+from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
+from diffusion.callbacks.validations import Validations
 from diffusion.errors import UserError
 from diffusion.losses.timesteps import LossSecondMoment
 from tests.test_lit import digits, small_model
@@ -20,6 +22,8 @@ from tests.test_lit import digits, small_model
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 STEPS = 13  # 5 batches an epoch: the third epoch is cut short
+EACH_EPOCH = Cadence(every_n_epochs=1)
+IN_BETWEEN = Cadence(every_n_steps=3, every_n_epochs=2)  # after 3, 6, 9, 10 and 12 steps
 
 
 class Watch(Callback):
@@ -47,13 +51,13 @@ class Watch(Callback):
             self.at(trainer, "preview")
 
 
-def fit(folder, watch=None, ckpt=None, model=None, accumulate=1, every=1, steps=STEPS, **options):
+def fit(folder, watch=None, ckpt=None, model=None, accumulate=1, validate=EACH_EPOCH, steps=STEPS, **options):
     """Trains the small model of test_lit on the digits, saving into `folder`."""
     watch = watch or Watch()
     trainer = Trainer(
         accelerator="cpu",
         max_steps=steps,
-        callbacks=[EMA(Decay(0.9)), watch, Checkpoints(folder, **options)],
+        callbacks=[Validations(validate), EMA(Decay(0.9)), watch, Checkpoints(folder, **options)],
         plugins=[checkpoint.AtomicCheckpointIO()],
         logger=False,
         enable_progress_bar=False,
@@ -61,7 +65,6 @@ def fit(folder, watch=None, ckpt=None, model=None, accumulate=1, every=1, steps=
         use_distributed_sampler=False,
         gradient_clip_val=1.0,
         accumulate_grad_batches=accumulate,
-        check_val_every_n_epoch=every,
         num_sanity_val_steps=1,
     )
     trainer.fit(model or small_model(), digits(), ckpt_path=ckpt, weights_only=True)
@@ -70,6 +73,10 @@ def fit(folder, watch=None, ckpt=None, model=None, accumulate=1, every=1, steps=
 
 def contents(folder, name="last"):
     return torch.load(folder / f"{name}.ckpt", weights_only=True)
+
+
+def steps_saved(folder):
+    return sorted(int(file.stem.removeprefix("step_")) for file in folder.glob("step_*.ckpt"))
 
 
 def step_of(folder):
@@ -88,14 +95,14 @@ def assert_same_end(one, two):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The uninterrupted run of each plan (accumulate, every), with a checkpoint of each of its steps."""
+    """The uninterrupted run of each plan (accumulate, validate), with a checkpoint of each of its steps."""
     runs = {}
 
-    def run(accumulate=1, every=1):
-        plan = (accumulate, every)
+    def run(accumulate=1, validate=EACH_EPOCH):
+        plan = (accumulate, validate)
         if plan not in runs:
             folder = tmp_path_factory.mktemp("whole")
-            watch = fit(folder, accumulate=accumulate, every=every, every_n_steps=1, keep=100)
+            watch = fit(folder, accumulate=accumulate, validate=validate, every_n_steps=1, keep=100)
             runs[plan] = folder, watch
         return runs[plan]
 
@@ -113,9 +120,15 @@ def assert_goes_on(whole, folder, watch_before, **plan):
     assert_same_end(contents(folder), contents(reference))
 
 
-@pytest.mark.parametrize(("accumulate", "every"), [(1, 1), (1, 2), (3, 2)])
-def test_every_step_is_a_place_to_go_on_from(tmp_path, whole, accumulate, every):
-    plan = {"accumulate": accumulate, "every": every}
+@pytest.mark.parametrize(
+    ("accumulate", "validate"),
+    [
+        *[(1, EACH_EPOCH), (1, Cadence(every_n_epochs=2)), (3, Cadence(every_n_epochs=2))],
+        *[(1, IN_BETWEEN), (2, IN_BETWEEN), (1, Cadence(every_n_steps=1)), (1, Cadence(every_n_steps=5))],
+    ],
+)
+def test_every_step_is_a_place_to_go_on_from(tmp_path, whole, accumulate, validate):
+    plan = {"accumulate": accumulate, "validate": validate}
     reference, expected = whole(**plan)
     for step in range(1, STEPS):
         watch = fit(tmp_path / str(step), ckpt=reference / f"step_{step:07d}.ckpt", **plan)
@@ -147,12 +160,28 @@ def breaking(hook, step):
     ],
 )
 def test_what_breaks_between_steps_loses_none(tmp_path, whole, hook, step, accumulate):
+    break_and_go_on(tmp_path, whole, hook, step, accumulate=accumulate)
+
+
+@pytest.mark.parametrize(
+    ("hook", "step", "accumulate"),
+    [
+        *[("batch start", step, 1) for step in (2, 3, 4, 5, 10)],
+        *[("batch of a step", step, 2) for step in (3, 4)],
+        *[(hook, step, 1) for hook in ("validation batch", "preview") for step in (3, 9, 10)],
+    ],
+)
+def test_what_breaks_beside_a_validation_within_an_epoch_loses_no_step(tmp_path, whole, hook, step, accumulate):
+    break_and_go_on(tmp_path, whole, hook, step, accumulate=accumulate, validate=IN_BETWEEN)
+
+
+def break_and_go_on(folder, whole, hook, step, **plan):
     watch = Watch(breaking(hook, step))
     with pytest.raises(RuntimeError, match="broken"):
-        fit(tmp_path, watch, accumulate=accumulate)
-    assert step_of(tmp_path) == step
+        fit(folder, watch, **plan)
+    assert step_of(folder) == step
     watch.validations = watch.validations[: -1 if hook == "preview" else None]  # that one was not finished
-    assert_goes_on(whole, tmp_path, watch, accumulate=accumulate)
+    assert_goes_on(whole, folder, watch, **plan)
 
 
 @pytest.mark.parametrize("step", [0, 1, 4, 5, 9])
@@ -209,15 +238,20 @@ def signalling(number, hook, step):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    ("hook", "step"), [("batch start", 0), ("batch end", 4), ("batch end", 5), ("validation batch", 10), ("preview", 5)]
+    ("hook", "step", "validate"),
+    [
+        *[("batch start", 0, EACH_EPOCH), ("batch end", 4, EACH_EPOCH), ("batch end", 5, EACH_EPOCH)],
+        *[("validation batch", 10, EACH_EPOCH), ("preview", 5, EACH_EPOCH)],
+        *[("batch end", 3, IN_BETWEEN), ("validation batch", 9, IN_BETWEEN), ("preview", 3, IN_BETWEEN)],
+    ],
 )
-def test_a_stopped_run_goes_on(tmp_path, whole, number, hook, step):
+def test_a_stopped_run_goes_on(tmp_path, whole, number, hook, step, validate):
     handler, watch = signal.getsignal(number), Watch(signalling(number, hook, step))
     with pytest.raises(SystemExit):
-        fit(tmp_path, watch)
+        fit(tmp_path, watch, validate=validate)
     assert signal.getsignal(number) == handler
     assert step_of(tmp_path) == step + (hook in ("batch start", "preview"))
-    assert_goes_on(whole, tmp_path, watch)
+    assert_goes_on(whole, tmp_path, watch, validate=validate)
 
 
 def test_sigusr1_saves_and_training_goes_on(tmp_path, whole):
@@ -282,7 +316,7 @@ def test_a_second_sigint_ends_the_last_validation_which_is_repeated(tmp_path, wh
 
 
 def test_saves_by_steps_and_minutes_and_keeps_the_newest(tmp_path):
-    fit(tmp_path / "steps", every_n_steps=4, keep=3, steps=9, every=100)
+    fit(tmp_path / "steps", every_n_steps=4, keep=3, steps=9, validate=Cadence(every_n_epochs=100))
     assert sorted(file.name for file in (tmp_path / "steps").iterdir()) == [
         *("best.ckpt", "last.ckpt"),
         *("step_0000004.ckpt", "step_0000008.ckpt", "step_0000009.ckpt"),
@@ -294,6 +328,8 @@ def test_saves_by_steps_and_minutes_and_keeps_the_newest(tmp_path):
     assert (tmp_path / "one" / "last.ckpt").samefile(tmp_path / "one" / "step_0000004.ckpt")
     fit(tmp_path / "minutes", every_n_minutes=1e-9, keep=100, steps=3)
     assert len(list((tmp_path / "minutes").glob("step_*"))) == 3
+    fit(tmp_path / "epochs", every_n_epochs=2, keep=100, validate=Cadence(every_n_epochs=100))
+    assert steps_saved(tmp_path / "epochs") == [10, 13]
     fit(tmp_path / "never", every_n_minutes=None, steps=3)
     assert [file.name for file in (tmp_path / "never").glob("step_*")] == ["step_0000003.ckpt"]
 

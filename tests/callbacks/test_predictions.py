@@ -54,7 +54,8 @@ def test_of_a_denoiser_that_knows_the_image_every_prediction_is_the_image(tmp_pa
 def test_the_first_validation_images_each_epoch_and_nothing_in_the_sanity_check(tmp_path):
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, max_steps=20,
-        enable_checkpointing=False, callbacks=[Predictions(tmp_path, 2)], use_distributed_sampler=False,
+        enable_checkpointing=False, callbacks=[Predictions(tmp_path)], use_distributed_sampler=False,
+        check_val_every_n_epoch=2,
     )  # fmt: skip
     trainer.fit(small_model(), digits())
     files = sorted(tmp_path.iterdir())

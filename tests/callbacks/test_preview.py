@@ -12,9 +12,11 @@ from PIL import Image
 
 from diffusion import images
 from diffusion.averages import Decay
+from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.ema import EMA
 from diffusion.callbacks.pictures import Pictures, show
 from diffusion.callbacks.preview import Preview
+from diffusion.callbacks.validations import Validations
 from diffusion.random import normal
 from diffusion.samplers.ddim import DDIM
 from diffusion.tasks.generate import kept_steps
@@ -32,8 +34,9 @@ def fit(folder, *callbacks, **options) -> tuple[Painter, Trainer]:
 
 
 def test_one_grid_per_due_epoch_and_none_in_the_sanity_check(tmp_path):
-    sampler = DDIM(steps=2)
-    model, trainer = fit(tmp_path, Preview(tmp_path, n=5, every_n_epochs=2, seed=7, sampler=sampler), max_epochs=4)
+    sampler, when = DDIM(steps=2), Validations(Cadence(every_n_epochs=1), Cadence(every_n_epochs=2))
+    pictures = Preview(tmp_path, n=5, seed=7, sampler=sampler, validations=when)
+    model, trainer = fit(tmp_path, when, pictures, max_epochs=4)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         name
         for when in ("epoch_0002_step_0000008", "epoch_0004_step_0000016")

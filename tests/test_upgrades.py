@@ -1,0 +1,37 @@
+"""What a config of an earlier format says today is what it meant then."""
+
+import pytest
+
+from diffusion.errors import UserError
+from diffusion.upgrades import FORMAT, upgraded
+
+
+def config_of(config, number=0):
+    return upgraded({"format": number, "config": config}, "x.ckpt")["config"]
+
+
+@pytest.mark.parametrize(("validated", "drawn", "every"), [(1, 1, 1), (2, 1, 2), (1, 3, 3), (4, 6, 12)])
+def test_validations_and_pictures_keep_their_epochs_and_all_pictures_stay(validated, drawn, every):
+    """Pictures came with those validations whose epoch was due."""
+    old = {
+        "trainer": {"max_steps": 7, "val_every_n_epochs": validated},
+        "preview": {"n": 4, "every_n_epochs": drawn, "sampler": {"steps": 5}},
+        "checkpoints": {"every_n_steps": 2, "every_n_minutes": None, "keep": 3},
+    }
+    never = {"every_n_steps": None, "every_n_minutes": None}
+    new = config_of(old)
+    assert new["trainer"] == {"max_steps": 7}
+    assert new["validate"] == never | {"every_n_epochs": validated}
+    assert new["preview"] == never | {"every_n_epochs": every, "keep": None, "n": 4, "sampler": {"steps": 5}}
+    assert new["checkpoints"] == {"every_n_steps": 2, "every_n_minutes": None, "every_n_epochs": None, "keep": 3}
+    assert config_of(new, FORMAT) == new
+
+
+@pytest.mark.parametrize("trainer", [3, "val_every_n_epochs", ["val_every_n_epochs"]])
+def test_a_section_that_is_none_is_left_to_those_who_read_it(trainer):
+    assert config_of({"trainer": trainer}) == {"trainer": trainer}
+
+
+def test_values_that_no_version_wrote_are_refused():
+    with pytest.raises(UserError, match=r"x\.ckpt: not a file of this program"):
+        config_of({"trainer": {"val_every_n_epochs": "x"}})
