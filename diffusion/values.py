@@ -160,7 +160,7 @@ BY_NAME = {
     "lr_schedule.steps": COUNT,
     "dataset.batch_size": COUNT,
     "dataset.range": Kind("container, auto, or two numbers [low,high], low below high", _range),
-    "dataset.split": Kind("hash, or permutation (as before there was a choice)", _matching("hash|permutation")),
+    "dataset.split": Kind("hash, or permutation (of runs of format 0)", _matching("hash|permutation")),
     "dataset.val_images": _or_null(COUNT),
     "checkpoints.keep": COUNT,
     "ema.half_life": _list_of(COUNT),

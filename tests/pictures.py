@@ -15,7 +15,7 @@ def data(root, **options):
 
 
 def plain(path, colour=RED, size=(12, 8), mode="RGB"):
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, colour).save(path)
     return path
 

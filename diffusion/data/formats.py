@@ -5,48 +5,17 @@ from pathlib import Path
 
 from PIL import Image
 
-_COMMON = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
-_RARE = (
-    "QOI",
-    "ICO",
-    "ICNS",
-    "CUR",
-    "PSD",
-    "DDS",
-    "SGI",
-    "SUN",
-    "PCX",
-    "DCX",
-    "XBM",
-    "XPM",
-    "MSP",
-    "BLP",
-    "FLI",
-    "FTEX",
-)
-_RARE += ("GBR", "FITS", "PIXAR", "MCIDAS", "XVTHUMB", "DIB")
+COMMON = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
+_RARE = ("QOI", "ICO", "ICNS", "CUR", "PSD", "DDS", "SGI", "SUN", "PCX", "DCX", "XBM", "XPM", "MSP", "BLP")
+_RARE += ("FLI", "FTEX", "GBR", "FITS", "PIXAR", "MCIDAS", "XVTHUMB", "DIB")
 # By content, whatever a file is called, as far as this Pillow has them. No others are tried: it hands EPS to
 # Ghostscript, which runs it, WMF to Windows, and what an IPTC record holds to any of these; of BUFR, GRIB, HDF5 and
 # MPEG it knows the name alone; IM, IMT, PCD and SPIDER have no signature.
 Image.init()
-FORMATS = tuple(name for name in _COMMON + _RARE if name in Image.OPEN)
+FORMATS = tuple(name for name in COMMON + _RARE if name in Image.OPEN)
 # A file of these names is a picture, if perhaps a broken one. TGA has no signature: its name is all there is.
-SUFFIXES = (
-    ".png",
-    ".apng",
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".webp",
-    ".bmp",
-    ".dib",
-    ".gif",
-    ".tif",
-    ".tiff",
-    ".avif",
-)
-SUFFIXES += (".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga")
+SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff")
+SUFFIXES += (".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga")
 
 
 def is_picture(path: Path) -> bool:

@@ -2,13 +2,13 @@
 
 import itertools
 import os
+import shutil
 
 import pytest
 import torch
 from PIL import Image
 
 from diffusion import random
-from diffusion.data import image_folder
 from diffusion.errors import UserError
 from tests.pictures import BLUE, RED, data, mean, plain
 
@@ -40,9 +40,9 @@ def test_pipes_and_endless_links_are_walked_past(folder):
     os.mkfifo(folder / "pipe.png")
     (folder / "in" / "up").symlink_to(folder)
     found = data(folder)
-    assert len(found.files) == 4
+    assert len(found.layout.files) == 4
     assert len(found.split("train")[0]) == 2
-    assert found._decoded().skipped == {"pipe.png": "OSError: not a file"}
+    assert found.decoded.skipped == {"pipe.png": "OSError: not a file"}
 
 
 def test_a_name_need_not_be_text(folder, caplog):
@@ -134,32 +134,92 @@ def test_images_added_to_a_very_small_folder_take_none_from_training(folder):
         trained |= {name for name, side in found.items() if side == "train"}
 
 
-def test_the_side_follows_from_the_name_on_every_system():
-    """Written down: a new rule would move images of runs that go on."""
-    chances = [
-        image_folder._chance(name) for name in ("a.png", "cats/1.jpg", "caf\u00e9.png", "cafe\u0301.png", "\udcfc")
-    ]
-    assert chances == pytest.approx([0.09852739742, 0.77420095979, 0.53664983967, 0.53664983967, 0.02699262494])
-    assert chances[2] == chances[3]  # Linux stores what was typed; macOS may take the accent apart
-
-
-def test_the_split_of_format_0(folder):
+def test_a_run_that_began_with_it_keeps_the_split_of_format_0(folder):
+    """With the files that it knew, and its classes, whatever has been learnt since."""
     for k in range(20):
-        plain(folder / f"{k:02}.png", k, mode="L")
-    found = sides(folder, split="permutation", val_fraction=0.2)
-    assert {k for k, side in found.items() if side == "val"} == set(
-        random.permutation(0, "image_folder", 20)[:4].tolist()
-    )
+        plain(folder / ("train" if k % 2 else "val") / f"{k:02}.png", k, mode="L")
+    shutil.copy(folder / "val" / "00.png", folder / "val" / "20.jfif")
+    (folder / "@eaDir").mkdir()
+    plain(folder / "@eaDir" / "00.png", 20, mode="L")
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    chosen = {names[k] for k in random.permutation(0, "image_folder", 21)[:4]}
+    found = data(folder, split="permutation", val_fraction=0.2)
+    assert found.classes == ("@eaDir", "train", "val")
+    assert found.layout.files[:4] == list(found.decoded.files[:4])
+    assert set(found.layout.files[:4]) == chosen
+    assert (len(found.split("val")[0]), len(found.split("train")[0])) == (4, 17)
+
+
+def test_split_folders_are_no_classes(folder, capsys):
+    for k in range(12):
+        plain(folder / ("Train" if k < 8 else "valid") / ("cat" if k % 2 else "dog") / f"{k}.png", k, mode="L")
+    plain(folder / "test" / "12.png", 12, mode="L")
+    plain(folder / "beside.png", 13, mode="L")
+    (folder / "README.md").touch()
+    found = data(folder, channels=1)
+    found.prepare_data()
+    assert found.classes == ("cat", "dog")
+    for name, k in (("train", range(8)), ("val", range(8, 12))):
+        images, labels = found.split(name)
+        assert sorted(images[:, 0, 0, 0].tolist()) == list(k)
+        assert all(label == (image[0, 0, 0] + 1) % 2 for image, label in zip(images, labels, strict=True))
+    assert capsys.readouterr().out.splitlines() == [
+        f"{folder}: 12 pictures, 2 classes: cat 6, dog 6",
+        "split by the folders, not by val_fraction: train 8, val 4",
+        "left out: .md 1, pictures beside the split folders 1, pictures in test 1",
+    ]
+
+
+@pytest.mark.parametrize(("name", "purpose"), [("train", "training"), ("val", "validation")])
+def test_a_split_folder_of_which_nothing_can_be_read_is_refused(folder, name, purpose):
+    for k in range(3):
+        plain(folder / "train" / f"{k}.png")
+        plain(folder / "val" / f"{k}.png")
+        (folder / name / f"{k}.png").write_bytes(b"cut off")
+    with pytest.raises(
+        UserError, match=f"3 of 6 images can be read, none of them for {purpose}. 3 broken images: {name}"
+    ):
+        data(folder).prepare_data()
+
+
+def test_what_was_found_is_printed_once(folder, capsys, caplog):
+    for k in range(30):
+        plain(folder / "pets" / f"class{k % 12:02}" / f"{k}.png", k, mode="L")
+    plain(folder / "pets" / "beside.png")
+    for name in ("pets/note.txt", "pets/class03/3.TXT", ".gitignore"):
+        (folder / name).touch()
+    (folder / "pets" / "empty").mkdir()
+    (folder / "pets" / "raw").mkdir()
+    (folder / "pets" / "raw" / "1.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    plain(folder / "pets" / "broken" / "x.png").write_bytes(b"cut off")
+    found = data(folder, val_fraction=0.1)
+    found.prepare_data()
+    found.prepare_data()
+    train, val = len(found.split("train")[0]), len(found.split("val")[0])
+    said = capsys.readouterr().out.splitlines()
+    classes = ", ".join(f"class{k:02} {3 if k < 6 else 2}" for k in range(9))
+    assert said[:6] == [
+        f"{folder}: 31 pictures in pets, 13 classes: broken 0, {classes}, and 3 more",
+        f"split by the hash of each name: train {train}, val {val}",
+        "left out: .txt 2, .heic 1, hidden 1",
+        "folders without pictures: pets/empty, pets/raw",
+        "pictures beside the class folders, without a class: 1",
+        "classes of which no picture can be read: broken 1",
+    ]
+    assert train + val == 31
+    assert caplog.text.count("1 broken images: pets/broken/x.png") == 1
 
 
 def test_mistakes_are_named(folder):
     (folder / "notes.txt").touch()
-    with pytest.raises(UserError, match=r"has no images: 1 files seen, none of them with \.png \.jpg"):
+    with pytest.raises(UserError, match=r"has no images: 1 files seen \(\.txt 1\); set dataset.path .*\(PNG, JPEG"):
         data(folder).prepare_data()
-    with pytest.raises(UserError, match=r"missing is not a folder: 0 files seen"):
+    with pytest.raises(UserError, match=r"missing is not a folder: set it to"):
         data(folder / "missing").prepare_data()
     plain(folder / "only.png")
-    with pytest.raises(UserError, match="1 of 1 images can be read, but at least 2"):
+    with pytest.raises(
+        UserError, match=r"1 of 1 images can be read, but at least 2 are needed \(one is for validation\)$"
+    ):
         data(folder).prepare_data()
     for option, message in (
         ({"on_broken": "ignore"}, "on_broken=ignore must be skip or error"),

@@ -1,0 +1,154 @@
+"""What the folders of a set of pictures mean: which are splits, which are classes, and who is kept for validation."""
+
+import hashlib
+import posixpath
+import re
+import unicodedata
+from abc import ABC, abstractmethod
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from diffusion import random
+from diffusion.data.formats import COMMON
+from diffusion.data.listing import Listing, counted, listing
+from diffusion.errors import UserError
+
+_SPLITS = {  # a year or a number may follow: train2017, test1
+    "train": re.compile(r"train(ing)?[-_ ]?\d*", re.I),
+    "val": re.compile(r"val(id|idation)?[-_ ]?\d*", re.I),
+    "test": re.compile(r"test(ing)?[-_ ]?\d*", re.I),
+}
+_SUFFIXES_OF_FORMAT_0 = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+class Layout(ABC):
+    """The pictures below a folder, and what the folders on the way to them mean. Paths are relative to it, with "/".
+
+    files:    of the pictures, in the order of the split: those for validation come first.
+    left_out: what -> how many.
+    bare:     folders without pictures.
+    top:      the folders that all pictures lie in, as "pets/images", where they mean nothing.
+    rule:     how the pictures are split, in words.
+
+    Raises UserError where there are no pictures.
+    """
+
+    files: list[str]
+    rule: str
+    top = ""
+
+    def __init__(self, root: Path, found: Listing):
+        self.left_out, self.bare = found.left_out, found.bare
+        if not found.pictures:
+            seen = f"{found.left_out.total():,} files seen"
+            if found.left_out:
+                seen += f" ({', '.join(counted(found.left_out)[:10])})"
+            formats = f"{', '.join(COMMON)} and rarer ones"
+            raise UserError(
+                f"dataset.path={root} has no images: {seen}; set dataset.path to a folder of images ({formats})"
+            )
+
+    @abstractmethod
+    def class_of(self, file: str) -> str | None:
+        """The class folder that a picture lies in, or None."""
+
+    @abstractmethod
+    def n_val(self, files: Sequence[str], fraction: float) -> int:
+        """How many of `files`, two or more of `self.files` in their order, are for validation. Where there are no split
+        folders, at least one is, and one is not."""
+
+    @cached_property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the class folders, sorted, where there are at least two."""
+        names = sorted({self.class_of(file) for file in self.files} - {None})
+        return tuple(names) if len(names) > 1 else None
+
+
+class Hashed(Layout):
+    """A picture's side follows from the hash of its name alone, or from the split folder that it lies in.
+
+    The folders that all pictures lie in are entered. Where those below are named train, val, test or the like, at least
+    two of these, they are splits: test stands for val where there is no val, and is left out otherwise, and so is what
+    lies beside them. The folders below are the classes.
+
+    sides: split folder -> "train" or "val"; empty where the hash decides.
+    """
+
+    def __init__(self, root: Path):
+        found = listing(root)
+        super().__init__(root, found)
+        first, last = found.pictures[0], found.pictures[-1]
+        self.top = posixpath.commonpath([posixpath.dirname(first), posixpath.dirname(last)])
+        heads = Counter(map(self._head, found.pictures))
+        self.sides = _sides(root, heads)
+        self.rule = "by the hash of each name"
+        if self.sides:
+            self.rule = "by the folders, not by val_fraction"
+            for head in heads.keys() - self.sides.keys():
+                self.left_out[f"pictures in {head}" if head else "pictures beside the split folders"] = heads[head]
+        self.files = sorted(
+            (file for file in found.pictures if not self.sides or self._head(file) in self.sides), key=self._place
+        )
+
+    def class_of(self, file: str) -> str | None:
+        folders = self._below(file).split("/")[bool(self.sides) : -1]
+        return folders[0] if folders else None
+
+    def n_val(self, files: Sequence[str], fraction: float) -> int:
+        n = bisect_left(files, fraction, key=self._place)
+        return n if self.sides else min(max(1, n), len(files) - 1)
+
+    def _below(self, file: str) -> str:
+        return file[len(self.top) :].lstrip("/")
+
+    def _head(self, file: str) -> str | None:
+        """The first folder below the top that a picture lies in."""
+        head, folder, _ = self._below(file).partition("/")
+        return head if folder else None
+
+    def _place(self, file: str) -> float:
+        """What is below val_fraction, a number between 0 and 1, is for validation."""
+        return chance(file) + {"val": -1, None: 0, "train": 1}[self.sides.get(self._head(file))]
+
+
+class Permuted(Layout):
+    """How format 0 found and split pictures, for runs that began so: by a permutation of the sorted list, in which one
+    added picture moves others, and by suffix; the top folders are the classes, whatever their names."""
+
+    rule = "by a permutation, as the run began"
+
+    def __init__(self, root: Path):
+        found = listing(root, lambda folder, name: name.lower().endswith(_SUFFIXES_OF_FORMAT_0), junk=())
+        super().__init__(root, found)
+        order = random.permutation(0, "image_folder", len(found.pictures))
+        self.files = [found.pictures[i] for i in order]
+
+    def class_of(self, file: str) -> str | None:
+        head, folder, _ = file.partition("/")
+        return head if folder else None
+
+    def n_val(self, files: Sequence[str], fraction: float) -> int:
+        return min(max(1, round(fraction * len(files))), len(files) - 1)
+
+
+def chance(file: str) -> float:
+    """In [0, 1), as if drawn by lot, but always the same for this name, however a system composes its accents."""
+    name = unicodedata.normalize("NFC", file).encode(errors="backslashreplace")  # a name need not be text
+    return int.from_bytes(hashlib.blake2b(name, key=b"image_folder", digest_size=6).digest(), "big") / 2**48
+
+
+def _sides(root: Path, heads: Iterable[str | None]) -> dict[str, str]:
+    named = {head: kind for head in heads for kind, name in _SPLITS.items() if head and name.fullmatch(head)}
+    kinds = set(named.values())
+    if len(kinds) < 2:  # a single one is entered, or it is the class of trains among other vehicles
+        return {}
+    if "train" not in kinds:
+        raise UserError(
+            f"dataset.path={root} has images in {', '.join(sorted(named))}, but in no folder train: set dataset.path to"
+            " one of these, whose images are then split"
+        )
+    held_out = "val" if "val" in kinds else "test"
+    return {head: "train" if kind == "train" else "val" for head, kind in named.items() if kind in ("train", held_out)}
