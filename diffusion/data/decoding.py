@@ -45,10 +45,10 @@ def read_picture(path: Path, size: int, channels: int, limits: Limits | None = N
         least, largest = found.extremes()
         if limits is None:
             limits = _limits_of_type(found, least, largest)
-        flat = _flatten(_levels(found, limits), found.alpha, "L" if channels == 1 else "RGB")
+        flat = flatten(found, limits, channels)
         square = np.asarray(ImageOps.fit(flat, (size, size), Image.Resampling.BICUBIC))
     except Exception as error:  # decoders raise whatever they like on broken files
-        return _reason(error)
+        return reason(error)
     return Picture(square.reshape(size, size, channels).transpose(2, 0, 1), least, largest, found.top)
 
 
@@ -57,7 +57,18 @@ def read_extremes(path: Path) -> Limits | str:
     try:
         return stored.read(path).extremes()
     except Exception as error:
-        return _reason(error)
+        return reason(error)
+
+
+def flatten(found: Stored, limits: Limits, channels: int, background: str = BACKGROUND) -> Image.Image:
+    """The whole of an image in 8 bits, grey (channels=1) or RGB (3), what is transparent over the background."""
+    levels, mode = _levels(found, limits), "L" if channels == 1 else "RGB"
+    image = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)
+    if found.alpha is not None:
+        image = image.convert("RGB")
+        image.putalpha(Image.fromarray(found.alpha))
+        image = Image.alpha_composite(Image.new("RGBA", image.size, background), image).convert("RGB")
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _limits_of_type(found: Stored, least: float, largest: float) -> Limits:
@@ -85,15 +96,6 @@ def _stretch(values: np.ndarray, limits: Limits) -> np.ndarray:
     return (((values.astype(np.float64) - low) / (high - low)).clip(0, 1) * 255).round().astype(np.uint8)
 
 
-def _flatten(levels: np.ndarray, alpha: np.ndarray | None, mode: str) -> Image.Image:
-    """Levels (H, W, 1 or 3) as an image of `mode` ("L" or "RGB"), with what is transparent over the background."""
-    image = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)
-    if alpha is not None:
-        image = image.convert("RGB")
-        image.putalpha(Image.fromarray(alpha))
-        image = Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), image).convert("RGB")
-    return image if image.mode == mode else image.convert(mode)
-
-
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why a file cannot be read."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from diffusion.denoiser import Prediction
-from diffusion.errors import UserError
 from diffusion.samplers.grid import with_jumps
 from diffusion.tasks import pictures
 from diffusion.tasks.generate import Generate
@@ -33,16 +32,14 @@ class Inpaint(Generate):
     """RePaint (Lugmayr et al. 2022): every stretch of `jump` steps is walked `resamples` times, with noise added in
     between, so that what is drawn can follow what is known. resamples=1 draws each step once.
 
-    image, mask: files; the mask's white pixels are drawn anew, its black ones kept. shape: (C, H, W).
+    image, mask: files, see `pictures.read_mask`; the mask's white pixels are drawn anew, the others kept. shape:
+    (C, H, W).
     """
 
     def __init__(self, image: str, mask: str, resamples: int, jump: int, shape: Sequence[int]):
         super().__init__(shape)
         self.x_0 = pictures.read("task.image", image, shape)
-        self.known = pictures.read("task.mask", mask, (1, *shape[1:])) < 0
-        if not self.known.any() or self.known.all():
-            found = "all white, nothing is kept" if not self.known.any() else "all black, nothing is drawn"
-            raise UserError(f"task.mask={mask}: {found}; white pixels are drawn anew, black ones kept")
+        self.known = ~pictures.read_mask(mask, image, shape[1])
         self.resamples, self.jump = resamples, jump
 
     def times(self, sampler, schedule) -> Tensor:
