@@ -60,17 +60,19 @@ usage: python sample.py ckpt=RUN_FOLDER [OPTION] [GROUP=CHOICE] [KEY=VALUE] ...
   python sample.py ckpt=runs/mnist/first                 64 images and their grid
   python sample.py ckpt=runs/mnist/first n=16 seed=1 output=my/samples
   python sample.py ckpt=runs/mnist/first/best sampler=ddim sampler.steps=50
-  python sample.py ckpt=runs/mnist/first keep=every:100  the states on the way as well
+  python sample.py ckpt=runs/mnist/first keep=every:100  pictures of the states on the way as well
+  python sample.py ckpt=runs/digits/labels y=[7,3]       of these classes
 
 keys:
   ckpt                  a run folder, RUN_FOLDER/last, RUN_FOLDER/best, or a checkpoint file
   n                     number of images
   seed                  the same seed draws the same images, in batches of any size
-  output                folder for the images
+  y                     a class by its name, a list of them, or all
+  output                folder: its images/ holds the samples, grid.png shows them
   batch_size            images at a time
   sampler.steps         steps of the reverse process
   weights               ema, raw, the name of an average, or a width such as 0.08 (ema=power)
-  keep                  states to keep: the last k, all, or every:k
+  keep                  states that strip.png and states.gif show: the last k, all, or every:k
   npz                   true: all images as one uint8 array as well
 """,
     "evaluate": """\
@@ -233,6 +235,8 @@ def _values(word: str) -> list[str]:
     key, text = configs.split(word)
     if key in configs.LITERAL:  # a comma is part of a path
         return [word]
+    if key in configs.RAW and not text.startswith(("range(", "choice(")):
+        return [f"{key}={value}" for value in configs.items(text)] or [word]
     override = configs.parse(key, text)
     if not override.is_sweep_override():
         return [word]

@@ -6,6 +6,7 @@ and its parser stumbles over paths that hold `=` or a comma. Here each mistake i
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +28,10 @@ LITERAL = {
     *("from", "ckpt", "resume", "rerun", "output", "dataset.path", "dataset.cache", "run.root", "run.name", "run.dir"),
     *("task.image", "task.mask", "task.start", "task.end"),
 }
+
+# So is that of these, which is read where more is known: here, among the names of the model's classes.
+RAW = {"y"}
+_ITEM = re.compile(r"""\s*(\[[^]]*]|'[^']*'|"[^"]*"|[^,]*?)\s*(?:,|$)""")
 
 # What a key was called before -> what it is called now.
 RENAMED = {"trainer.val_every_n_epochs": "validate.every_n_epochs"}
@@ -92,6 +97,8 @@ def compose(command: str, words: Sequence[str] = ()) -> DictConfig:
             _repeat(config, _literal("rerun", values["rerun"], None), chosen)
         for key, text in values.items():
             _put(config, key, text, command, known)
+        if "given" in config:
+            config.given = [*chosen, *values]
         OmegaConf.to_container(config, resolve=True)  # an interpolation that leads nowhere
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"the config cannot be composed: {' '.join(str(error).split())}") from error
@@ -135,6 +142,11 @@ def parse(key: str, text: str) -> Override:
         ) from error
 
 
+def items(text: str) -> list[str]:
+    """The parts of a value of RAW between its commas, but for those within quotes or brackets."""
+    return _ITEM.findall(text)[:-1]  # the last is what is left at the end, nothing
+
+
 def known_keys(config: DictConfig, known: dict[str, Group]) -> dict[str, Any]:
     """Every dotted key that a word may set, with its default (a dict for a section)."""
     keys: dict[str, Any] = {}
@@ -148,6 +160,7 @@ def known_keys(config: DictConfig, known: dict[str, Group]) -> dict[str, Any]:
                 walk(value, f"{prefix}{name}.")
 
     tree = OmegaConf.to_container(config, resolve=False)
+    tree.pop("given", None)
     for section in tree.pop("overrides", {}):
         if tree[section] is None:  # not chosen: any key that one of the choices has
             tree[section] = _union(known[section])
@@ -229,6 +242,8 @@ def _value(key: str, text: str, default: Any) -> Any:
         raise UserError(f"{key}={text}: {key} is a section; set one of its keys ({inside})")
     if key in LITERAL:
         return _literal(key, text, default)
+    if key in RAW:
+        return _escaped(text)
     override = parse(key, text)
     _refuse_sweep(override, key, text)
     value = override.value()
@@ -247,8 +262,12 @@ def _literal(key: str, text: str, default: Any) -> str | None:
         return None
     if text in ("", "null", "???"):
         raise UserError(f"{key}={text}: expected a {'name' if key == 'run.name' else 'path'}")
-    # The shell leaves ~ alone after `key.key=`; OmegaConf would take ${ for a reference.
-    return os.path.expanduser(text).replace("${", r"\${")
+    return _escaped(os.path.expanduser(text))  # the shell leaves ~ alone after `key.key=`
+
+
+def _escaped(text: str) -> str:
+    """OmegaConf would take ${ for a reference."""
+    return text.replace("${", r"\${")
 
 
 def _refuse_sweep(override: Override, key: str, text: str) -> None:
@@ -267,8 +286,10 @@ def _unknown(key: str, text: str, command: str, names: list[str], known: dict[st
                 return f"{key}={text}: belongs to {where}{suggest(key, names)}"
     for group in known.values():
         rest = key.removeprefix(f"{group.key}.")
-        having = [
-            f"{group.key}={choice}" for choice in group.choices if rest in known_keys(_load(group, choice), known)
+        having = [  # a task's yaml sets keys of the whole config
+            f"{group.key}={choice}"
+            for choice in group.choices
+            if not {rest, key}.isdisjoint(known_keys(_load(group, choice), known))
         ]
         if rest != key and having:
             return f"{key}: no such key in this choice of {group.key}; {' or '.join(having)} has it"

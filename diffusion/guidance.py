@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffusion.denoiser import Denoiser, Prediction
 from diffusion.errors import UserError
-from diffusion.schedule import broadcast
+from diffusion.schedule import Schedule, broadcast
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,27 @@ class Guidance:
         if not 0 <= self.rescale <= 1:
             raise UserError(f"guidance.rescale={self.rescale}: expected 0 to 1")
 
+    def unused(self, schedule: Schedule, times: Tensor) -> dict[str, str]:
+        """The keys of the command line that have no effect beside the other values, and why. times: that are visited,
+        float64 (n,), each way's down to 0."""
+        if self.scale == 1:
+            names = ("guidance.interval", "guidance.of", "guidance.rescale")
+            return dict.fromkeys(names, "guidance.scale=1 is no guidance")
+        visited = times[times > 0]
+        if (self.scales(schedule, visited) == 1).all():
+            span = f"t={visited.max():g} to {visited.min():g}"
+            return {"guidance": f"none of the sampler's times, {span}, is in guidance.interval (of {self.of})"}
+        if self.interval[0] <= 0 and self.interval[1] == float("inf"):
+            return {"guidance.of": "guidance.interval holds all times"}
+        return {}
+
+    def scales(self, schedule: Schedule, t: Tensor) -> Tensor:
+        """Of each t, 1 where guidance does not act."""
+        alpha, sigma = schedule(t)
+        level = t.to(alpha) if self.of == "t" else sigma / alpha
+        low, high = self.interval
+        return torch.where((level >= low) & (level <= high), self.scale, 1.0)
+
     def wrap(self, denoiser: Denoiser) -> "Guided":
         return Guided(denoiser, self)
 
@@ -48,7 +69,7 @@ class Guided:
         self, x_t: Tensor, t: Tensor | float, y: Tensor | None = None, x_0_before: Tensor | None = None
     ) -> Prediction:
         t = torch.as_tensor(t, dtype=torch.float64)
-        scale = self._scale(t)
+        scale = self.guidance.scales(self.schedule, t)
         if y is None or (scale == 1).all():
             return self.denoiser(x_t, t, y, x_0_before)
         both = self.denoiser(
@@ -66,10 +87,3 @@ class Guided:
         mix = None if both.variance_mix is None else both.variance_mix.chunk(2)[0]
         x_0 = broadcast(alpha, x_t) * x_t - broadcast(sigma, x_t) * v
         return replace(both, x_0=x_0, x_t=x_t, t=t, alpha=alpha, sigma=sigma, variance_mix=mix)
-
-    def _scale(self, t: Tensor) -> Tensor:
-        """Of each t, 1 where guidance does not act."""
-        alpha, sigma = self.schedule(t)
-        level = t.to(alpha) if self.guidance.of == "t" else sigma / alpha
-        low, high = self.guidance.interval
-        return torch.where((level >= low) & (level <= high), self.guidance.scale, 1.0)

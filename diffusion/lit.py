@@ -206,7 +206,7 @@ class LitDiffusion(LightningModule):
         clip: Callable[[Tensor], Tensor] | None = None,
         guidance: Guidance | None = None,
         batch_size: int = 64,
-        keep: int | str = 1,
+        keep: int | str | Sequence[int] = 1,
         purpose: str = "sample",
         progress: bool = True,
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -214,7 +214,7 @@ class LitDiffusion(LightningModule):
 
         y: a class for all images, or one for each, by its number in `classes` or its name; None draws without a class.
         task: None is `Generate`. sampler, clip, guidance: instead of those of the training. keep: k, the last k states;
-        `all`; or `every:k`.
+        `all`; `every:k`; or their numbers, from 0 (x_T) up to that of x_0.
         Yields indices (B,) and kept states (kept, B, C, H, W), float32 on the CPU, x_0 last; the state and its noise
         are float32 whatever the network was cast to.
         Raises UserError for what cannot be, before the first image is drawn; warns of what may not be meant.

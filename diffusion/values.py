@@ -130,7 +130,6 @@ BY_NAME = {
     "resume_mode": Kind("full or weights", _matching("full|weights")),
     "n": COUNT,
     "batch_size": COUNT,
-    "y": Kind("a class, a list such as [0,1], or all", _any_of(int, str, list)),
     "metric.n": _or_null(COUNT),
     "metric.steps": _or_null(COUNT),
     "keep": Kind("a count, all, or every:k", _matching(r"all|(every:)?[1-9]\d*")),

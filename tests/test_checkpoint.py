@@ -99,7 +99,7 @@ def test_sample_takes_names_and_widths(power, tmp_path):
         output = tmp_path / which
         words = [f"ckpt={power}", "n=1", "sampler=ddim", "sampler.steps=3", f"weights={which}", f"output={output}"]
         assert run("sample", *words) == 0
-        drawn[which] = (output / "000000.png").read_bytes()
+        drawn[which] = (output / "images" / "000000.png").read_bytes()
     assert json.loads((tmp_path / "0.08" / "samples.json").read_text())["weights"] == 0.08
     assert drawn["power_0.1"] == drawn["ema"] != drawn["0.08"]
 

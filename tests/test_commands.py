@@ -126,14 +126,13 @@ def test_sample_needs_nothing_but_the_checkpoint(run, tmp_path):
         "sample.py", f"ckpt={lonely}", "n=5", "sampler.steps=4", f"output={output}", "keep=3", "npz=true", cwd=tmp_path
     )
     assert made == output
-    assert {file.name for file in output.iterdir()} == {
-        *(f"{i:06d}.png" for i in range(5)),
-        *("grid.png", "strip.png", "states.gif", "samples.json", "samples.npz"),
-    }
+    assert {file.name for file in (output / "images").iterdir()} == {f"{i:06d}.png" for i in range(5)}
+    beside = {"images", "grid.png", "strip.png", "states.gif", "samples.json", "samples.npz"}
+    assert {file.name for file in output.iterdir()} == beside
     stored = np.load(output / "samples.npz")["arr_0"]
     assert stored.shape == (5, 8, 8, 1)
     assert stored.dtype == np.uint8
-    assert np.array_equal(stored[2, ..., 0], np.asarray(Image.open(output / "000002.png")))
+    assert np.array_equal(stored[2, ..., 0], np.asarray(Image.open(output / "images" / "000002.png")))
     description = json.loads((output / "samples.json").read_text())
     assert description["seed"] == 0
     assert description["sampler"]["steps"] == 4
@@ -180,7 +179,7 @@ def test_tasks_start_from_pictures_and_seeds(run, tmp_path):
     folder, _ = run
     words = [f"ckpt={folder}", "sampler=ddim", "sampler.steps=10", "npz=true"]
     seeds, _ = succeed("sample.py", *words, "n=1", "seed=4", f"output={tmp_path / 'seed'}")
-    picture = seeds / "000000.png"
+    picture = seeds / "images" / "000000.png"
     mask = Image.new("L", (8, 8))
     mask.paste(255, (4, 0, 8, 8))
     mask.save(tmp_path / "mask.png")
@@ -214,9 +213,9 @@ def test_samples_are_completed_and_never_overwritten(run, tmp_path):
     folder, _ = run
     words = [f"ckpt={folder}", "sampler.steps=3", f"output={tmp_path / 'out'}"]
     made, _ = succeed("sample.py", *words, "n=2")
-    before = (made / "000001.png").stat().st_mtime_ns
+    before = (made / "images" / "000001.png").stat().st_mtime_ns
     succeed("sample.py", *words, "n=4")
-    assert (made / "000001.png").stat().st_mtime_ns == before
+    assert (made / "images" / "000001.png").stat().st_mtime_ns == before
     assert json.loads((made / "samples.json").read_text())["n"] == 4
     refused = command("sample.py", *words, "n=4", "seed=1")
     assert refused.returncode == 2
@@ -340,7 +339,7 @@ def test_mnist_trains_and_samples(tmp_path):
     words += ["preview.sampler.steps=2", "dataset.val_images=64", "dataset.batch_size=16"]
     folder, _ = succeed("train.py", *words)
     made, _ = succeed("sample.py", f"ckpt={folder}", "n=2", "sampler=ddim", "sampler.steps=2")
-    assert Image.open(made / "000000.png").size == (28, 28)
+    assert Image.open(made / "images" / "000000.png").size == (28, 28)
 
 
 @pytest.mark.slow

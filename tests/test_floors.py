@@ -19,7 +19,7 @@ FLOORS = [
     ["tasks"],
     ["lit"],
     ["build", "loggers"],
-    ["checkpoint", "plots"],
+    ["checkpoint", "plots", "samples"],
     ["runs", "callbacks", "evaluation", "interop"],
     ["commands"],
     ["cli"],

@@ -125,7 +125,7 @@ def test_a_checkpoint_may_be_called_anything(run, tmp_path, capsys):
     shutil.copy(run / "checkpoints" / "last.ckpt", path)
     done = command("sample", f"ckpt={path}", "n=2", "sampler.steps=2", f"output={tmp_path / 'out, ='}", capsys=capsys)
     assert done.code == 0, done.err
-    assert len(list(done.folder.glob("0*.png"))) == 2
+    assert len(list(done.folder.glob("images/*"))) == 2
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
@@ -174,13 +174,13 @@ def test_interrupted_sampling_goes_on_where_it_was(run, tmp_path, capsys, monkey
     with monkeypatch.context() as patch:
         patch.setattr(images, "write_png", interrupted)
         assert command(*line, f"output={tmp_path / 'cut'}", capsys=capsys).code == 130
-    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cut").glob("0*.png")}
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cut" / "images").iterdir()}
     assert len(kept) == 3
     cut = command(*line, f"output={tmp_path / 'cut'}", capsys=capsys).folder
-    assert all((cut / name).stat().st_mtime_ns == stamp for name, stamp in kept.items())
+    assert all((cut / "images" / name).stat().st_mtime_ns == stamp for name, stamp in kept.items())
     for k in range(7):
-        one, two = (np.asarray(Image.open(made / f"{k:06d}.png")).astype(int) for made in (whole, cut))
+        one, two = (np.asarray(Image.open(made / "images" / f"{k:06d}.png")).astype(int) for made in (whole, cut))
         assert abs(one - two).max() <= 1  # matrix products of another batch size round differently
     stored = np.load(cut / "samples.npz")["arr_0"]
     assert (stored.shape, stored.dtype) == ((7, 8, 8, 1), np.uint8)
-    assert np.array_equal(stored[6, ..., 0], np.asarray(Image.open(cut / "000006.png")))
+    assert np.array_equal(stored[6, ..., 0], np.asarray(Image.open(cut / "images" / "000006.png")))

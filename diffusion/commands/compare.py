@@ -1,10 +1,11 @@
 """`python sample.py task=compare`: one picture of samplers and numbers of steps, from the same noise."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from diffusion import build, images, plots
@@ -13,29 +14,76 @@ from diffusion.config import choice
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion
 from diffusion.samplers.base import Sampler
+from diffusion.samples import Samples
 
 
-def draw(model: LitDiffusion, config: Mapping[str, Any], path: Path) -> Path:
-    """Draws `n` images with each of `task.samplers` at each of `task.steps` into one picture at `path`; returns it."""
-    if config["sampler"]:
-        raise UserError("task=compare draws with several samplers: say task.samplers=[ddim,heun] instead of sampler=")
-    rows = {name: choice("sampler", name) for name in config["task"]["samplers"]}
-    steps = config["task"]["steps"]
-    options = {"n": config["n"], "seed": config["seed"], "batch_size": config["batch_size"]}
-    cells = [(name, build.instantiate({**rows[name], "steps": count})) for name in rows for count in steps]
-    model.sample(1, sampler=cells[0][1], progress=False)  # the first of all would pay for what is set up once
-    drawn = [(name, _cell(model, sampler, options)) for name, sampler in Bar(cells, desc="comparing", unit=" cell")]
-    table = {name: [cell for row, cell in drawn if row == name] for name in rows}
-    return plots.write_figure(path, plots.draw_table(table, columns=[f"{count} steps" for count in steps]))
+class Comparison:
+    """`n` images by each of `samplers`, choices of conf/sampler, with each number of `steps`, in one picture. model:
+    with the clipping and guidance to use. Raises UserError where none of them can be drawn.
+
+    times: all that are visited. unused: keys without an effect, and why. settings: its own in samples.json.
+    """
+
+    UNUSED: ClassVar[Mapping[str, str]] = {
+        "sampler": "task=compare draws with several: say task.samplers=[ddim,heun] and task.steps=[10,20]",
+        "keep": "task=compare draws one picture of last states",
+        "npz": "task=compare draws one picture, no single images",
+    }
+
+    def __init__(self, samplers: Sequence[str], steps: Sequence[int], model: LitDiffusion, n: int):
+        self.model, self.n = model, n
+        self.unused = self.UNUSED
+        self.steps = _once("task.steps", steps)
+        nodes = {name: choice("sampler", name) for name in _once("task.samplers", samplers)}
+        self.settings = {"samplers": {name: {**node, "steps": self.steps} for name, node in nodes.items()}, "n": n}
+        self.rows = {
+            name: [build.instantiate({**node, "steps": count}) for count in self.steps] for name, node in nodes.items()
+        }
+        times = [self._times(sampler) for row in self.rows.values() for sampler in row]
+        if all(each is None for each in times):
+            raise UserError(f"task.steps={self.steps}: none of task.samplers can take so many or so few")
+        self.times = torch.cat([each for each in times if each is not None])
+
+    def draw(self, samples: Samples, y: Sequence[int] | None, seed: int, batch_size: int) -> Path:
+        """Draws the picture. Image i of a cell is of label y[i % len(y)]. Returns its file."""
+        start = time.perf_counter()
+        labels = None if y is None else torch.tensor(y)[torch.arange(self.n) % len(y)]
+        options = {"y": labels, "seed": seed, "batch_size": batch_size, "progress": False}
+        possible = [sampler for row in self.rows.values() for sampler in row if self._times(sampler) is not None]
+        self._cell(possible[0], options)  # the first of all pays for what is set up once
+        with Bar(total=len(self.rows) * len(self.steps), desc="comparing", unit=" cell") as bar:
+            table = {}
+            for name, row in self.rows.items():
+                table[name] = []
+                for sampler in row:
+                    table[name].append(self._cell(sampler, options))
+                    bar.update()
+        columns = [f"{count} steps" for count in self.steps]
+        path = plots.write_figure(samples.folder / "compare.png", plots.draw_table(table, columns=columns))
+        samples.describe(seconds=round(time.perf_counter() - start, 3))
+        return path
+
+    def _times(self, sampler: Sampler) -> Tensor | None:
+        """The times it visits; None where it cannot take its number of steps."""
+        schedule = self.model.denoiser.schedule
+        try:
+            sampler.check(schedule, self.model.objective.learns_variance)
+        except UserError:
+            return None
+        return sampler.times(schedule)
+
+    def _cell(self, sampler: Sampler, options: Mapping[str, Any]) -> tuple[Tensor | None, str]:
+        """A grid of images and the seconds they took; no grid where the sampler cannot take its number of steps."""
+        if self._times(sampler) is None:
+            return None, "not possible"
+        start = time.perf_counter()
+        drawn = self.model.sample(self.n, sampler=sampler, **options)
+        seconds = time.perf_counter() - start
+        return images.grid(images.to_uint8(drawn)), f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
-def _cell(model: LitDiffusion, sampler: Sampler, options: Mapping[str, Any]) -> tuple[Tensor | None, str]:
-    """A grid of images and the seconds they took; no grid where the schedule has too few steps for the sampler."""
-    try:
-        sampler.times(model.denoiser.schedule)
-    except UserError:
-        return None, ""
-    start = time.perf_counter()
-    drawn = model.sample(**options, sampler=sampler, progress=False)
-    seconds = time.perf_counter() - start
-    return images.grid(images.to_uint8(drawn)), f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+def _once(key: str, values: Sequence[Any]) -> list[Any]:
+    """The values of a list that holds each at most once. Raises UserError otherwise."""
+    if not values or len({*values}) < len(values):
+        raise UserError(f"{key}=[{','.join(map(str, values))}]: expected at least one, and each once")
+    return [*values]

@@ -66,6 +66,7 @@ class Sampler(ABC):
     """
 
     beyond = True  # more steps than the schedule has: sense in continuous time only
+    draws_noise = True  # in its steps, so that images depend on the seed beyond x_T
 
     def __init__(self, steps: int | None = None, times: str | Sequence[float] = "trailing"):
         self.steps = steps
@@ -79,6 +80,10 @@ class Sampler(ABC):
         """Raises UserError for what this solver cannot do with a network of that schedule: to be found out before
         anything is written. learns_variance: whether the network predicts the variance of the reverse step."""
         self.times(schedule)
+
+    def unused(self) -> dict[str, str]:
+        """The keys of the command line that have no effect beside the other hyperparameters, and why."""
+        return {}
 
     def trajectory(
         self,

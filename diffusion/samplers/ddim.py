@@ -24,6 +24,7 @@ class DDIM(Sampler):
         if not 0 <= eta <= 1:
             raise UserError(f"sampler.eta={eta}: expected 0 (deterministic) to 1 (ancestral)")
         self.eta = eta
+        self.draws_noise = eta > 0
 
     def step(self, path: Path, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         prediction = path.predict(x_t, t)

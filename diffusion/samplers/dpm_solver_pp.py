@@ -30,7 +30,7 @@ class DPMSolverPP(Sampler):
         if order not in (1, 2, 3):
             raise UserError(f"sampler.order={order}: expected 1, 2 or 3")
         self.order = order
-        self.stochastic = stochastic
+        self.stochastic = self.draws_noise = stochastic
 
     def step(self, path: Path, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         path.predict(x_t, t)

@@ -27,8 +27,15 @@ class Euler(Sampler):
     ):
         super().__init__(steps, times)
         self.churn = churn
+        self.draws_noise = churn > 0
         self.churn_min, self.churn_max = churn_min, churn_max
         self.noise_scale = noise_scale
+
+    def unused(self) -> dict[str, str]:
+        if self.churn:
+            return {}
+        names = ("sampler.churn_min", "sampler.churn_max", "sampler.noise_scale")
+        return dict.fromkeys(names, "without sampler.churn=... no noise is added")
 
     def step(self, path: Path, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         if self.churn:

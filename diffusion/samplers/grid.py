@@ -65,9 +65,9 @@ def visit(schedule: Schedule, times: str | Sequence[float], steps: int | None, b
     return torch.cat([SPACINGS[times](schedule, steps).cpu(), torch.zeros(1, dtype=torch.float64)])
 
 
-def from_time(times: Tensor, t: float | None, T: int) -> Tensor:
+def from_time(times: Tensor, t: float, T: int) -> Tensor:
     """t, and those of the times (steps + 1,) that are below it. Raises UserError where t is not in 0 < t <= T."""
-    if t is None or not 0 < t <= T:
+    if not 0 < t <= T:
         raise UserError(f"task.t={t}: expected a time in steps, above 0 and at most T={T}")
     return torch.cat([times.new_tensor([t]), times[times < t]])
 

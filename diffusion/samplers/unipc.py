@@ -25,6 +25,8 @@ class UniPC(Sampler):
     predicts the next (UniP). order: 1 to 3; lower at both ends of the way.
     """
 
+    draws_noise = False
+
     def __init__(self, steps: int | None = None, times: str | Sequence[float] = "trailing", order: int = 3):
         super().__init__(steps, times)
         if order not in (1, 2, 3):

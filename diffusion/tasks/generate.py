@@ -16,11 +16,14 @@ from diffusion.samplers.base import Sampler
 from diffusion.schedule import Schedule
 
 
-def kept_steps(keep: int | str, steps: int) -> range:
+def kept_steps(keep: int | str | Sequence[int], steps: int) -> Sequence[int]:
     """Which of the states 0 (x_T) .. steps (x_0) to keep; x_0 is always among them.
 
-    keep: k, the last k states; `all`; or `every:k`, each k-th counted back from x_0. Raises UserError otherwise.
+    keep: k, the last k states; `all`; `every:k`, each k-th counted back from x_0; or their numbers themselves, rising
+    to `steps`. Raises UserError otherwise.
     """
+    if not isinstance(keep, int | str):
+        return keep
     text = str(keep)
     if text == "all":
         return range(steps + 1)
@@ -46,6 +49,10 @@ class Generate:
     def times(self, sampler: Sampler, schedule: Schedule) -> Tensor:
         """The times to walk, float64 (steps + 1,), down to 0."""
         return sampler.times(schedule)
+
+    def unused(self, sampler: Sampler) -> dict[str, str]:
+        """The keys of the command line that have no effect beside the other values, and why."""
+        return {}
 
     def streams(self, index: Tensor) -> Tensor:
         """Which stream of noise each image draws from, int64 (B,)."""
@@ -79,7 +86,7 @@ def generate(
     purpose: str = "sample",
     y: Tensor | None = None,
     batch_size: int = 64,
-    keep: int | str = 1,
+    keep: int | str | Sequence[int] = 1,
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -103,9 +110,9 @@ def generate(
             noise = Streams(seed, purpose, task.streams(index[chosen]), shape, device).normal
             labels = None if y is None else y[chosen].to(device)
             x = task.start(denoise, times, index[chosen], noise, labels)
-            states = []
+            states = torch.empty(len(kept), *x.shape)
             for number, state in enumerate(sampler.trajectory(denoise, x, noise, labels, times)):
                 if number in kept:
-                    states.append(state.x.float().cpu())
+                    states[kept.index(number)] = state.x
                 bar.update(number > 0)
-            yield index[chosen], torch.stack(states)
+            yield index[chosen], states

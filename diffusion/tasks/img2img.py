@@ -13,16 +13,16 @@ from diffusion.tasks.generate import Generate
 class Img2Img(Generate):
     """x_t ~ q(x_t | picture) for each image, then the reverse process from t (Meng et al. 2022, SDEdit).
 
-    image: the picture's file; t: in steps, 0 < t <= T, the larger the freer; shape: (C, H, W).
+    image: the picture's file; t: in steps, 0 < t <= T, the larger the freer, None is T / 2; shape: (C, H, W).
     """
 
-    def __init__(self, image: str, t: float, shape: Sequence[int]):
+    def __init__(self, image: str, t: float | None, shape: Sequence[int]):
         super().__init__(shape)
         self.x_0 = pictures.read("task.image", image, shape)
         self.t = t
 
     def times(self, sampler, schedule) -> Tensor:
-        return from_time(super().times(sampler, schedule), self.t, schedule.T)
+        return from_time(super().times(sampler, schedule), schedule.T / 2 if self.t is None else self.t, schedule.T)
 
     def start(self, denoise, times, index, noise, y=None) -> Tensor:
         eps = noise()

@@ -45,5 +45,8 @@ class Inpaint(Generate):
     def times(self, sampler, schedule) -> Tensor:
         return with_jumps(super().times(sampler, schedule), self.jump, self.resamples)
 
+    def unused(self, sampler) -> dict[str, str]:
+        return {"task.jump": "with task.resamples=1 every step is walked once"} if self.resamples == 1 else {}
+
     def wrap(self, denoise) -> KeepKnown:
         return KeepKnown(denoise, self.x_0, self.known)

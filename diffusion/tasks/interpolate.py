@@ -45,6 +45,11 @@ class Interpolate(Generate):
         times = super().times(sampler, schedule)
         return times if self.t is None else from_time(times, self.t, schedule.T)
 
+    def unused(self, sampler) -> dict[str, str]:
+        if self.t is not None or sampler.draws_noise:
+            return {}
+        return {"seed": "task.start and task.end say where the images begin, and the sampler draws no noise"}
+
     def streams(self, index: Tensor) -> Tensor:
         return index // self.points
 

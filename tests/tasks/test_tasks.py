@@ -92,7 +92,7 @@ def test_img2img_draws_from_the_posterior_at_t(picture, sampler):
     assert x_0.var() == pytest.approx((left + (gain * sigma) ** 2).item(), rel=0.06)
 
 
-@pytest.mark.parametrize("t", [0, -1, 1001, None])
+@pytest.mark.parametrize("t", [0, -1, 1001])
 def test_img2img_from_an_impossible_time_is_refused(picture, t):
     denoise = GaussianDenoiser(schedule.cosine(1000))
     with pytest.raises(UserError, match=f"task.t={t}: expected a time in steps, above 0 and at most T=1000"):
@@ -107,6 +107,10 @@ def test_img2img_from_t_is_what_generation_does_below_t(picture):
     [(_, states)] = generate(denoise, sampler, SHAPE, torch.arange(2), seed=0, task=task, keep="all")
     eps = Streams(0, "sample", torch.arange(2), SHAPE).normal()
     torch.testing.assert_close(states[0], process.q_sample(denoise.schedule, torch.ones(2, *SHAPE), 450, eps))
+
+
+def test_img2img_begins_halfway_unless_it_is_told(picture):
+    assert Img2Img(picture(np.zeros((4, 4))), None, SHAPE).times(DDIM(steps=4), schedule.cosine(20))[0] == 10
 
 
 SOLVERS = [DDPM(steps=20), DDIM(steps=20), Heun(steps=20), DPMSolverPP(steps=20), UniPC(steps=20)]

@@ -1,0 +1,94 @@
+"""Images of one task and one sampler, drawn into a folder of samples, and the pictures that show them."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion import images
+from diffusion.lit import LitDiffusion
+from diffusion.samples import Samples, read
+from diffusion.tasks.generate import Generate, kept_steps
+
+_GRID = 64  # images in the grid
+_COLUMNS = 16  # images of one class in the grid
+_STRIP = 8  # images and states in the strip
+_FRAMES = 60  # of the GIF
+_GIF = 600  # pixels: the width of the GIF, about
+_MOVING = 8  # columns and rows of the GIF, at most
+
+
+class Drawing:
+    """What `sample.py` does but for task=compare. model: with the sampler, clipping and guidance to use; config: `n`,
+    `keep` and `npz` of conf/sample.yaml. Raises UserError for what the sampler cannot do.
+
+    times: the times visited. unused: keys without an effect, and why. settings: of its own in samples.json.
+    """
+
+    settings: Mapping[str, Any] = {}
+
+    def __init__(self, model: LitDiffusion, task: Generate, config: Mapping[str, Any]):
+        self.model, self.task = model, task
+        self.n, self.npz = config["n"], config["npz"]
+        sampler, schedule = model.sampler, model.denoiser.schedule
+        sampler.check(schedule, model.objective.learns_variance)
+        self.times = task.times(sampler, schedule)
+        self.kept = kept_steps(config["keep"], len(self.times) - 1)
+        self.unused = {**sampler.unused(), **task.unused(sampler)}
+
+    def draw(self, samples: Samples, y: Sequence[int] | None, seed: int, batch_size: int) -> Path:
+        """Draws the images that are not in the folder yet. Image i is of label y[i % len(y)]. Returns the folder."""
+        start = time.perf_counter()
+        options = {"y": y, "seed": seed, "batch_size": batch_size}
+        if len(self.kept) > 1:
+            self._draw_moving(samples, options)
+        missing = [i for i in range(self.n) if not samples.picture(i).exists()]
+        for index, states in self._batches(missing, keep=1, **options):
+            _write(samples, index, images.to_uint8(states[-1]))
+        seconds = time.perf_counter() - start
+        pictures = samples.pictures()
+        images.write_png(samples.folder / "grid.png", self._grid(pictures, y))
+        if self.npz or samples.npz.exists():
+            samples.write_npz()
+        samples.describe(n=len(pictures), seconds=round(seconds, 3))
+        return samples.folder
+
+    def _batches(self, index, y, **options):
+        index = torch.tensor(index, dtype=torch.int64)
+        y = None if y is None else torch.tensor(y)[index % len(y)]
+        return self.model.sample_batches(index, task=self.task, y=y, **options) if len(index) else ()
+
+    def _draw_moving(self, samples: Samples, options: Mapping[str, Any]) -> None:
+        """The first images with how they came about: strip.png, an image a row and time to the right, and states.gif.
+        Of all the states only those that are shown are kept."""
+        strip, frames = ([self.kept[i] for i in images.evenly(len(self.kept), most)] for most in (_STRIP, _FRAMES))
+        keep = sorted({*strip, *frames})
+        columns = max(1, min(_MOVING, _GIF // self.model.shape[2]))
+        index = range(min(self.n, max(_STRIP, columns**2)))
+        batches = []
+        for part, states in self._batches(index, keep=keep, **options):
+            batches.append(torch.stack([images.to_uint8(state) for state in states]))
+            _write(samples, part, batches[-1][-1])
+        states = torch.cat(batches, dim=1)
+        images.write_png(samples.folder / "strip.png", images.strip(states[[keep.index(k) for k in strip], :_STRIP]))
+        moving = states[[keep.index(k) for k in frames], : columns**2]
+        images.write_gif(samples.folder / "states.gif", [images.grid(frame) for frame in moving])
+
+    def _grid(self, pictures: Sequence[Path], y: Sequence[int] | None) -> Tensor:
+        """The first images side by side; with labels a row for each of them, its name in front."""
+        if y is None:
+            return images.grid(read(pictures[:_GRID]), self.task.columns)
+        rows = [pictures[k :: len(y)][:_COLUMNS] for k in range(min(len(y), len(pictures)))]
+        whole = len(rows[-1])  # the last row may be the shorter one
+        cells = read([picture for row in rows for picture in row[:whole]])
+        return images.grid(cells, columns=whole, names=[self.model.classes[label] for label in y[: len(rows)]])
+
+
+def _write(samples: Samples, index: Tensor, drawn: Tensor) -> None:
+    """Writes those images, uint8 (B, C, H, W), that are not there."""
+    for i, image in zip(index.tolist(), drawn, strict=True):
+        if not samples.picture(i).exists():
+            images.write_png(samples.picture(i), image)

@@ -1,0 +1,70 @@
+"""Which classes `y=` asks for. Its value comes as it was typed: `true`, `1.0` and `1e3` may be names."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from decimal import Decimal
+
+from diffusion.config import items, suggest
+from diffusion.errors import UserError
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_LISTED = 50  # classes in a message
+
+
+def read(text: str | None, names: Sequence[str] | None) -> list[int] | None:
+    """The labels that `text` asks for: a class, a list `[a,b]`, or `all`; None where it is None or `null`.
+
+    A class is told by its name; where names are numbers, by its number, so that 1 is the folder 001; and where none is,
+    by its place among them, from 0. A name that holds a comma is quoted within a list. names: of the model's classes,
+    or None. Raises UserError for what is no class of it.
+    """
+    if text is None or (text == "null" and text not in (names or ())):
+        return None
+    if names is None:
+        raise UserError(f"y={text}: this model was trained without classes (conditioning=none)")
+    label = _label(text, names)
+    if label is not None:
+        return [label]
+    if text == "all":
+        return list(range(len(names)))
+    if not (text.startswith("[") and text.endswith("]")):
+        raise UserError(_unknown(text, names))
+    asked = items(text[1:-1])
+    labels = [_label(item, names) for item in asked]
+    if None in labels:
+        raise UserError(_unknown(asked[labels.index(None)], names))
+    if not labels:
+        raise UserError(f"y={text}: no class is in the list; {_known(names)}")
+    return labels
+
+
+def _label(text: str, names: Sequence[str]) -> int | None:
+    plain = [unicodedata.normalize("NFC", name) for name in names]  # file systems spell ü in two ways
+    typed = unicodedata.normalize("NFC", text)
+    for name in (typed, typed.strip(), _unquoted(typed.strip())):
+        if name in plain:
+            return plain.index(name)
+    if not _NUMBER.fullmatch(text.strip()):
+        return None
+    number = Decimal(text.strip())
+    numbers = [Decimal(name) if _NUMBER.fullmatch(name) else None for name in names]
+    if any(each is not None for each in numbers):
+        return numbers.index(number) if numbers.count(number) == 1 else None
+    return int(number) if 0 <= number < len(names) and number == int(number) else None
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
+def _unknown(text: str, names: Sequence[str]) -> str:
+    several = "; a list is written y=[a,b]" if "," in text else ""
+    return f"y={text}: no such class; {_known(names)}{several or suggest(text, names)}"
+
+
+def _known(names: Sequence[str]) -> str:
+    numeric = any(map(_NUMBER.fullmatch, names))
+    known = [name if numeric else f"{place} ({name})" for place, name in enumerate(names[:_LISTED])]
+    known += [f"... ({len(names)} in all)"] * (len(names) > _LISTED)
+    return f"choose among {', '.join(known)}, or all"

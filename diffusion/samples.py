@@ -1,0 +1,115 @@
+"""The folder of drawn images: `images/000000.png` and so on, nothing else in it, and beside it what shows and describes
+them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from diffusion.errors import UserError, reading
+from diffusion.files import atomic, json_contents, json_text, read_json, remove_remains, write_json
+
+FORMAT = 1  # of the folder; 0 had the images beside grid.png, and no number
+
+
+class Samples:
+    """Samples that `settings` describe, in `folder`. What is there of them already stays.
+
+    Raises: UserError for a folder that holds others or something else, before anything is written, and for one that
+    cannot be written.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]):
+        self.folder = folder
+        self.images = folder / "images"
+        self.npz = folder / "samples.npz"
+        self.settings = {"format": FORMAT, **settings}
+        before = self._before()
+        with self.writing():
+            self.images.mkdir(parents=True, exist_ok=True)
+            remove_remains(self.images)
+            write_json(self._description, {**before, **self.settings})
+
+    @property
+    def _description(self) -> Path:
+        return self.folder / "samples.json"
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """What goes wrong with the disk becomes a UserError."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: cannot be written ({error.strerror or error}): choose another output=, or mend it and "
+                "repeat the command, which goes on with what is there"
+            ) from None
+
+    def picture(self, index: int) -> Path:
+        """The file of image `index`."""
+        return self.images / f"{index:06d}.png"
+
+    def pictures(self) -> list[Path]:
+        """The files that are there, in their order."""
+        return sorted(self.images.glob("[0-9]*.png"))
+
+    def describe(self, **more: Any) -> None:
+        """Writes samples.json: the settings, and `more`."""
+        write_json(self._description, {**self.settings, **more})
+
+    def write_npz(self) -> None:
+        """All images as `np.savez` would write them, uint8 (N, H, W, C), with one of them in memory at a time."""
+        pictures = self.pictures()
+        one = read(pictures[:1]).permute(0, 2, 3, 1)
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(pictures), *one.shape[1:])}
+        with (
+            atomic(self.npz) as temporary,
+            ZipFile(temporary, "w") as archive,
+            archive.open("arr_0.npy", "w", force_zip64=True) as array,
+        ):
+            np.lib.format.write_array_header_1_0(array, header)
+            for picture in pictures:
+                array.write(_pixels(picture).tobytes())
+
+    def _before(self) -> dict[str, Any]:
+        """The description of what is in the folder; empty where it is new."""
+        if self.folder.is_file():
+            raise UserError(f"output={self.folder} is a file: expected a folder")
+        if not self._description.exists():
+            if self.folder.exists() and any(self.folder.iterdir()):
+                raise UserError(f"{self.folder} is not empty and holds no samples of ours: choose another output=")
+            return {}
+        try:
+            before = dict(read_json(self._description))
+        except (ValueError, TypeError, OSError) as error:
+            raise UserError(
+                f"{self._description}: not a description of samples ({error}): choose another output="
+            ) from None
+        if before.get("format") != FORMAT:
+            raise UserError(
+                f"{self.folder} holds samples of {'a later' if 'format' in before else 'an earlier'} version of this "
+                "program, which laid them out otherwise: choose another output="
+            )
+        for key, value in json_contents(json_text(self.settings)).items():
+            if key not in before:
+                raise UserError(f"{self.folder} holds samples that do not tell their {key}: choose another output=")
+            if before[key] != value:
+                raise UserError(f"{self.folder} holds samples of another {key} ({before[key]}): choose another output=")
+        return before
+
+
+def read(pictures: list[Path]) -> Tensor:
+    """PNGs to uint8 (N, C, H, W)."""
+    return torch.from_numpy(np.stack([_pixels(picture) for picture in pictures])).permute(0, 3, 1, 2)
+
+
+def _pixels(picture: Path) -> np.ndarray:
+    """uint8 (H, W, C)."""
+    with reading(picture, "a readable picture; remove it, and the same command draws it again"):
+        return np.atleast_3d(np.asarray(Image.open(picture)))
