@@ -9,6 +9,8 @@ from diffusion.clipping import Static
 from diffusion.errors import Notice
 from diffusion.guidance import Guidance
 
+_FAR = 1.5  # times the data's own size: up to there it is done for a size that divides well
+
 
 def of_training(
     self_condition: bool,
@@ -36,6 +38,15 @@ def of_sampling(guidance: Guidance, classes: Sequence[str] | None, label_drop: f
         _notice(f"y is not given: the images are drawn without a class{never}")
     elif classes and guidance.scale != 1:
         _of_drops(guidance, label_drop)
+
+
+def of_size(name: str, size: int, own: int | None) -> None:
+    """size: of the images of the data set `name` in training; own: as they are, in pixels, None where not known."""
+    if own is not None and size > _FAR * own:
+        _notice(
+            f"dataset.size={size}, but the images of {name} are {own} pixels wide: what is added, a border or larger "
+            "pixels, costs time and teaches nothing"
+        )
 
 
 def _of_drops(guidance: Guidance, label_drop: float) -> None:

@@ -4,7 +4,9 @@ import shutil
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from diffusion import clipping, notices
 from diffusion.errors import Notice
@@ -89,3 +91,37 @@ def test_sample_says_that_no_class_was_asked_for(tmp_path, capsys):
     line = [f"ckpt={run}", "n=2", "sampler.steps=2"]
     assert said(command("sample", *line, capsys=capsys)) == ["y is not given: the images are drawn without a class"]
     assert said(command("sample", *line, "y=3", f"output={tmp_path / 'out'}", capsys=capsys)) == []
+
+
+def of_size(size, own):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        notices.of_size("mine", size, own)
+    return [str(each.message) for each in caught]
+
+
+@pytest.mark.parametrize(("size", "own"), [(32, 28), (28, 28), (42, 28), (16, 28), (256, None), (256, 200)])
+def test_a_size_near_the_datas_own_needs_no_word(size, own):
+    assert of_size(size, own) == []
+
+
+def test_a_size_far_above_the_datas_own_is_noticed():
+    assert of_size(256, 28) == [
+        "dataset.size=256, but the images of mine are 28 pixels wide: what is added, a border or larger pixels, costs "
+        "time and teaches nothing"
+    ]
+
+
+def test_pictures_of_a_folder_that_are_enlarged_are_noticed(tmp_path, capsys):
+    for k in range(8):
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        values = np.random.default_rng(k).integers(0, 255, (11 if k else 400, 40), dtype=np.uint8)
+        Image.fromarray(values).save(tmp_path / "pictures" / f"{k}.png")
+    (tmp_path / "pictures" / "broken.png").write_bytes(b"")
+    line = ["dataset=image_folder", f"dataset.path={tmp_path / 'pictures'}", "dataset.channels=1", "dataset.size=24"]
+    line += [f"dataset.cache={tmp_path / 'cache'}", "dataset.batch_size=2", "trainer.max_steps=1", "preview.n=0"]
+    line += ["network.attention=[]", "network.mid_attention=false", "dataset.val_fraction=0.3"]
+    done = command("train", *words(*line), f"run.dir={tmp_path / 'run'}", capsys=capsys)
+    assert done.code == 0, done.err
+    [text] = said(done)
+    assert text.startswith("dataset.size=24, but the images of image_folder are 11 pixels wide")

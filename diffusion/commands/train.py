@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion import build, checkpoint, manifest, runs, snapshots
+from diffusion import build, checkpoint, manifest, notices, runs, snapshots
 from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.curves import LossCurve, ScheduleCurve
@@ -69,6 +69,7 @@ def _train(
         data.prepare_data()
         config["dataset"] |= data.settled()  # a later session, or an evaluation, finds it decided
         data.train_dataloader()
+        notices.of_size(data.name, data.size, data.own_size)
         contents = manifest.describe(config, data.describe())
         _say_changes(config, contents, this, saved)
         this.create(contents, step)

@@ -55,6 +55,9 @@ class ImageData(LightningDataModule, ABC):
     classes: tuple[str, ...] | None = None
     """Names of the classes, by label; None for a set without labels."""
 
+    own_size: int | None = None
+    """The shorter side of a typical image, in pixels, before it was brought to `size`; None where that is not known."""
+
     def __init__(
         self,
         *,

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -13,10 +14,12 @@ from diffusion.data import ranges
 from diffusion.data.base import ImageData
 from diffusion.data.cache import DecodedCache
 from diffusion.data.decoded import Decoded
+from diffusion.data.formats import opened
 from diffusion.data.layout import Hashed, Layout, Permuted
 from diffusion.data.report import broken, report
 from diffusion.errors import UserError
 
+_MEASURED = 100  # images, to know how large they are
 _LAYOUTS = {"hash": Hashed, "permutation": Permuted}
 
 log = logging.getLogger(__name__)
@@ -101,6 +104,14 @@ class ImageFolder(ImageData):
         label = {name: k for k, name in enumerate(self.classes or ())}
         labels = [label.get(self.layout.class_of(file), -1) for file in self.decoded.files[rows]]
         return torch.from_numpy(self.decoded.images[rows]), torch.tensor(labels)
+
+    @cached_property
+    def own_size(self) -> int:
+        sides = []
+        for file in self.decoded.files[:_MEASURED]:
+            with opened(Path(self.path).expanduser() / file) as image:
+                sides.append(min(image.size))
+        return int(median(sides))
 
     @property
     def _n_val(self) -> int:

@@ -92,6 +92,7 @@ class MNIST(TorchvisionData):
     """60,000 + 10,000 handwritten digits, 28x28, grey."""
 
     source = datasets.MNIST
+    own_size = 28
     folder = "MNIST/raw"
     files = tuple(name for name, _ in datasets.MNIST.resources)
     classes = tuple("0123456789")
@@ -101,6 +102,7 @@ class FashionMNIST(TorchvisionData):
     """60,000 + 10,000 pieces of clothing, 28x28, grey."""
 
     source = datasets.FashionMNIST
+    own_size = 28
     folder = "FashionMNIST/raw"
     files = tuple(name for name, _ in datasets.FashionMNIST.resources)
     classes = tuple(datasets.FashionMNIST.classes)
@@ -110,6 +112,7 @@ class CIFAR10(TorchvisionData):
     """50,000 + 10,000 photographs of ten kinds of things, 32x32, RGB."""
 
     source = datasets.CIFAR10
+    own_size = 32
     folder = "."
     files = (datasets.CIFAR10.filename,)
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
