@@ -165,6 +165,18 @@ def test_no_epoch_left_to_train(start):
     assert contents(more.folder)["global_step"] == 6
 
 
+@pytest.mark.parametrize(
+    ("word", "said"), [("dataset.val_images=8", True), ("dataset.batch_size=64", False), ("seed=0", False)]
+)
+def test_the_best_checkpoint_is_chosen_anew_on_other_validation_images(start, caplog, word, said):
+    folder = start("trainer.max_steps=1").folder
+    done = start("trainer.max_steps=2", "resume=auto", word)
+    assert done.code == 0
+    assert ("best.ckpt is chosen anew" in caplog.text) == said
+    state = contents(folder)["callbacks"]["Checkpoints"]
+    assert len(state["data"][0]) == 24  # the fingerprint
+
+
 def test_resume_goes_on_from_the_newest_whole_checkpoint(start, caplog):
     folder = start("trainer.max_steps=4", "checkpoints.every_n_steps=1").folder
     newest = folder / "checkpoints" / "last.ckpt"

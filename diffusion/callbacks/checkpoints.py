@@ -39,6 +39,9 @@ class Checkpoints(Checkpoint):
         keep:            how many of the newest to keep, besides the best.
     """
 
+    data: Any = None
+    """What val/loss is measured on, in plain values, as rank 0 knows it: losses on other data are not compared."""
+
     def __init__(
         self,
         folder: Path | str,
@@ -61,10 +64,14 @@ class Checkpoints(Checkpoint):
         self._handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "data": self.data}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
+        saved = state_dict.get("data")
+        if None in (saved, self.data) or saved == self.data:  # earlier versions did not say; rank 0 alone is told
+            self.best = state_dict["best"]
+        else:
+            log.warning("the data is not that of the best checkpoint so far: best.ckpt is chosen anew")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:

@@ -1,5 +1,6 @@
 """One line of progress for the whole run."""
 
+import math
 import shutil
 import sys
 import time
@@ -9,9 +10,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, Timer
 from tqdm import tqdm
 
+from diffusion.callbacks.validations import Validations
+
 
 class Progress(ProgressBar):
-    """Steps done of all steps, time left, step/s, images/s, epoch, and the metrics logged with `prog_bar=True`.
+    """Steps done of all steps, time left, step/s, images/s, epoch, the metrics logged with `prog_bar=True`, and the
+    time of training until the next pictures, where it is the clock that brings them.
 
     The run ends at the nearest of max_steps, max_epochs and max_time; with the last, the total is an estimate. Rates
     include validation and previews, so that the time left is what the clock will show. On a terminal one line is kept
@@ -82,6 +86,7 @@ class Progress(ProgressBar):
         words = [note] if note else []
         words += [f"{name} {value:.3g}" for name, value in trainer.progress_bar_metrics.items()]
         words += [f"epoch {self._epoch}", f"{self._session_images / elapsed:,.0f} images/s"]
+        words += _next_pictures(trainer)
         return tqdm.format_meter(
             n=trainer.global_step,
             total=self._total_steps(trainer, elapsed),
@@ -116,6 +121,12 @@ class Progress(ProgressBar):
         totals = self.state_dict()
         self._images, self._seconds = totals["images"], totals["seconds"]
         self._session_images, self._start = 0, None
+
+
+def _next_pictures(trainer: Trainer) -> list[str]:
+    when = next((callback for callback in trainer.callbacks if isinstance(callback, Validations)), None)
+    seconds = when.seconds_left()[1] if when else math.inf
+    return [f"pictures in {tqdm.format_interval(seconds)}"] if 0 < seconds < math.inf else []
 
 
 def _print_line(text: str) -> None:

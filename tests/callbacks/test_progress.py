@@ -11,7 +11,9 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from diffusion.callbacks import progress
+from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.progress import Progress
+from diffusion.callbacks.validations import Validations
 
 
 class Terminal(io.StringIO):
@@ -156,6 +158,31 @@ def test_time_left_is_that_of_the_nearer_limit(log):
     *lines, _ = log()
     assert len(lines) >= 20
     assert all("/20 " in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("validate", "preview", "said"),
+    [
+        (Cadence(), Cadence(), r", pictures in 0[1-9]:\d\d\]"),
+        (Cadence(every_n_steps=1), Cadence(every_n_minutes=90), r", pictures in 1:(30:00|29:5\d)\]"),
+        (Cadence(every_n_steps=2), Cadence(), r"images/s\]"),
+        (Cadence(), Cadence(every_n_epochs=2), r"images/s\]"),
+    ],
+)
+def test_it_says_when_the_clock_brings_pictures(log, validate, preview, said):
+    class Costly(Learner):
+        def on_validation_end(self):
+            when._mark -= 30  # as if it had taken half a minute
+
+    when = Validations(validate, preview)
+    bar = Every()
+    trainer = Trainer(
+        accelerator="cpu", callbacks=[when, bar], logger=False, enable_model_summary=False, max_steps=3,
+        enable_checkpointing=False, num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(Costly())
+    *_, second, _, _ = log()
+    assert re.search(said, second), second
 
 
 def test_an_exception_ends_the_line(monkeypatch):
