@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,9 @@ class Run:
 
     def __exit__(self, *_: Any) -> None:
         if self._lock is not None:
+            with suppress(OSError):
+                if os.listdir(self.folder) == [_LOCK]:  # refused before anything else was written
+                    (self.folder / _LOCK).unlink()
             self._lock.release()
 
     def create(self, contents: Mapping[str, Any], step: int) -> None:

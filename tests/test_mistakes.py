@@ -98,6 +98,7 @@ LINES = [
     (train("trainer.val_every_n_epochs=3"), "is called validate.every_n_epochs now; say validate.every_n_epochs=3"),
     (train("trainer.max_skipped=0"), "expected a whole number, 1 or more"),
     (folder("dataset.path={place}/missing"), "is not a folder"),
+    (folder("dataset.path={place}/missing", "run.dir={place}/empty"), "is not a folder"),
     (folder("dataset.path={place}/empty"), "has no images: 0 files seen"),
     (folder("dataset.path={place}/notes"), "has no images: 1 files seen"),
     (folder("dataset.path={place}/broken", "dataset.cache={place}/cache"), "0 of 3 images can be read"),

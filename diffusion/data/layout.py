@@ -72,7 +72,7 @@ class Hashed(Layout):
 
     The folders that all pictures lie in are entered. Where those below are named train, val, test or the like, at least
     two of these, they are splits: test stands for val where there is no val, and is left out otherwise, and so is what
-    lies beside them. The folders below are the classes.
+    lies beside them. The folders below are the classes, where again those that all pictures lie in are entered.
 
     sides: split folder -> "train" or "val"; empty where the hash decides.
     """
@@ -80,22 +80,23 @@ class Hashed(Layout):
     def __init__(self, root: Path):
         found = listing(root)
         super().__init__(root, found)
-        first, last = found.pictures[0], found.pictures[-1]
-        self.top = posixpath.commonpath([posixpath.dirname(first), posixpath.dirname(last)])
+        self.top = _common(found.pictures)
         heads = Counter(map(self._head, found.pictures))
         self.sides = _sides(root, heads)
         self.rule = "by the hash of each name"
+        files, self._level = found.pictures, 0  # of the class folders, below the top
         if self.sides:
             self.rule = "by the folders, not by val_fraction"
             for head in heads.keys() - self.sides.keys():
                 self.left_out[f"pictures in {head}" if head else "pictures beside the split folders"] = heads[head]
-        self.files = sorted(
-            (file for file in found.pictures if not self.sides or self._head(file) in self.sides), key=self._place
-        )
+            files = [file for file in files if self._head(file) in self.sides]
+            entered = _common([self._below(file).partition("/")[2] for file in files])
+            self._level = 1 + len(entered.split("/")) * bool(entered)
+        self.files = sorted(files, key=self._place)
 
     def class_of(self, file: str) -> str | None:
-        folders = self._below(file).split("/")[bool(self.sides) : -1]
-        return folders[0] if folders else None
+        folders = self._below(file).split("/")[self._level : -1]
+        return _composed(folders[0]) if folders else None
 
     def n_val(self, files: Sequence[str], fraction: float) -> int:
         n = bisect_left(files, fraction, key=self._place)
@@ -135,9 +136,19 @@ class Permuted(Layout):
 
 
 def chance(file: str) -> float:
-    """In [0, 1), as if drawn by lot, but always the same for this name, however a system composes its accents."""
-    name = unicodedata.normalize("NFC", file).encode(errors="backslashreplace")  # a name need not be text
+    """In [0, 1), as if drawn by lot, but always the same for this name."""
+    name = _composed(file).encode(errors="backslashreplace")  # a name need not be text
     return int.from_bytes(hashlib.blake2b(name, key=b"image_folder", digest_size=6).digest(), "big") / 2**48
+
+
+def _common(files: Sequence[str]) -> str:
+    """The folders that all files lie in, as "pets/images", or ""."""
+    return posixpath.commonpath([posixpath.dirname(min(files)), posixpath.dirname(max(files))])
+
+
+def _composed(name: str) -> str:
+    """macOS may take accents apart; where they are typed, and elsewhere, they are part of the letter."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _sides(root: Path, heads: Iterable[str | None]) -> dict[str, str]:

@@ -9,12 +9,15 @@ from pathlib import Path
 from diffusion.data.formats import SUFFIXES, is_picture
 from diffusion.errors import UserError
 
-# Captions and tables lie beside pictures by the million: these are not opened to see what they are.
-_NEVER_OPENED = (".txt", ".json", ".jsonl", ".csv", ".tsv", ".md", ".xml", ".yaml", ".yml", ".html", ".log", ".py")
-_NEVER_OPENED += (".npy", ".npz", ".pt", ".pkl", ".parquet", ".zip", ".tar", ".gz")
+# Not opened to see what they are: captions and tables, which lie beside pictures by the million; and what holds another
+# picture than a user means: raw files of cameras (TIFF with a thumbnail first), copies that programs leave.
+_NEVER_OPENED = (".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".md", ".xml", ".yaml", ".yml", ".html", ".log")
+_NEVER_OPENED += (".py", ".npy", ".npz", ".pt", ".pkl", ".parquet", ".zip", ".tar", ".gz")
+_NEVER_OPENED += (".cr2", ".nef", ".nrw", ".arw", ".dng", ".orf", ".pef", ".srw", ".rw2", ".thm")
+_NEVER_OPENED += ("~", ".bak", ".orig", ".tmp", ".part", ".crdownload")
 # What storage systems put beside the files of their users: thumbnails, bins, marks.
-_JUNK = ("@eadir", "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", ".ds_store", "#recycle", "@recycle")
-_JUNK += ("$recycle.bin", "lost+found", "system volume information")
+_JUNK = ("@eadir", "__macosx", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", ".ds_store")
+_JUNK += ("#recycle", "@recycle", "$recycle.bin", "lost+found", "system volume information")
 
 
 @dataclass

@@ -15,7 +15,7 @@ def report(path: str, layout: Layout, files: Sequence[str], n_val: int) -> Itera
     every, readable, trained = (Counter(map(layout.class_of, each)) for each in (layout.files, files, files[n_val:]))
     classes = f"{len(names)} classes: {listed([f'{name} {readable[name]:,}' for name in names])}"
     top = f" in {layout.top}" if layout.top else ""
-    yield f"{printable(path)}: {len(files):,} pictures{printable(top)}, {classes if names else 'no classes'}"
+    yield printable(f"{path}: {len(files):,} pictures{top}, {classes if names else 'no classes'}")
     yield f"split {layout.rule}: train {len(files) - n_val:,}, val {n_val:,}"
     if layout.left_out:
         yield f"left out: {listed(counted(layout.left_out))}"

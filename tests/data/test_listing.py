@@ -31,8 +31,9 @@ def test_pictures_are_known_by_what_they_hold(tmp_path):
     assert found.left_out == {".dat": 2, "without a suffix": 1, ".md": 1, ".txt": 2}
 
 
-def test_captions_are_not_opened(tmp_path, monkeypatch):
-    put(tmp_path, "1.png", "1.txt", "1.json", "1.npz")
+def test_some_files_are_not_opened(tmp_path, monkeypatch):
+    """Captions beside pictures cost no time, and a thumbnail or an old copy is not taken for the picture."""
+    put(tmp_path, "1.png", "1.txt", "1.json", "1.npz", "1.NEF", "1.png~", "1.png.bak", "1.png.part")
     opened = []
     monkeypatch.setattr("diffusion.data.listing.is_picture", lambda path: opened.append(path.name))
     put(tmp_path, "1.dat")
