@@ -48,7 +48,7 @@ def model(config: Mapping[str, Any]) -> LitDiffusion:
     objective = instantiate(config["loss"], weighting=instantiate(config["weighting"]))
     self_condition, classes = config["self_conditioning"], config["conditioning"]["classes"]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config["seed"])
+        torch.manual_seed(config["seed"] % 2**64)  # torch takes no more
         network = instantiate(
             config["network"],
             in_channels=channels * (2 if self_condition else 1),

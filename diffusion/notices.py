@@ -40,6 +40,12 @@ def of_sampling(guidance: Guidance, classes: Sequence[str] | None, label_drop: f
         _of_drops(guidance, label_drop)
 
 
+def of_classes(asked: int, drawn: int, n: int, enough: int) -> None:
+    """Of the classes asked for, how many are drawn by n images, and the n that draws them all."""
+    if drawn < asked:
+        _notice(f"y has {asked} classes, and n={n} images are of the first {drawn} of them: n={enough} has all")
+
+
 def of_size(name: str, size: int, own: int | None) -> None:
     """size: of the images of the data set `name` in training; own: as they are, in pixels, None where not known."""
     if own is not None and size > _FAR * own:

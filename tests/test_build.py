@@ -3,9 +3,10 @@
 import json
 
 import pytest
+from omegaconf import OmegaConf
 
 from diffusion import build
-from diffusion.config import choice
+from diffusion.config import choice, compose
 from diffusion.errors import UserError
 from tests.commands import command, words
 
@@ -40,3 +41,9 @@ def test_a_renamed_data_set_is_called_so_in_the_run_folder_the_manifest_and_mess
 def test_a_name_is_that_of_a_folder(name):
     with pytest.raises(UserError, match=f"dataset.name={name}: expected the name of a folder"):
         build.instantiate({**choice("dataset", "digits"), "name": name})
+
+
+@pytest.mark.parametrize("seed", [0, 2**64 - 1, 2**64, 10**30])
+def test_any_seed_makes_a_network(seed):
+    config = OmegaConf.to_container(compose("train", words(f"seed={seed}")), resolve=True)
+    assert build.model(config).seed == seed

@@ -116,6 +116,11 @@ def test_a_model_without_classes_takes_none():
         ({"batch_size": 2.5}, "batch_size=2.5: expected a whole number"),
         ({"keep": 0}, "keep=0: expected 1 to 3"),
         ({"keep": None}, "keep=None: expected"),
+        ({"keep": [0, 1]}, r"keep=\[0, 1\]: expected numbers of states that rise, from 0 or more to 2"),
+        ({"keep": [0, 99]}, r"keep=\[0, 99\]: expected"),
+        ({"keep": [0, 0, 2]}, r"keep=\[0, 0, 2\]: expected"),
+        ({"keep": [-1, 2]}, r"keep=\[-1, 2\]: expected"),
+        ({"keep": []}, r"keep=\[\]: expected"),
         ({"sampler": DDPM(steps=500)}, "sampler.steps=500"),
     ],
 )

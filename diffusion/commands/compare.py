@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from diffusion import build, images, plots
+from diffusion import build, images, notices, plots
 from diffusion.bar import Bar
 from diffusion.config import choice
 from diffusion.errors import UserError
@@ -46,6 +46,8 @@ class Comparison:
 
     def draw(self, samples: Samples, y: Sequence[int] | None, seed: int, batch_size: int) -> Path:
         """Draws the picture. Image i of a cell is of label y[i % len(y)]. Returns its file."""
+        if y is not None:
+            notices.of_classes(len(y), min(len(y), self.n), self.n, len(y))
         start = time.perf_counter()
         labels = None if y is None else torch.tensor(y)[torch.arange(self.n) % len(y)]
         options = {"y": labels, "seed": seed, "batch_size": batch_size, "progress": False}

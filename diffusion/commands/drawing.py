@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion import images
+from diffusion import images, notices
 from diffusion.lit import LitDiffusion
 from diffusion.samples import Samples, read
 from diffusion.tasks.generate import Generate, kept_steps
@@ -40,7 +40,11 @@ class Drawing:
         self.unused = {**sampler.unused(), **task.unused(sampler)}
 
     def draw(self, samples: Samples, y: Sequence[int] | None, seed: int, batch_size: int) -> Path:
-        """Draws the images that are not in the folder yet. Image i is of label y[i % len(y)]. Returns the folder."""
+        """Draws the images that are not in the folder yet. Row r of the task, often a single image, is of label
+        y[r % len(y)]. Returns the folder."""
+        if y is not None:
+            rows = self.task.streams(torch.tensor(self.n - 1)).item() + 1
+            notices.of_classes(len(y), rows, self.n, len(y) * (self.task.columns or 1))
         start = time.perf_counter()
         options = {"y": y, "seed": seed, "batch_size": batch_size}
         if len(self.kept) > 1:
@@ -58,7 +62,7 @@ class Drawing:
 
     def _batches(self, index, y, **options):
         index = torch.tensor(index, dtype=torch.int64)
-        y = None if y is None else torch.tensor(y)[index % len(y)]
+        y = None if y is None else torch.tensor(y)[self.task.streams(index) % len(y)]
         return self.model.sample_batches(index, task=self.task, y=y, **options) if len(index) else ()
 
     def _draw_moving(self, samples: Samples, options: Mapping[str, Any]) -> None:
@@ -79,12 +83,20 @@ class Drawing:
 
     def _grid(self, pictures: Sequence[Path], y: Sequence[int] | None) -> Tensor:
         """The first images side by side; with labels a row for each of them, its name in front."""
+        columns = self.task.columns
+        if columns:
+            pictures = pictures[: max(1, _GRID // columns) * columns]
+            rows = range(-(-len(pictures) // columns))
+            return images.grid(read(pictures), columns=columns, names=y and [self._name(y, row) for row in rows])
         if y is None:
-            return images.grid(read(pictures[:_GRID]), self.task.columns)
+            return images.grid(read(pictures[:_GRID]))
         rows = [pictures[k :: len(y)][:_COLUMNS] for k in range(min(len(y), len(pictures)))]
         whole = len(rows[-1])  # the last row may be the shorter one
         cells = read([picture for row in rows for picture in row[:whole]])
-        return images.grid(cells, columns=whole, names=[self.model.classes[label] for label in y[: len(rows)]])
+        return images.grid(cells, columns=whole, names=[self._name(y, row) for row in range(len(rows))])
+
+    def _name(self, y: Sequence[int], row: int) -> str:
+        return self.model.classes[y[row % len(y)]]
 
 
 def _write(samples: Samples, index: Tensor, drawn: Tensor) -> None:

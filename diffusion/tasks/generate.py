@@ -22,7 +22,9 @@ def kept_steps(keep: int | str | Sequence[int], steps: int) -> Sequence[int]:
     keep: k, the last k states; `all`; `every:k`, each k-th counted back from x_0; or their numbers themselves, rising
     to `steps`. Raises UserError otherwise.
     """
-    if not isinstance(keep, int | str):
+    if isinstance(keep, Sequence) and not isinstance(keep, str):
+        if not keep or sorted({*keep}) != [*keep] or keep[0] < 0 or keep[-1] != steps:
+            raise UserError(f"keep={list(keep)}: expected numbers of states that rise, from 0 or more to {steps}")
         return keep
     text = str(keep)
     if text == "all":
@@ -55,7 +57,7 @@ class Generate:
         return {}
 
     def streams(self, index: Tensor) -> Tensor:
-        """Which stream of noise each image draws from, int64 (B,)."""
+        """The stream of noise that each image draws from, and its place among labels that take turns, int64 (B,)."""
         return index
 
     def start(
