@@ -2,13 +2,14 @@
 
 import importlib
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from diffusion.denoiser import Denoiser
-from diffusion.errors import UserError
+from diffusion.errors import Notice, UserError
 from diffusion.lit import LitDiffusion
 from diffusion.losses.objective import Distance
 from diffusion.registry import TARGET, registered
@@ -37,6 +38,19 @@ def schedule(node: Mapping[str, Any]) -> Schedule:
     """The schedule of its config; `zero_terminal_snr` rescales it."""
     made = instantiate({key: value for key, value in node.items() if key != "zero_terminal_snr"})
     return made.with_zero_terminal_snr() if node.get("zero_terminal_snr") else made
+
+
+def with_steps_of(schedule: Schedule, node: Mapping[str, Any], key: str = "sampler") -> dict[str, Any]:
+    """The config `node` of a sampler whose number of steps nobody asked for: not more than the schedule has, and where
+    its times are a list, theirs. A Notice says so. key: what the command line calls it."""
+    steps, times = node["steps"], node["times"]
+    if steps is not None:
+        steps = min(steps, schedule.T) if isinstance(times, str) else len(times) - 1
+    if steps != node["steps"]:
+        warnings.warn(
+            f"{key}.steps={steps} instead of the usual {node['steps']}: there are no more", Notice, stacklevel=2
+        )
+    return {**node, "steps": steps}
 
 
 def model(config: Mapping[str, Any]) -> LitDiffusion:

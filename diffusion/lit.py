@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from diffusion import images, notices, optimizers, random, upgrades
@@ -20,6 +19,7 @@ from diffusion.losses.timesteps import GOLDEN, Timesteps, Uniform, steps
 from diffusion.losses.weighting import Simple
 from diffusion.optimizers import AdamW
 from diffusion.process import Noised
+from diffusion.rate import Rate
 from diffusion.samplers.base import Sampler
 from diffusion.tasks import arguments
 from diffusion.tasks.generate import Generate, generate
@@ -117,10 +117,13 @@ class LitDiffusion(LightningModule):
             self.timesteps.observe(*(self.all_gather(x.detach()).flatten().cpu() for x in (batch.t, loss)))
         loss = (batch.importance * loss).mean()
         self.log("train/loss", loss, prog_bar=True)
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
     def _noised(self, batch: TrainingPair) -> Noised:
-        return Noised.of(self.denoiser.schedule, images.from_uint8(batch.x), batch.t, batch.eps)
+        """In float32, or in float64 where the network is: never in half precision."""
+        x_0 = images.from_uint8(batch.x).to(torch.promote_types(torch.float32, self.dtype))
+        return Noised.of(self.denoiser.schedule, x_0, batch.t, batch.eps)
 
     @torch.no_grad()
     def _shown(self, batch: TrainingPair, noised: Noised) -> Tensor | None:
@@ -146,18 +149,11 @@ class LitDiffusion(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """A resumed run goes on with the optimiser's values that it is given now, not with those it was saved with."""
-        schedule = self.lr_schedulers()
-        for group in schedule.optimizer.param_groups:
-            group |= {name: value for name, value in schedule.optimizer.defaults.items() if name != "lr"}
-        old, new = schedule.base_lrs[0], self.optimizer.lr
-        if old == new:
-            return
-        rank_zero_info(f"learning rate: {old:g} -> {new:g}")
-        schedule.base_lrs = [new]
-        for group in schedule.optimizer.param_groups:
-            group["initial_lr"] = new
-            group["lr"] = new * self.optimizer.factor(schedule.last_epoch)
+        self.lr_schedulers().begin(self.trainer)
+
+    def lr_scheduler_step(self, scheduler: Rate, metric: None) -> None:
+        scheduler.estimate(self.trainer)  # so that a checkpoint of this step has it
+        scheduler.step()
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint |= upgrades.stamped(self.config or {})

@@ -7,33 +7,33 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from diffusion.errors import UserError
+from diffusion.rate import Rate
 
 
 @dataclass(frozen=True)
 class Constant:
     """The learning rate stays as it is."""
 
-    def __call__(self, step: int) -> float:
-        """The share of lr used in optimiser step `step`, counted from 0."""
+    def __call__(self, step: int, end: int | None = None) -> float:
+        """The share of lr used in optimiser step `step`, counted from 0, of a run of `end` steps (None: not known)."""
         return 1.0
 
 
 @dataclass(frozen=True)
 class Cosine:
-    """Half a cosine from lr to final * lr over `steps` optimiser steps (Loshchilov & Hutter 2017), then constant."""
+    """Half a cosine from lr to final * lr over `steps` optimiser steps (Loshchilov & Hutter 2017), then constant.
 
-    steps: int
+    steps: None is to the end of the run; so long as that is not known, the rate does not fall.
+    """
+
+    steps: int | None = None
     final: float = 0.0
 
-    def __post_init__(self):
-        if self.steps is None:
-            raise UserError("lr_schedule=cosine needs to know its end: say lr_schedule.steps= or trainer.max_steps=")
-
-    def __call__(self, step: int) -> float:
-        done = min(1.0, step / self.steps)
+    def __call__(self, step: int, end: int | None = None) -> float:
+        end = self.steps or end
+        done = min(1.0, step / end) if end else 0.0
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * done)) / 2
 
 
@@ -43,30 +43,42 @@ class InverseSqrt:
 
     steps: int
 
-    def __call__(self, step: int) -> float:
+    def __post_init__(self):
+        if self.steps is None:
+            raise UserError("lr_schedule=inverse_sqrt has no end: say lr_schedule.steps=, how long it is constant")
+
+    def __call__(self, step: int, end: int | None = None) -> float:
         return 1 / math.sqrt(max(1.0, step / self.steps))
 
 
 @dataclass(frozen=True)
 class AdamW:
-    """AdamW at lr * decay(step), with a linear warm-up over `warmup_steps` optimiser steps."""
+    """AdamW at lr * decay(step, end), with a linear warm-up over `warmup_steps` optimiser steps, though never more than
+    `warmup_share` of the run (None: all the same)."""
 
     lr: float = 2e-4
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     warmup_steps: int = 500
-    decay: Callable[[int], float] = Constant()
+    warmup_share: float | None = 0.5
+    decay: Callable[[int, int | None], float] = Constant()
 
-    def factor(self, step: int) -> float:
-        """The share of lr used in optimiser step `step`, counted from 0."""
-        return min(1.0, (step + 1) / max(1, self.warmup_steps)) * self.decay(step)
+    def warmup(self, end: int | None = None) -> int:
+        """The steps of the warm-up in a run of `end` steps."""
+        if end is None or self.warmup_share is None:
+            return self.warmup_steps
+        return min(self.warmup_steps, int(self.warmup_share * end))
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> tuple[torch.optim.AdamW, LambdaLR]:
-        """The fused optimiser over the parameters and its schedule, to be stepped once per optimiser step."""
+    def factor(self, step: int, end: int | None = None) -> float:
+        """The share of lr used in optimiser step `step`, counted from 0, of a run of `end` steps (None: not known)."""
+        return min(1.0, (step + 1) / max(1, self.warmup(end))) * self.decay(step, end)
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> tuple[torch.optim.AdamW, Rate]:
+        """The fused optimiser over the parameters and its learning rate, to be stepped once per optimiser step."""
         optimizer = torch.optim.AdamW(
             parameters, lr=self.lr, betas=tuple(self.betas), weight_decay=self.weight_decay, fused=True
         )
-        return optimizer, LambdaLR(optimizer, self.factor)
+        return optimizer, Rate(optimizer, self)
 
 
 def by_name(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -20,8 +21,10 @@ from diffusion.files import atomic
 _SHARED = "DIFFUSION_RUN_DIR"
 _LOCK = ".lock"
 _NETWORK = ("network", "self_conditioning", "conditioning.classes", "dataset.channels", "dataset.size")
-# How a run reads its data and what it holds back from training: a run that goes on keeps what it began with.
-RULES = ("dataset.split", "dataset.range")
+# How a run reads its data, what it holds back from training, how its rate rises and falls: a run that goes on keeps
+# what it began with.
+RULES = ("dataset.split", "dataset.range", "optimizer.warmup_share", "lr_schedule.steps")
+_UNLESS_GIVEN = ("lr_schedule.steps",)  # a number that is typed means what it says
 _UNCHANGED = {"full": (*_NETWORK, "schedule", "prediction", "dataset.name"), "weights": _NETWORK}
 
 
@@ -39,6 +42,7 @@ class Run:
     def __init__(self, config: Mapping[str, Any]):
         self.config = config
         self._lock: FileLock | None = None
+        self._made: list[Path] = []  # by `create`: the folder, if there was none or an empty one, and those around it
         resume, named = config["resume"], _named(config)
         _check_resume(config, named)
         checked = None if resume in (None, "auto") else checkpoint.find(resume)
@@ -67,18 +71,31 @@ class Run:
         """
         if rank_zero_only.rank != 0:
             return
+        fresh, around = self._is_empty(), [folder for folder in self.folder.parents if not folder.exists()]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._take()
             self._check_free()
+            self._made = [self.folder, *around] if fresh else []
             with atomic(self.folder / "config.yaml") as temporary:
                 OmegaConf.save(OmegaConf.create(dict(self.config)), temporary)
             manifest.write(self.folder, contents, step)
         except OSError as error:
+            self.abandon()
             raise UserError(
                 f"{self.folder}: cannot be written ({error.strerror}); choose another run.root= or run.dir="
             ) from None
         os.environ[_SHARED] = str(self.folder.absolute())
+
+    def abandon(self) -> None:
+        """Takes back what `create` made: for a run that has not trained one step, so that its command can be given
+        again."""
+        self.__exit__()
+        for folder in self._made[:1]:
+            shutil.rmtree(folder, ignore_errors=True)
+        for folder in self._made[1:]:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
 
     def _place(self, named: Path | None, ckpt: Path | None) -> Path:
         if rank_zero_only.rank != 0 and _SHARED in os.environ:
@@ -98,9 +115,12 @@ class Run:
             ) from None
         self._lock = lock
 
+    def _is_empty(self) -> bool:
+        return not self.folder.is_dir() or {file.name for file in self.folder.iterdir()} <= {_LOCK}
+
     def _check_free(self) -> None:
         goes_on = self.config["resume"] and self.config["resume_mode"] == "full"
-        if not goes_on and self.folder.is_dir() and {file.name for file in self.folder.iterdir()} - {_LOCK}:
+        if not goes_on and not self._is_empty():
             raise UserError(f"{self.folder} exists: resume=auto continues this run, another run.name starts a new one")
 
 
@@ -125,7 +145,11 @@ def keep_rules(config: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, t
     for rule in RULES:
         section, key = rule.split(".")
         kept, given = old.get(section), config[section]
-        if isinstance(kept, Mapping) and key in kept and key in given and kept[key] != given[key]:
+        if not isinstance(kept, Mapping) or kept.get("_target_") != given.get("_target_"):
+            continue
+        if rule in _UNLESS_GIVEN and given.get(key) is not None:
+            continue
+        if key in kept and key in given and kept[key] != given[key]:
             found[rule] = kept[key], given[key]
             given[key] = kept[key]
     return found

@@ -67,6 +67,7 @@ def _behave_as_0(config: dict[str, Any]) -> None:
     if isinstance(dataset, dict) and dataset.get(registry.CLASS) == "ImageFolder":
         dataset |= {"split": "permutation", "range": "container"}
     _cadences_from_0(config)
+    _learning_rate_from_0(config)
 
 
 def _cadences_from_0(config: dict[str, Any]) -> None:
@@ -80,6 +81,19 @@ def _cadences_from_0(config: dict[str, Any]) -> None:
     config["validate"] = {**never, "every_n_epochs": epochs}
     config["checkpoints"] = {**config.get("checkpoints", {}), "every_n_epochs": None}
     config["preview"] = {**preview, **never, "every_n_epochs": drawn, "keep": None}
+
+
+def _learning_rate_from_0(config: dict[str, Any]) -> None:
+    """Format 0 never shortened a warm-up. Its cosine ended with max_steps, whatever limit ended the run: that is the
+    end of the run, where no other limit is nearer."""
+    rate, trainer = config.get("lr_schedule"), config.get("trainer")
+    if isinstance(config.get("optimizer"), dict):
+        config["optimizer"]["warmup_share"] = None
+    if not isinstance(rate, dict) or not isinstance(trainer, dict):
+        return
+    limits = [trainer.get(name) for name in ("max_steps", "max_minutes", "max_epochs")]
+    if rate.get(registry.CLASS) == "Cosine" and limits == [rate.get("steps"), None, None]:
+        rate["steps"] = None
 
 
 _STEPS: tuple[Callable[[dict[str, Any]], None], ...] = (_from_0,)

@@ -78,6 +78,15 @@ def _matching(pattern: str) -> Callable[[Any], Any]:
     return read
 
 
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def read(value):
+        if isinstance(value, bool) or str(value) not in words:
+            raise ValueError
+        return str(value)
+
+    return read
+
+
 def _list_of(kind: Kind) -> Kind:
     def read(value):
         return [kind.read(item) for item in _instance(list)(value)]
@@ -121,6 +130,12 @@ ANYTHING = Kind("a value", lambda value: value)
 DEVICES = Kind("auto, a count, or a list such as [0,1]", _matching(r"auto|-1|[1-9]\d*|\[\d+(, \d+)*\]"))
 TIMES = Kind("a name such as trailing, or a list of times that ends with 0", _times)
 VARIANCE = Kind("auto, fixed_small, fixed_large, learned, or a number from 0 to 1", _any_of(int, float, str))
+# Not 16-true: float16 loses the squares of small gradients, and nothing is learnt. The last four are Lightning's short
+# names.
+PRECISION = Kind(
+    "auto, 32-true, 64-true, bf16-true, bf16-mixed or 16-mixed",
+    _one_of("auto", "32-true", "64-true", "bf16-true", "bf16-mixed", "16-mixed", "32", "64", "bf16", "16"),
+)
 
 _CADENCES = ("validate", "preview", "checkpoints")
 
@@ -156,7 +171,7 @@ BY_NAME = {
     "preview.sampler.variance": VARIANCE,
     "conditioning.drop": FRACTION,
     "guidance.interval": _list_of(Kind("a number", _number_or_infinity)),
-    "lr_schedule.steps": COUNT,
+    "lr_schedule.steps": _or_null(COUNT),
     "dataset.batch_size": COUNT,
     "dataset.range": Kind("container, auto, or two numbers [low,high], low below high", _range),
     "dataset.split": Kind("hash, or permutation (of runs of format 0)", _matching("hash|permutation")),
@@ -168,6 +183,7 @@ BY_NAME = {
     "network.widths": _list_of(COUNT),
     "optimizer.betas": Kind("a list of two numbers, each 0 or more and below 1", _betas),
     "optimizer.lr": POSITIVE,
+    "optimizer.warmup_share": _or_null(FRACTION),
     "optimizer.warmup_steps": NATURAL,
     "task.t": _or_null(POSITIVE),
     "task.points": COUNT,
@@ -180,6 +196,7 @@ BY_NAME = {
     "trainer.gradient_clip": Kind("a number, 0 or more", _number(least=0)),
     "trainer.max_skipped": COUNT,
     "trainer.accumulate": COUNT,
+    "trainer.precision": PRECISION,
     "trainer.log_every_n_steps": COUNT,
     "trainer.overfit_batches": NATURAL,
     "strategy.devices": DEVICES,

@@ -5,9 +5,9 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion import build
+from diffusion import build, schedule
 from diffusion.config import choice, compose
-from diffusion.errors import UserError
+from diffusion.errors import Notice, UserError
 from tests.commands import command, words
 
 DATASETS = ["digits", "mnist", "fashion_mnist", "cifar10", "image_folder"]
@@ -47,3 +47,31 @@ def test_a_name_is_that_of_a_folder(name):
 def test_any_seed_makes_a_network(seed):
     config = OmegaConf.to_container(compose("train", words(f"seed={seed}")), resolve=True)
     assert build.model(config).seed == seed
+
+
+@pytest.mark.parametrize(
+    ("changed", "steps"),
+    [({}, 20), ({"steps": 7}, 7), ({"steps": None}, None), ({"times": [20, 5, 0]}, 2), ({"times": "karras"}, 20)],
+)
+def test_a_default_number_of_steps_is_at_most_that_of_the_schedule(changed, steps, recwarn):
+    node = {**choice("sampler", "ddim"), **changed}
+    assert build.with_steps_of(schedule.linear(20), node, "preview.sampler") == {**node, "steps": steps}
+    said = [str(each.message) for each in recwarn if each.category is Notice]
+    lowered = [f"preview.sampler.steps={steps} instead of the usual 50: there are no more"]
+    assert said == lowered * (steps != node["steps"])
+    assert len(build.instantiate({**node, "steps": steps}).times(schedule.linear(20))) == (steps or 20) + 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_short_schedule_needs_no_word_for_our_own_defaults(tmp_path, capsys):
+    line = [word for word in words("schedule.T=20", "trainer.max_steps=1") if not word.startswith("preview.sampler")]
+    done = command(
+        "train", *line, "sampler=ddim", "sampler.times=[20,9,0]", f"run.dir={tmp_path / 'run'}", capsys=capsys
+    )
+    assert done.code == 0, done.err
+    config = json.loads((done.folder / "manifest.json").read_text())["config"]
+    assert (config["sampler"]["steps"], config["preview"]["sampler"]["steps"]) == (2, 20)
+    assert "given" not in config
+    drawn = command("sample", f"ckpt={done.folder}", "n=1", "sampler=ddim", f"output={tmp_path / 'out'}", capsys=capsys)
+    assert drawn.code == 0, drawn.err
+    assert json.loads((tmp_path / "out" / "samples.json").read_text())["sampler"]["steps"] == 20

@@ -19,6 +19,7 @@ from diffusion.errors import UserError
 ROOT = Path(__file__).resolve().parent.parent
 BELONGS = "belongs to training: the checkpoint fixes it"
 MULTI = "several values need --multirun; a list is written [a,b]"
+PRECISIONS = "expected auto, 32-true, 64-true, bf16-true, bf16-mixed or 16-mixed"
 COMPOSED = {}
 ODD_PATHS = [
     "runs/epoch=9-step=100.ckpt",
@@ -157,9 +158,12 @@ BAD = [
     ),
     ("train", "network.dropout=1.5", "network.dropout=1.5: expected a number, 0 to 1"),
     ("train", "strategy.devices=many", "strategy.devices=many: expected auto, a count, or a list such as [0,1]"),
-    ("train", "trainer.precision=[1]", "trainer.precision=[1]: expected a text"),
+    ("train", "trainer.precision=[1]", f"trainer.precision=[1]: {PRECISIONS}"),
+    ("train", "trainer.precision=fp16", f"trainer.precision=fp16: {PRECISIONS}"),
+    ("train", "trainer.precision=16-true", f"trainer.precision=16-true: {PRECISIONS}"),
+    ("train", "trainer.precision=transformer-engine", f"trainer.precision=transformer-engine: {PRECISIONS}"),
     ("train", "trainer.max_steps=${seed}", "trainer.max_steps=${seed}: expected a whole number, 1 or more, or null"),
-    ("train", "trainer.precision=${nothing}", "the config cannot be composed: *'nothing'*"),
+    ("train", "logger.project=${nothing}", "the config cannot be composed: *'nothing'*"),
     ("train", "trainer={max_steps: 3}", "trainer={max_steps: 3}: no such trainer; choose one of default"),
     ("train", "ema.sigma_rel=[0.1]", "ema.sigma_rel: no such key in this choice of ema; ema=power has it"),
     ("train", "ema=half_life ema.half_life=[0]", "*: expected a list such as [a,b], each a whole number, 1 or more"),

@@ -14,7 +14,7 @@ FLOORS = [
     ["images", "schedule", "networks", "manifest", "averages"],
     ["process", "prediction", "config", "snapshots"],
     ["denoiser"],
-    ["clipping", "guidance"],
+    ["clipping", "guidance", "rate"],
     ["losses", "samplers", "data", "optimizers", "notices"],
     ["tasks"],
     ["lit"],

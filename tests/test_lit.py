@@ -12,13 +12,12 @@ from diffusion.callbacks.ema import EMA
 from diffusion.data.base import Batch
 from diffusion.data.digits import Digits
 from diffusion.denoiser import Denoiser
-from diffusion.errors import UserError
 from diffusion.lit import SIMPLE, LitDiffusion, TrainingPair
 from diffusion.losses.objective import Hybrid, by_quarter
 from diffusion.losses.timesteps import LossSecondMoment, steps
 from diffusion.losses.weighting import MinSNR
 from diffusion.networks.unet import UNet
-from diffusion.optimizers import AdamW, Constant, Cosine, InverseSqrt
+from diffusion.optimizers import AdamW
 from diffusion.process import Noised
 from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
@@ -42,9 +41,8 @@ class Small(nn.Module):
 def small_model(seed=0, **optimizer):
     torch.manual_seed(0)
     denoiser = Denoiser(Small(), schedule.linear(), prediction.Eps())
-    return LitDiffusion(
-        denoiser, DDPM(), clipping.Static(), (1, 8, 8), AdamW(**{"lr": 1e-3} | optimizer), seed=seed, config={}
-    )
+    plan = AdamW(**{"lr": 1e-3, "warmup_steps": 2} | optimizer)
+    return LitDiffusion(denoiser, DDPM(), clipping.Static(), (1, 8, 8), plan, seed=seed, config={})
 
 
 def digits():
@@ -92,7 +90,7 @@ def everything_model():
         DDPM(),
         clipping.Static(),
         (1, 8, 8),
-        AdamW(lr=1e-3),
+        AdamW(lr=1e-3, warmup_steps=2),
         objective=Hybrid(MinSNR()),
         timesteps=LossSecondMoment(history=2),
         classes=tuple("0123456789"),
@@ -171,43 +169,12 @@ def test_labels_are_dropped_with_the_probability_asked_for():
     assert (y == -1).double().mean() == pytest.approx(0.3, abs=0.02)
 
 
-@pytest.mark.parametrize(
-    ("decay", "expected"),
-    [
-        (Constant(), [1, 1, 1, 1]),
-        (Cosine(steps=100, final=0.1), [1, 0.55, 0.1, 0.1]),
-        (InverseSqrt(steps=25), [1, 2**-0.5, 0.5, 0.25]),
-    ],
-)
-def test_learning_rate_schedules_count_optimiser_steps(decay, expected):
-    plan = AdamW(lr=1.0, warmup_steps=0, decay=decay)
-    assert [plan.factor(step) for step in (0, 50, 100, 400)] == pytest.approx(expected)
-    warm = AdamW(lr=1.0, warmup_steps=10, decay=decay)
-    assert warm.factor(4) == pytest.approx(0.5 * decay(4))
-
-
-def test_a_cosine_needs_its_end():
-    with pytest.raises(UserError, match=r"say lr_schedule.steps= or trainer.max_steps="):
-        Cosine(steps=None)
-
-
 def test_a_resumed_run_takes_the_learning_rate_it_is_given(tmp_path, capfd):
-    trainer(tmp_path, 3).fit(small_model(warmup_steps=2), digits())
+    trainer(tmp_path, 3).fit(small_model(), digits())
     resumed = trainer(tmp_path / "more", 5)
-    model = small_model(lr=2e-4, warmup_steps=2)
+    model = small_model(lr=2e-4)
     resumed.fit(model, digits(), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
     assert resumed.optimizers[0].param_groups[0]["lr"] == pytest.approx(2e-4)
-
-
-def test_warm_up_counts_optimiser_steps():
-    plan = AdamW(lr=1.0, warmup_steps=4)
-    optimizer, lr = plan.build([nn.Parameter(torch.zeros(1))])
-    rates = []
-    for _ in range(6):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        lr.step()
-    assert rates == [0.25, 0.5, 0.75, 1, 1, 1]
 
 
 def test_the_loss_is_the_distance_of_the_networks_output_from_the_noise_that_made_x_t():

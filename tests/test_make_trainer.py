@@ -35,3 +35,36 @@ def test_one_process_alone_does_not_run_a_network_that_all_hold(strategy, drawn,
     callbacks = train._callbacks(resolved(f"strategy={strategy}", "ema.decay=0"), tmp_path)
     assert any(isinstance(callback, Preview | Predictions) for callback in callbacks) == drawn
     assert ("no previews" in capsys.readouterr().out) != drawn
+
+
+@pytest.mark.parametrize(
+    ("precision", "accelerator", "gpu", "made"),
+    [
+        ("auto", "auto", True, "bf16-mixed"),
+        ("auto", "auto", False, "32-true"),
+        ("auto", "cpu", True, "32-true"),
+        ("16-mixed", "gpu", True, "16-mixed"),
+        ("64-true", "cpu", True, "64-true"),
+        ("bf16", "cpu", False, "bf16"),
+    ],
+)
+def test_precisions_that_the_hardware_has(precision, accelerator, gpu, made, monkeypatch):
+    monkeypatch.setattr(train.torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(train.torch.cuda, "is_bf16_supported", lambda: True)
+    assert train._precision(precision, accelerator) == made
+
+
+@pytest.mark.parametrize(
+    ("precision", "accelerator", "mps", "said"),
+    [
+        ("16-mixed", "cpu", True, "trainer.precision=16-mixed: float16 needs a GPU; on a CPU say bf16-mixed"),
+        ("16", "auto", False, "trainer.precision=16: float16 needs a GPU"),
+        ("64-true", "auto", True, "trainer.precision=64-true: this GPU has no float64"),
+        ("64", "mps", True, "trainer.precision=64: this GPU has no float64"),
+    ],
+)
+def test_precisions_that_it_has_not(precision, accelerator, mps, said, monkeypatch):
+    monkeypatch.setattr(train.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(train.torch.backends.mps, "is_available", lambda: mps)
+    with pytest.raises(UserError, match=said):
+        train._precision(precision, accelerator)

@@ -86,6 +86,12 @@ LINES = [
     (train("run.dir={place}/run"), "exists: resume=auto continues this run"),
     (train("run.dir={place}/notes"), "exists: resume=auto continues this run"),
     (train("run.dir={place}/file/below"), "cannot be written"),
+    (train("schedule.T=20", "preview.sampler.steps=50"), "error: preview.sampler.steps=50: expected 1 to 20"),
+    (train("schedule.T=20", "sampler.steps=21"), "error: sampler.steps=21: expected 1 to 20"),
+    (
+        train("schedule.T=20", "preview.sampler.times=[30,0]"),
+        "error: preview.sampler.times=[30.0, 0.0]: expected times",
+    ),
     (train("strategy.accelerator=abacus"), "abacus"),
     (train("strategy=gpu"), "gpu"),
     (train("network.attention=[3]"), "3"),

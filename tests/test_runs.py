@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from diffusion import manifest, runs
+from diffusion.lit import LitDiffusion
 from tests.commands import command
 from tests.commands import words as tiny
 
@@ -310,3 +311,30 @@ def test_differences_are_of_leaves_and_of_whole_objects():
     assert found == {"a.y": ([1], [2]), "s": ("linear", "cosine"), "gone": (1, None)}
     assert manifest.words(found) == "a.y [1] -> [2], gone 1 -> None, s linear -> cosine"
     assert manifest.differences(old, old) == {}
+
+
+@pytest.mark.parametrize("broken", ["sanity check", "first step"])
+def test_a_failed_start_leaves_no_folder_and_blocks_nothing(broken, start, tmp_path, monkeypatch):
+    def breaks(*_):
+        raise RuntimeError("broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LitDiffusion, "validation_step" if broken == "sanity check" else "on_before_zero_grad", breaks)
+        with pytest.raises(RuntimeError, match="broken"):
+            start("trainer.max_steps=2", "run.root=" + str(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+    assert start("trainer.max_steps=2", "run.root=" + str(tmp_path / "new")).code == 0
+
+
+def test_a_failed_start_takes_back_no_more_than_it_made(start, one_step, tmp_path, monkeypatch):
+    before = {path for path in one_step.rglob("*") if path.name != ".lock"}
+    monkeypatch.setattr(LitDiffusion, "training_step", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        start("trainer.max_steps=2", "resume=auto", name="one")
+    assert {*one_step.rglob("*")} >= before
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / ".lock").touch()
+    with pytest.raises(ZeroDivisionError):
+        start("trainer.max_steps=2", "run.dir=" + str(tmp_path / "b"))
+    assert not (tmp_path / "b").exists()
+    assert tmp_path.exists()

@@ -69,12 +69,8 @@ def _chosen(config: Mapping[str, Any], trained: Mapping[str, Any], group: str) -
 
 
 def _sampler(config: Mapping[str, Any], model: LitDiffusion) -> dict[str, Any]:
-    """The sampler to use. A number of steps that nobody asked for is at most T, and that of a list of times."""
     node = _chosen(config, model.config, "sampler")
-    if "sampler.steps" not in config["given"] and node["steps"] is not None:
-        listed = isinstance(node["times"], list)
-        node["steps"] = None if listed else min(node["steps"], model.denoiser.schedule.T)
-    return node
+    return node if "sampler.steps" in config["given"] else build.with_steps_of(model.denoiser.schedule, node)
 
 
 def _unused_guidance(model: LitDiffusion, y: Sequence[int] | None, times: Tensor) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """`python train.py`: builds what the config says, trains it in a run folder, and returns that folder."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from diffusion.callbacks.predictions import Predictions
 from diffusion.callbacks.preview import Preview
 from diffusion.callbacks.progress import Progress
 from diffusion.callbacks.validations import Validations
+from diffusion.commands import launch
 from diffusion.data.base import ImageData
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion
@@ -31,6 +32,7 @@ from diffusion.loggers import build_loggers, forget_after
 from diffusion.networks import native
 from diffusion.quiet import quiet
 
+_LIMITS = ("max_steps", "max_minutes", "max_epochs")
 # Besides the weights, what a run needs to go on as if it had not stopped.
 _PARTS = {"callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states"}
 
@@ -38,12 +40,16 @@ _PARTS = {"callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimi
 def run(config: DictConfig) -> Path:
     """Trains as the composed `conf/train.yaml` says. Returns the run folder; raises UserError for a user's mistake."""
     quiet()
+    launch.check()
     config = OmegaConf.to_container(config, resolve=True)
+    given = config.pop("given")
     native.enabled = config["compile"]
     with runs.Run(config) as this:
         saved = checkpoint.read(this.ckpt) if this.ckpt else None
         if saved is not None and config["resume_mode"] == "full":
             _keep_rules(config, saved["config"])
+        _check_end(config)
+        _fit_samplers(config, given)
         data = build.instantiate(config["dataset"], seed=config["seed"])
         if config["conditioning"]["classes"] is not None:
             config["conditioning"]["classes"] = _classes(data)
@@ -58,8 +64,8 @@ def _train(
 ) -> None:
     trainer = make_trainer(config, this.folder)
     # What can be wrong is found out before there is a run folder.
-    for sampler in (model.sampler, build.instantiate(config["preview"]["sampler"])):
-        sampler.check(model.denoiser.schedule, model.objective.learns_variance)
+    _check_samplers(config, model)
+    trainer.precision_plugin.convert_module(model)  # Lightning would, but after it has loaded the weights of a resume
     goes_on = saved is not None and config["resume_mode"] == "full"
     if saved is not None:
         raw = saved["state_dict"]
@@ -75,19 +81,54 @@ def _train(
         _say_changes(config, contents, this, saved)
         this.create(contents, step)
         forget_after(this.folder, step)
-    trainer.loggers = build_loggers(config["logger"], this.folder, config["run"]["name"] or this.folder.name, config)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    _say(f"run folder {this.folder}\n{parameters / 1e6:.2f}M parameters, precision {trainer.precision}")
     try:
+        name = config["run"]["name"] or this.folder.name
+        trainer.loggers = build_loggers(config["logger"], this.folder, name, config)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        _say(f"run folder {this.folder}\n{parameters / 1e6:.2f}M parameters, precision {trainer.precision}")
         trainer.fit(model, datamodule=data, ckpt_path=this.ckpt if goes_on else None, weights_only=True)
-    except SystemExit:  # how Lightning ends a run that was told to stop
-        _say(f"stopped at step {trainer.global_step}; resume={this.folder} goes on from there")
+    except BaseException as error:
+        done = max(step, trainer.global_step)
+        if not done:
+            this.abandon()
+        if not isinstance(error, SystemExit):  # how Lightning ends a run that was told to stop
+            raise
+        _say(f"stopped at step {done}" + f"; resume={this.folder} goes on from there" * bool(done))
         raise KeyboardInterrupt from None
 
 
 def _keep_rules(config: Mapping[str, Any], old: Mapping[str, Any]) -> None:
     for key, (kept, given) in runs.keep_rules(config, old).items():
         _say(f"{key}={kept}, as the run began; {given} is for new runs")
+
+
+def _check_end(config: Mapping[str, Any]) -> None:
+    """Raises UserError where the learning rate is to fall to the end of a run that has none."""
+    limits = [f"trainer.{name}" for name in _LIMITS]
+    if config["lr_schedule"].get("steps", 0) is None and all(config["trainer"][name] is None for name in _LIMITS):
+        raise UserError(
+            "lr_schedule=cosine falls to the end of the run, but no limit ends it: "
+            f"say {'=, '.join(limits)}=, or lr_schedule.steps="
+        )
+
+
+def _fit_samplers(config: dict[str, Any], given: Sequence[str]) -> None:
+    """A number of steps that nobody asked for is at most the schedule's."""
+    schedule = build.schedule(config["schedule"])
+    for key, section in ("sampler", config), ("preview.sampler", config["preview"]):
+        if f"{key}.steps" not in given:
+            section["sampler"] = build.with_steps_of(schedule, section["sampler"], key)
+
+
+def _check_samplers(config: Mapping[str, Any], model: LitDiffusion) -> None:
+    samplers = {"sampler": model.sampler}
+    if config["preview"]["n"]:
+        samplers["preview.sampler"] = build.instantiate(config["preview"]["sampler"])
+    for key, sampler in samplers.items():
+        try:
+            sampler.check(model.denoiser.schedule, model.objective.learns_variance)
+        except UserError as error:
+            raise UserError(str(error).replace("sampler.", f"{key}.")) from None
 
 
 def _classes(data: ImageData) -> list[str]:
@@ -156,7 +197,7 @@ def make_trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
     Raises UserError for hardware that is not there.
     """
     trainer, strategy = config["trainer"], config["strategy"]
-    minutes = trainer["max_minutes"]
+    minutes, precision = trainer["max_minutes"], _precision(trainer["precision"], strategy["accelerator"])
     callbacks = _callbacks(config, folder)
     try:
         made = Trainer(
@@ -164,7 +205,7 @@ def make_trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
             devices=strategy["devices"],
             strategy=strategy["strategy"],
             num_nodes=strategy["num_nodes"],
-            precision=_precision(trainer["precision"], strategy["accelerator"]),
+            precision=precision,
             max_steps=trainer["max_steps"] or -1,
             max_epochs=trainer["max_epochs"] or -1,
             max_time=None if minutes is None else timedelta(minutes=minutes),
@@ -186,6 +227,7 @@ def make_trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
             f"strategy {strategy['strategy']} on {strategy['devices']} x {strategy['accelerator']}: "
             f"{' '.join(str(error).split())}; strategy=auto takes what is there"
         ) from error
+    launch.check_count(made)
     cores = os.cpu_count() or 1
     if isinstance(made.accelerator, CPUAccelerator) and made.num_devices > max(2, cores):  # two: to try a strategy out
         raise UserError(f"strategy.devices={made.num_devices}: on a CPU that many processes, but it has {cores} cores")
@@ -226,7 +268,13 @@ def _is_sharded(config: Mapping[str, Any]) -> bool:
 
 
 def _precision(precision: str, accelerator: str) -> str:
-    if precision != "auto":
-        return precision
-    gpu = accelerator != "cpu" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return "bf16-mixed" if gpu else "32-true"
+    """`auto` made definite. Raises UserError for what the hardware cannot do."""
+    if precision == "auto":
+        gpu = accelerator != "cpu" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        return "bf16-mixed" if gpu else "32-true"
+    gpu, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if precision in ("16-mixed", "16") and (accelerator == "cpu" or not (gpu or mps)):
+        raise UserError(f"trainer.precision={precision}: float16 needs a GPU; on a CPU say bf16-mixed or 32-true")
+    if precision in ("64-true", "64") and accelerator != "cpu" and mps:
+        raise UserError(f"trainer.precision={precision}: this GPU has no float64; say 32-true, or strategy=cpu")
+    return precision

@@ -1,0 +1,60 @@
+"""How this process was started: what SLURM, torchrun and their like have left in the environment for Lightning."""
+
+import os
+
+from lightning.pytorch import Trainer
+
+from diffusion.errors import UserError
+
+_OF_A_TASK = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
+_OF_ALL_RANKS = ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def check() -> None:
+    """Raises UserError where the environment says that there are several processes, but not all that each must know:
+    Lightning would break, wait for the others for ever, or train as if it were one of them."""
+    _check_slurm()
+    _check_ranks()
+
+
+def check_count(trainer: Trainer) -> None:
+    """Raises UserError where SLURM starts another number of processes than the trainer has devices."""
+    tasks = _slurm_tasks()
+    if tasks and tasks != trainer.num_devices * trainer.num_nodes:
+        raise UserError(
+            f"SLURM's --ntasks is {tasks}, but there are strategy.devices={trainer.num_devices} on "
+            f"strategy.num_nodes={trainer.num_nodes}: one task is one device; change the one or the other"
+        )
+
+
+def _check_slurm() -> None:
+    tasks = _slurm_tasks()
+    if not tasks:
+        return
+    if missing := [name for name in _OF_A_TASK if name not in os.environ]:
+        raise UserError(f"SLURM_NTASKS is set, but not {', '.join(missing)}: start by srun, or unset SLURM_NTASKS")
+    if tasks > 1 and "SLURM_STEP_ID" not in os.environ:
+        raise UserError(
+            f"SLURM gives this job {tasks} tasks, but one process was started: write `srun python train.py ...`, or "
+            "--ntasks=1 for a single process"
+        )
+    if tasks > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
+        raise UserError(f"SLURM's --ntasks={tasks}: say how many on each node instead, --ntasks-per-node=...")
+
+
+def _slurm_tasks() -> int:
+    """The processes of this job; 0 where it is none, or an interactive one, in which one starts them oneself."""
+    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # as Lightning has it
+    return 0 if interactive else int(os.environ.get("SLURM_NTASKS", 0))
+
+
+def _check_ranks() -> None:
+    for name in "RANK", "LOCAL_RANK":
+        if name not in os.environ:
+            continue
+        launched = name == "LOCAL_RANK" or {"TORCHELASTIC_RUN_ID", "KUBERNETES_PORT"} & {*os.environ}
+        if not launched or any(other not in os.environ for other in _OF_ALL_RANKS):
+            raise UserError(
+                f"the environment has {name}={os.environ[name]}, but not all that torchrun sets beside it: unset "
+                f"{name}, or start by `torchrun train.py ...`"
+            )
