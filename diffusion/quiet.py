@@ -32,6 +32,10 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit", module="PIL")
     # Small data sets have short epochs; the interval counts steps of the whole run.
     warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")
+    # A validation has been summed over the processes before it is logged; how long pictures took, rank 0 alone knows.
+    warnings.filterwarnings("ignore", message=r"It is recommended to use .*sync_dist=True")
+    # Lightning's own use of it, where a part of a step's losses is gathered.
+    warnings.filterwarnings("ignore", message=r"torch\.distributed\.nn\.functional\.all_gather is deprecated")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         _Without(
             "Tip: For seamless cloud",  # an advertisement

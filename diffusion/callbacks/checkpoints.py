@@ -39,8 +39,8 @@ class Checkpoints(Checkpoint):
         keep:            how many of the newest to keep, besides the best.
     """
 
-    data: Any = None
-    """What val/loss is measured on, in plain values, as rank 0 knows it: losses on other data are not compared."""
+    validated_on: Any = None
+    """The images of val/loss, in plain values, as rank 0 knows them: losses on others are not compared."""
 
     def __init__(
         self,
@@ -64,14 +64,14 @@ class Checkpoints(Checkpoint):
         self._handlers: dict[int, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "data": self.data}
+        return {"best": self.best, "validated_on": self.validated_on}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        saved = state_dict.get("data")
-        if None in (saved, self.data) or saved == self.data:  # earlier versions did not say; rank 0 alone is told
+        before, now = state_dict.get("validated_on"), self.validated_on
+        if before is None or now is None or before == now:  # earlier versions did not say, other ranks are not told
             self.best = state_dict["best"]
         else:
-            log.warning("the data is not that of the best checkpoint so far: best.ckpt is chosen anew")
+            log.warning("the validation images are not those of the best checkpoint so far: best.ckpt is chosen anew")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:

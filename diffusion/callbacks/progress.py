@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, Timer
 from tqdm import tqdm
 
+from diffusion.callbacks import loops
 from diffusion.callbacks.validations import Validations
 
 
@@ -125,7 +126,7 @@ class Progress(ProgressBar):
 
 def _next_pictures(trainer: Trainer) -> list[str]:
     when = next((callback for callback in trainer.callbacks if isinstance(callback, Validations)), None)
-    seconds = when.seconds_left()[1] if when else math.inf
+    seconds = when.seconds_left()[1] if when and not loops.run_ends(trainer) else math.inf
     return [f"pictures in {tqdm.format_interval(seconds)}"] if 0 < seconds < math.inf else []
 
 

@@ -77,7 +77,7 @@ def _train(
         data.train_dataloader()
         notices.of_size(data.name, data.size, data.own_size)
         contents = manifest.describe(config, data.describe())
-        trainer.checkpoint_callback.data = [contents["data"]["fingerprint"], data.val_images]
+        trainer.checkpoint_callback.validated_on = [data.fingerprint("val"), data.val_images]
         _say_changes(config, contents, this, saved)
         this.create(contents, step)
         forget_after(this.folder, step)

@@ -99,16 +99,19 @@ class ImageData(LightningDataModule, ABC):
         return self._splits[split]
 
     def describe(self) -> dict[str, Any]:
-        """What a run records of its data: name, images of each split, and a fingerprint of these. The fingerprint
-        covers the labels and up to 10,000 images of each split, evenly spaced: a larger set is not read through."""
-        digest, counts = hashlib.blake2b(digest_size=12), {}
-        for name in ("train", "val"):
+        """What a run records of its data: name, images of each split, and a fingerprint of these."""
+        counts = {name: len(self.split(name)[0]) for name in ("train", "val")}
+        return {"name": self.name, **counts, "fingerprint": self.fingerprint(*counts)}
+
+    def fingerprint(self, *splits: str) -> str:
+        """Of the labels and up to 10,000 images of each split, evenly spaced: a larger set is not read through."""
+        digest = hashlib.blake2b(digest_size=12)
+        for name in splits:
             images, labels = self.split(name)
-            counts[name] = len(images)
             rows = torch.arange(0, len(images), -(-len(images) // _FINGERPRINTED))
             for part in (torch.tensor(images.shape), labels, images[rows]):
                 digest.update(part.contiguous().numpy())
-        return {"name": self.name, **counts, "fingerprint": digest.hexdigest()}
+        return digest.hexdigest()
 
     def settled(self) -> dict[str, Any]:
         """Settings that the data itself has decided, for the config that the run keeps."""

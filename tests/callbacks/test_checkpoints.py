@@ -52,11 +52,11 @@ class Watch(Callback):
 
 
 def fit(
-    folder, watch=None, ckpt=None, model=None, accumulate=1, validate=EACH_EPOCH, steps=STEPS, data=None, **options
+    folder, watch=None, ckpt=None, model=None, accumulate=1, validate=EACH_EPOCH, steps=STEPS, images=None, **options
 ):
     """Trains the small model of test_lit on the digits, saving into `folder`."""
     watch, saver = watch or Watch(), Checkpoints(folder, **options)
-    saver.data = data
+    saver.validated_on = images
     trainer = Trainer(
         accelerator="cpu",
         max_steps=steps,
@@ -348,7 +348,7 @@ def test_the_best_outlives_the_newest(tmp_path):
     fit(tmp_path, model=model, keep=1)
     assert (contents(tmp_path, "best")["global_step"], step_of(tmp_path)) == (10, STEPS)
     saved = next(state for name, state in contents(tmp_path)["callbacks"].items() if name.startswith("Checkpoints"))
-    assert saved == {"best": 0.25, "data": None}
+    assert saved == {"best": 0.25, "validated_on": None}
 
 
 @pytest.mark.parametrize(("before", "now", "best"), [("a", "a", 5), ("a", "b", 13), (None, None, 5)])
@@ -357,8 +357,8 @@ def test_the_best_is_not_compared_across_data(tmp_path, before, now, best, caplo
     model, harder = small_model(), small_model()
     model.on_validation_epoch_end = lambda: model.log("val/loss", 0.25)
     harder.on_validation_epoch_end = lambda: harder.log("val/loss", 0.5)
-    fit(tmp_path, model=model, steps=5, data=before)
-    fit(tmp_path, model=harder, ckpt=tmp_path / "last.ckpt", validate=Cadence(every_n_epochs=9), data=now)
+    fit(tmp_path, model=model, steps=5, images=before)
+    fit(tmp_path, model=harder, ckpt=tmp_path / "last.ckpt", validate=Cadence(every_n_epochs=9), images=now)
     assert contents(tmp_path, "best")["global_step"] == best
     assert ("best.ckpt is chosen anew" in caplog.text) == (before != now)
 

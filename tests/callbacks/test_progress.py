@@ -181,8 +181,9 @@ def test_it_says_when_the_clock_brings_pictures(log, validate, preview, said):
         enable_checkpointing=False, num_sanity_val_steps=0,
     )  # fmt: skip
     trainer.fit(Costly())
-    *_, second, _, _ = log()
+    *_, second, third, last, _ = log()
     assert re.search(said, second), second
+    assert "pictures" not in third + last  # of those at the end nothing need be said
 
 
 def test_an_exception_ends_the_line(monkeypatch):
