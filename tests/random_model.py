@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from diffusion import build
+from diffusion import build, upgrades
 from diffusion import config as configs
 from tests.commands import words
 
@@ -21,5 +21,7 @@ def random_model(path: Path, *given, classes=None) -> Path:
             torch.nn.init.normal_(parameter, std=0.3, generator=generator)
         states.append(model.state_dict())
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"config": config, "state_dict": states[0], "ema_state_dict": states[1], "global_step": 1}, path)
+    torch.save(
+        {**upgrades.stamped(config), "state_dict": states[0], "ema_state_dict": states[1], "global_step": 1}, path
+    )
     return path

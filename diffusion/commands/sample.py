@@ -1,12 +1,10 @@
 """`python sample.py`: draws images from a checkpoint into a folder, and returns that folder."""
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
@@ -15,6 +13,7 @@ from diffusion.commands import labels
 from diffusion.commands.compare import Comparison
 from diffusion.commands.device import device_of
 from diffusion.commands.drawing import Drawing
+from diffusion.data.decoding import Limits
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion
 from diffusion.networks import native
@@ -39,14 +38,14 @@ def run(config: DictConfig) -> Path:
     else:
         chosen["sampler"] = _sampler(config, model)
         model.sampler = build.instantiate(chosen["sampler"])
-        work = Drawing(model, build.instantiate(config["task"], shape=model.shape), config)
+        work = Drawing(model, build.instantiate(config["task"], shape=model.shape, limits=_limits(model)), config)
     unused = {**work.unused, **_unused_guidance(model, y, work.times)}
     _refuse(config["given"], unused)
     settings = {
         "task": config["task"],
         "checkpoint": str(ckpt),
         "weights": config["weights"],
-        "weights_sha256": _digest(model),
+        "weights_sha256": checkpoint.weights_sha256(model),
         **chosen,
         **work.settings,
         "y": y,
@@ -71,6 +70,12 @@ def _chosen(config: Mapping[str, Any], trained: Mapping[str, Any], group: str) -
 def _sampler(config: Mapping[str, Any], model: LitDiffusion) -> dict[str, Any]:
     node = _chosen(config, model.config, "sampler")
     return node if "sampler.steps" in config["given"] else build.with_steps_of(model.denoiser.schedule, node)
+
+
+def _limits(model: LitDiffusion) -> Limits | None:
+    """The values that became black and white in the files of the training, None where their type decided."""
+    found = model.config["dataset"].get("range")
+    return (found[0], found[1]) if isinstance(found, list) else None
 
 
 def _unused_guidance(model: LitDiffusion, y: Sequence[int] | None, times: Tensor) -> dict[str, str]:
@@ -103,12 +108,3 @@ def _folder(output: str | None, ckpt: Path) -> Path:
     if output:
         return Path(output)
     return checkpoint.run_folder(ckpt) / "generated" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-
-
-def _digest(model: LitDiffusion) -> str:
-    """Of the weights drawn with: a run that trains on keeps the name of its newest checkpoint, not what is in it."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion.bar import Bar
+from diffusion.data.decoding import Limits
 from diffusion.denoiser import Prediction
 from diffusion.errors import UserError
 from diffusion.random import Streams
@@ -40,13 +41,14 @@ def kept_steps(keep: int | str | Sequence[int], steps: int) -> Sequence[int]:
 class Generate:
     """From pure noise: image i of a seed. Other tasks change one or more of these four answers.
 
-    shape: (C, H, W) of one image.
+    shape: (C, H, W) of one image. limits: the values that become black and white in a picture's file, as in the
+    training's; None: those of the file's type.
     """
 
     columns: int | None = None  # of the grid; None is about square
 
-    def __init__(self, shape: Sequence[int]):
-        self.shape = tuple(shape)
+    def __init__(self, shape: Sequence[int], limits: Limits | None = None):
+        self.shape, self.limits = tuple(shape), limits
 
     def times(self, sampler: Sampler, schedule: Schedule) -> Tensor:
         """The times to walk, float64 (steps + 1,), down to 0."""

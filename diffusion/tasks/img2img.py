@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from diffusion.data.decoding import Limits
 from diffusion.process import q_sample
 from diffusion.samplers.grid import from_time
 from diffusion.tasks import pictures
@@ -16,9 +17,9 @@ class Img2Img(Generate):
     image: the picture's file; t: in steps, 0 < t <= T, the larger the freer, None is T / 2; shape: (C, H, W).
     """
 
-    def __init__(self, image: str, t: float | None, shape: Sequence[int]):
-        super().__init__(shape)
-        self.x_0 = pictures.read("task.image", image, shape)
+    def __init__(self, image: str, t: float | None, shape: Sequence[int], limits: Limits | None = None):
+        super().__init__(shape, limits)
+        self.x_0 = pictures.read("task.image", image, shape, limits)
         self.t = t
 
     def times(self, sampler, schedule) -> Tensor:

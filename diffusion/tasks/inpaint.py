@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from diffusion.data.decoding import Limits
 from diffusion.denoiser import Prediction
 from diffusion.samplers.grid import with_jumps
 from diffusion.tasks import pictures
@@ -36,9 +37,11 @@ class Inpaint(Generate):
     (C, H, W).
     """
 
-    def __init__(self, image: str, mask: str, resamples: int, jump: int, shape: Sequence[int]):
-        super().__init__(shape)
-        self.x_0 = pictures.read("task.image", image, shape)
+    def __init__(
+        self, image: str, mask: str, resamples: int, jump: int, shape: Sequence[int], limits: Limits | None = None
+    ):
+        super().__init__(shape, limits)
+        self.x_0 = pictures.read("task.image", image, shape, limits)
         self.known = ~pictures.read_mask(mask, image, shape[1])
         self.resamples, self.jump = resamples, jump
 

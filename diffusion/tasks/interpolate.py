@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from diffusion.data.decoding import Limits
 from diffusion.errors import UserError
 from diffusion.process import q_sample
 from diffusion.random import Streams
@@ -31,11 +32,13 @@ class Interpolate(Generate):
     diffused up to t with the same noise (Ho et al. 2020, Figure 8). The images of a row share the noise of the steps.
     """
 
-    def __init__(self, start: str, end: str, points: int, t: float | None, shape: Sequence[int]):
+    def __init__(
+        self, start: str, end: str, points: int, t: float | None, shape: Sequence[int], limits: Limits | None = None
+    ):
         if points < 2:
             raise UserError(f"task.points={points}: expected at least 2, both ends")
-        super().__init__(shape)
-        self.ends = [_end("task.start", start, shape), _end("task.end", end, shape)]
+        super().__init__(shape, limits)
+        self.ends = [_end("task.start", start, shape, limits), _end("task.end", end, shape, limits)]
         if t is not None and not all(isinstance(end, Tensor) for end in self.ends):
             raise UserError(f"task.t={t:g}: only pictures are diffused up to t, but an end is a seed; say task.t=null")
         self.columns = self.points = points
@@ -69,5 +72,5 @@ class Interpolate(Generate):
         return slerp(a, b, weight.to(shared.device))
 
 
-def _end(key: str, text: str, shape: Sequence[int]) -> int | Tensor:
-    return int(text) if str(text).isdigit() else pictures.read(key, text, shape)
+def _end(key: str, text: str, shape: Sequence[int], limits: Limits | None) -> int | Tensor:
+    return int(text) if str(text).isdigit() else pictures.read(key, text, shape, limits)

@@ -1,5 +1,6 @@
 """Pictures and masks that a task is given."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,19 +11,29 @@ from torch import Tensor
 
 from diffusion import images
 from diffusion.data import decoding, stored
-from diffusion.errors import UserError
+from diffusion.data.decoding import Limits
+from diffusion.errors import Notice, UserError
+
+_LITTLE = 1 / 8  # of the values that a file could hold
 
 
-def read(key: str, path: str, shape: Sequence[int]) -> Tensor:
+def read(key: str, path: str, shape: Sequence[int], limits: Limits | None = None) -> Tensor:
     """The picture at `path` as float32 (1, C, H, W) in [-1, 1]: resized at its short side, cropped at the centre.
 
-    shape: (C, H, W); key: what the command line calls it. Raises UserError where it cannot be read.
+    key: what the command line calls it; shape: (C, H, W); limits: the values that become black and white, by default
+    those of the file's type. Raises UserError where it cannot be read; warns where it comes out nearly black.
     """
     channels, size, _ = shape
-    picture = decoding.read_image(Path(path), size, channels)
+    picture = decoding.read_picture(Path(path), size, channels, limits)
     if isinstance(picture, str):
         raise UserError(f"{key}={path}: not a readable picture ({picture})")
-    return images.from_uint8(torch.tensor(picture)).unsqueeze(0)
+    if limits is None and (picture.top or 0) > 255 and picture.largest < _LITTLE * picture.top:
+        warnings.warn(
+            f"{key}={path} holds values up to {picture.largest:g} of {picture.top:g}, and is read nearly black",
+            Notice,
+            stacklevel=3,
+        )
+    return images.from_uint8(torch.tensor(picture.pixels)).unsqueeze(0)
 
 
 def read_mask(path: str, image: str, size: int) -> Tensor:

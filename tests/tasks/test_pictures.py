@@ -1,13 +1,19 @@
 """Pictures and masks as users have them: of any mode, any resolution, and not square."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
 
-from diffusion.errors import UserError
+from diffusion.errors import Notice, UserError
 from diffusion.tasks import pictures
+from diffusion.tasks.img2img import Img2Img
 from diffusion.tasks.inpaint import Inpaint
+from diffusion.tasks.interpolate import Interpolate
+from tests.commands import command
+from tests.random_model import random_model
 
 SHAPE = (1, 4, 4)
 RIGHT = np.array([[0, 0, 255, 255]] * 4, dtype=np.uint8)  # white: drawn anew
@@ -157,3 +163,44 @@ def test_what_is_no_picture_is_refused_by_its_key(save, picture, tmp_path):
 def test_a_picture_over_white_is_what_it_was(save):
     read = pictures.read("task.image", save(painted("LA", RIGHT, 0, 0), "picture.png"), SHAPE)
     torch.testing.assert_close(read[0, 0, 0], torch.tensor([1.0, 1, -1, -1]))
+
+
+def deep(save, top, name="deep.png"):
+    return save((np.arange(16).reshape(4, 4) * (top / 15)).round().astype(np.uint16), name)
+
+
+def test_a_picture_is_read_in_the_range_of_the_training(save):
+    twelve_bits, expected = deep(save, 4095), torch.linspace(-1, 1, 16).reshape(4, 4)
+    mask = save(RIGHT)
+    for task in (
+        Inpaint(twelve_bits, mask, 1, 1, SHAPE, (0, 4095)),
+        Img2Img(twelve_bits, 10, SHAPE, (0, 4095)),
+    ):
+        torch.testing.assert_close(task.x_0[0, 0], expected, rtol=0, atol=1 / 127)
+    ends = Interpolate(twelve_bits, deep(save, 65535, "whole.png"), 2, None, SHAPE, (0, 4095)).ends
+    torch.testing.assert_close(ends[0][0, 0], expected, rtol=0, atol=1 / 127)
+    assert (ends[1][0, 0, 1:] == 1).all()
+
+
+def test_a_picture_that_comes_out_nearly_black_is_said(save):
+    with pytest.warns(
+        Notice, match=r"task.image=.*deep.png holds values up to 4095 of 65535, and is read nearly black"
+    ):
+        Img2Img(deep(save, 4095), 10, SHAPE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Img2Img(deep(save, 4095), 10, SHAPE, (0, 4095))
+        Img2Img(deep(save, 65535), 10, SHAPE)
+        Img2Img(save(np.zeros((4, 4), np.uint8), "night.png"), 10, SHAPE)
+
+
+def test_sample_reads_pictures_as_the_training_did(save, tmp_path, capsys, monkeypatch):
+    image, given = deep(save, 4095), []
+    monkeypatch.setattr(pictures, "read", lambda *args: given.append(args[3]) or torch.zeros(1, 1, 8, 8))
+    config = ["dataset=image_folder", "dataset.path=x", "dataset.size=8", "dataset.channels=1", "schedule.T=20"]
+    for range_, limits in (("[0,4095]", (0, 4095)), ("container", None)):
+        ckpt = random_model(tmp_path / f"{limits}.ckpt", *config, f"dataset.range={range_}")
+        line = ["task=img2img", f"task.image={image}", "task.t=5", "n=1", "sampler=ddim", "sampler.steps=2"]
+        done = command("sample", f"ckpt={ckpt}", *line, f"output={tmp_path / str(limits)}", capsys=capsys)
+        assert done.code == 0, done.err
+        assert given.pop() == limits
