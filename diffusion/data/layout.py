@@ -70,9 +70,10 @@ class Layout(ABC):
 class Hashed(Layout):
     """A picture's side follows from the hash of its name alone, or from the split folder that it lies in.
 
-    The folders that all pictures lie in are entered. Where those below are named train, val, test or the like, at least
-    two of these, they are splits: test stands for val where there is no val, and is left out otherwise, and so is what
-    lies beside them. The folders below are the classes, where again those that all pictures lie in are entered.
+    The folders on the way to all pictures are entered, whatever lies beside them. Where those at its end are named
+    train, val, test or the like, at least two of these, they are splits: test stands for val where there is no val, and
+    is left out otherwise, and so is what lies beside them. The folders below are the classes; here too, those that all
+    pictures lie in are entered.
 
     sides: split folder -> "train" or "val"; empty where the hash decides.
     """
@@ -80,7 +81,7 @@ class Hashed(Layout):
     def __init__(self, root: Path):
         found = listing(root)
         super().__init__(root, found)
-        self.top = _common(found.pictures)
+        self.top = _top(found.pictures)
         heads = Counter(map(self._head, found.pictures))
         self.sides = _sides(root, heads)
         self.rule = "by the hash of each name"
@@ -103,7 +104,9 @@ class Hashed(Layout):
         return n if self.sides else min(max(1, n), len(files) - 1)
 
     def _below(self, file: str) -> str:
-        return file[len(self.top) :].lstrip("/")
+        """Its path below the top; where it lies beside the top, its bare name."""
+        prefix = f"{self.top}/" if self.top else ""
+        return file[len(prefix) :] if file.startswith(prefix) else posixpath.basename(file)
 
     def _head(self, file: str) -> str | None:
         """The first folder below the top that a picture lies in."""
@@ -139,6 +142,19 @@ def chance(file: str) -> float:
     """In [0, 1), as if drawn by lot, but always the same for this name."""
     name = _composed(file).encode(errors="backslashreplace")  # a name need not be text
     return int.from_bytes(hashlib.blake2b(name, key=b"image_folder", digest_size=6).digest(), "big") / 2**48
+
+
+def _top(files: Sequence[str]) -> str:
+    """The first folder, on the way that all files take but those beside it, with several folders in it; where there is
+    none, the folder that all files lie in."""
+    way, inside = [], list(files)
+    while True:
+        split = [file.partition("/") for file in inside if "/" in file]
+        heads = {head for head, _, _ in split}
+        if len(heads) != 1:
+            return "/".join(way) if heads else _common(files)
+        way += heads
+        inside = [rest for _, _, rest in split]
 
 
 def _common(files: Sequence[str]) -> str:

@@ -42,6 +42,9 @@ def test_the_hash_is_uniform():
         (["cat/1.png", "cat/2.png"], "cat", None),
         (["cat/1.png", "dog/1.png", "1.png"], "", ("cat", "dog")),
         (["cat/1.png", "1.png"], "", None),
+        (["pets/cat/1.png", "pets/dog/1.png", "cover.png"], "pets", ("cat", "dog")),
+        (["a/b/cat/1.png", "a/b/dog/1.png", "a/b/1.png", "a/1.png", "1.png"], "a/b", ("cat", "dog")),
+        (["a/pets/cat/1.png", "a/pets/cat/2.png", "a/1.png"], "a", None),
         (["cat/old/1.png", "cat/new/1.png", "dog/1.png"], "", ("cat", "dog")),
         (["train/cat/1.png", "train/dog/1.png"], "train", ("cat", "dog")),
         (["train/1.png", "car/1.png", "ship/1.png"], "", ("car", "ship", "train")),
@@ -68,6 +71,10 @@ def test_classes_are_the_folders_below_those_that_all_lies_in(tmp_path, names, t
         (["TRAIN/1.png", "Validation/1.png"], "TRAIN", "Validation", {}),
         (["train2017/1.png", "val_2017/1.png", "annotations/1.json"], "train2017", "val_2017", {".json": 1}),
         (["set/train/1.png", "set/test/1.png"], "set/train", "set/test", {}),
+        (
+            ["set/train/1.png", "set/val/1.png", "cover.png"],
+            *("set/train", "set/val", {"pictures beside the split folders": 1}),
+        ),
         (
             ["train/1.png", "val/1.png", "more/1.png", "more/2.png", "1.png"],
             *("train", "val", {"pictures in more": 2, "pictures beside the split folders": 1}),
