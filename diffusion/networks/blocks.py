@@ -105,7 +105,7 @@ class Downsample(nn.Conv2d):
 
 # Along an axis, which of the weights (last index) fall on the first and on the second input pixel that an output at
 # the place 0 or 1 (first index) sees.
-_SEEN = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
+_SEEN = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], device="cpu")  # whichever is the default
 
 
 class Upsample(nn.Conv2d):

@@ -9,6 +9,7 @@ import torch
 
 from diffusion.errors import UserError
 from diffusion.interop import openai
+from diffusion.networks import native
 from diffusion.interop.foreign import write
 from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
@@ -99,7 +100,10 @@ def their_samples(peer, x, noise, indices, betas, scale, learned, y=None, ddim=F
 
 @pytest.mark.parametrize("ddim", [False, True], ids=["ancestral", "ddim"])
 @pytest.mark.parametrize(("options", "words", "scale"), list(CASES.values())[:3], ids=list(CASES)[:3])
-def test_same_samples_in_ten_steps(options, words, scale, ddim, tmp_path):
+def test_same_samples_in_ten_steps(options, words, scale, ddim, tmp_path, monkeypatch):
+    # Over ten steps with random weights the last bits add up, and those of our kernels differ from CPU to CPU: they are
+    # compared with torch's operations in tests/networks/test_native.py.
+    monkeypatch.setattr(native, "enabled", False)
     peer = random_peer(**options)
     foreign = openai.read(file_of(peer, tmp_path), **words)
     model, (channels, size), T = (
