@@ -17,7 +17,7 @@ from typing import BinaryIO
 from omegaconf import OmegaConf
 
 from diffusion import config as configs
-from diffusion.errors import UserError
+from diffusion.errors import UserError, memory_wanted
 
 OPTIONS = {
     "--help": "-h: this page",
@@ -25,6 +25,14 @@ OPTIONS = {
     "--multirun": "-m: several values, one run each, such as seed=1,2,3",
 }
 SHORT = {"-h": "--help", "-m": "--multirun"}
+
+# What to lower when the memory of the CPU or the GPU does not suffice.
+_LESS_MEMORY = {
+    "train": "lower dataset.batch_size, and raise trainer.accumulate as much for as many images a step; if it was a "
+    "preview, lower preview.n",
+    "sample": "lower batch_size",
+    "evaluate": "lower batch_size",
+}
 
 PAGES = {
     "train": """\
@@ -154,7 +162,7 @@ def main(command: str, words: Sequence[str]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        mistake = _mistake(error)
+        mistake = _out_of_memory(command, error) or _mistake(error)
         if mistake is None:
             raise
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -201,6 +209,15 @@ def _option(word: str) -> str:
     if option not in OPTIONS:
         raise UserError(f"{word}: no such option; choose one of {', '.join(OPTIONS)}, and write values as key=value")
     return option
+
+
+def _out_of_memory(command: str, error: BaseException) -> UserError | None:
+    """One line that names the key to lower, where that is what broke the command."""
+    wanted = memory_wanted(error)
+    if wanted is None:
+        return None
+    asked = f" ({wanted} more were asked for)" if wanted else ""
+    return UserError(f"out of memory{asked}: {_LESS_MEMORY.get(command, 'it takes a machine with more')}")
 
 
 def _mistake(error: BaseException | None) -> UserError | None:

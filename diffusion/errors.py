@@ -1,5 +1,7 @@
 """The one exception that stands for a user's mistake, what makes one of others, and the one warning."""
 
+import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,5 +26,26 @@ def reading(path: str | Path, what: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
+        if memory_wanted(error) is not None:
+            raise  # the file may be as good as any
         reason = " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]])
         raise UserError(f"{path}: not {what} ({reason})") from error
+
+
+# Of a CPU on every system, of CUDA and what is built on it, of MPS. torch has classes for some of them only.
+_NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|ALLOC_FAILED|bad_alloc", re.IGNORECASE)
+_WANTED = re.compile(r"allocate ([\d.]+) ?([KMGTPE]i?B|bytes)")
+
+
+def memory_wanted(error: BaseException | None) -> str | None:
+    """How much memory was asked for in vain, `2.50 GiB` or empty where it is not told; None where `error`, and what it
+    was raised from, are about something else."""
+    while error is not None:
+        short = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        if short or (isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error))):
+            found = _WANTED.search(str(error))
+            if found is None:
+                return ""
+            return f"{int(found[1]) / 2**30:.3g} GiB" if found[2] == "bytes" else " ".join(found.groups())
+        error = error.__cause__ or error.__context__
+    return None
