@@ -15,7 +15,7 @@ import PIL
 
 from diffusion.bar import Bar
 from diffusion.data import ranges
-from diffusion.data.decoding import BACKGROUND, VERSION, Limits, read_extremes, read_picture
+from diffusion.data.decoding import BACKGROUND, VERSION, Limits, read_picture, read_values
 from diffusion.data.ranges import Range, Seen
 
 IMAGES, _INDEX = "images.npy", "index.json"
@@ -67,8 +67,8 @@ class Request(NamedTuple):
     def limits(self) -> Limits | None:
         """What the range means here, None for that of each file's type. Raises UserError where auto means nothing."""
         if self.range == "auto":
-            extremes = [found for _, found in self._each(read_extremes, "finding the range")]
-            readable = [found for found in extremes if not isinstance(found, str)]
+            values = [found for _, found in self._each(read_values, "finding the range")]
+            readable = [found for found in values if not isinstance(found, str)]
             return ranges.found(readable, str(self.root)) if readable else None
         return None if self.range == "container" else self.range
 
@@ -83,8 +83,9 @@ class Request(NamedTuple):
                 continue
             images[len(files)] = found.pixels
             files.append(file)
-            if found.least <= found.largest:  # something can be seen
-                seen[found.top] = seen.get(found.top, Seen(found.top)).also(found, limits)
+            values = found.values
+            if values.least <= values.largest:  # something can be seen
+                seen[values.top] = seen.get(values.top, Seen(values.top)).also(values, limits)
         images.flush()
         del images  # Windows renames no folder with a file in it that is still mapped
         index = {"files": files, "skipped": skipped, "limits": limits, "seen": list(seen.values())}

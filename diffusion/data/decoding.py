@@ -21,13 +21,19 @@ Limits = tuple[float, float]
 """The values that become black and white; those outside are clipped."""
 
 
-class Picture(NamedTuple):
-    """pixels: uint8 (C, size, size); least, largest: the values in the file, by Stored.extremes; top: as in Stored."""
+class Values(NamedTuple):
+    """Those in a file: least and largest by Stored.extremes, top as in Stored."""
 
-    pixels: np.ndarray
     least: float
     largest: float
     top: float | None
+
+
+class Picture(NamedTuple):
+    """pixels: uint8 (C, size, size), made from `values`."""
+
+    pixels: np.ndarray
+    values: Values
 
 
 def read_image(path: Path, size: int, channels: int, limits: Limits | None = None) -> np.ndarray | str:
@@ -42,20 +48,19 @@ def read_picture(path: Path, size: int, channels: int, limits: Limits | None = N
     """
     try:
         found = stored.read(path, _SCALE_MARGIN * size)
-        least, largest = found.extremes()
-        if limits is None:
-            limits = _limits_of_type(found, least, largest)
-        flat = flatten(found, limits, channels)
+        values = Values(*found.extremes(), found.top)
+        flat = flatten(found, limits or _limits_of_type(values), channels)
         square = np.asarray(ImageOps.fit(flat, (size, size), Image.Resampling.BICUBIC))
     except Exception as error:  # decoders raise whatever they like on broken files
         return reason(error)
-    return Picture(square.reshape(size, size, channels).transpose(2, 0, 1), least, largest, found.top)
+    return Picture(square.reshape(size, size, channels).transpose(2, 0, 1), values)
 
 
-def read_extremes(path: Path) -> Limits | str:
-    """The least and the largest value in a file, see Stored.extremes, or the reason why it cannot be read."""
+def read_values(path: Path) -> Values | str:
+    """What `read_picture` would find in a file of the whole image's values, or the reason why it cannot be read."""
     try:
-        return stored.read(path).extremes()
+        found = stored.read(path)
+        return Values(*found.extremes(), found.top)
     except Exception as error:
         return reason(error)
 
@@ -71,12 +76,11 @@ def flatten(found: Stored, limits: Limits, channels: int, background: str = BACK
     return image if image.mode == mode else image.convert(mode)
 
 
-def _limits_of_type(found: Stored, least: float, largest: float) -> Limits:
-    if found.top is None or least < 0 or largest > found.top:
-        raise ValueError(
-            f"values {least:g} to {largest:g} have no known range: set dataset.range=[{least:g},{largest:g}] or auto"
-        )
-    return 0, found.top
+def _limits_of_type(values: Values) -> Limits:
+    least, largest, top = values
+    if top is None or least < 0 or largest > top:
+        raise ValueError(f"values {least:g} to {largest:g} have no known range: set dataset.range=auto or [low,high]")
+    return 0, top
 
 
 def _levels(found: Stored, limits: Limits) -> np.ndarray:

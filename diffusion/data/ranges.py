@@ -1,10 +1,10 @@
 """dataset.range: which of the values in the files become black and white, and what is said about it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import inf
 from typing import NamedTuple
 
-from diffusion.data.decoding import Limits, Picture
+from diffusion.data.decoding import Limits, Values
 from diffusion.errors import UserError
 
 KEY = "dataset.range"
@@ -39,20 +39,22 @@ class Seen(NamedTuple):
     least: float = inf
     largest: float = -inf
 
-    def also(self, picture: Picture, limits: Limits | None) -> "Seen":
-        outside = limits is not None and (picture.least < limits[0] or picture.largest > limits[1])
-        least, largest = min(self.least, picture.least), max(self.largest, picture.largest)
+    def also(self, values: Values, limits: Limits | None) -> "Seen":
+        outside = limits is not None and (values.least < limits[0] or values.largest > limits[1])
+        least, largest = min(self.least, values.least), max(self.largest, values.largest)
         return Seen(self.top, self.images + 1, self.outside + outside, least, largest)
 
 
-def found(extremes: Iterable[Limits], path: str) -> Limits:
-    """What auto means for images with these extremes. Raises UserError where it means nothing."""
-    lows, highs = zip(*extremes, strict=True)
-    low, high = min(lows), max(highs)
+def found(values: Sequence[Values], path: str) -> Limits:
+    """What auto means for images with these values. Raises UserError where it means nothing."""
+    low, high = min(one.least for one in values), max(one.largest for one in values)
     if not low < high:
-        values = f"all values are {low:g}" if low == high else "everything is transparent"
-        raise UserError(f"{path}: {KEY}=auto has no meaning where {values}: set {KEY}=[low,high]")
-    return low, high
+        why = f"all values are {low:g}" if low == high else "everything is transparent"
+    elif len(tops := {one.top for one in values}) > 1:
+        why = f"files are of different types, {' and '.join(sorted(map(_type, tops)))}"
+    else:
+        return low, high
+    raise UserError(f"{path}: {KEY}=auto has no meaning where {why}: set {KEY}=[low,high], or mend the files")
 
 
 def lines(given: Range, limits: Limits | None, seen: Sequence[Seen]) -> list[str]:
@@ -82,7 +84,11 @@ def _little_used(one: Seen) -> str:
 
 
 def _files(one: Seen) -> str:
-    return f"{one.images} images in files for " + ("floats" if one.top is None else f"values from 0 to {one.top:g}")
+    return f"{one.images} images in files for {_type(one.top)}"
+
+
+def _type(top: float | None) -> str:
+    return "floats" if top is None else f"values from 0 to {top:g}"
 
 
 def _key(limits: Limits) -> str:

@@ -307,8 +307,8 @@ def ramps(folder, top=4080, count=4):
 def test_auto_is_found_once_and_shared_with_its_numbers(folder, newly_decoded, monkeypatch):
     ramps(folder)
     looked = []
-    extremes = decoded.read_extremes
-    monkeypatch.setattr(decoded, "read_extremes", lambda path: looked.append(path) or extremes(path))
+    extremes = decoded.read_values
+    monkeypatch.setattr(decoded, "read_values", lambda path: looked.append(path) or extremes(path))
     found = data(folder, channels=1, range="auto")
     assert found.settled() == {"range": [0, 4080]}
     assert found.split("train")[0].max() >= 254

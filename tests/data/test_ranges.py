@@ -2,11 +2,10 @@
 
 import math
 
-import numpy as np
 import pytest
 
 from diffusion.data import ranges
-from diffusion.data.decoding import Picture
+from diffusion.data.decoding import Values
 from diffusion.data.ranges import Seen
 from diffusion.errors import UserError
 
@@ -20,9 +19,14 @@ def test_what_is_no_range_is_refused(given):
 
 
 def test_auto_is_the_least_and_the_largest_of_all():
-    assert ranges.found([(3, 90), (-1, 40), (math.inf, -math.inf)], "x") == (-1, 90)
-    for nothing in [(7, 7), (7, 7)], [(math.inf, -math.inf)]:
-        with pytest.raises(UserError, match=r"x: .*set dataset.range=\[low,high\]"):
+    values = [Values(3, 90, 255), Values(-1, 40, 255), Values(math.inf, -math.inf, 255)]
+    assert ranges.found(values, "x") == (-1, 90)
+    for nothing, why in (
+        ([Values(7, 7, 255)] * 2, "all values are 7"),
+        (values[-1:], "everything is transparent"),
+        ([Values(0, 1, 255), Values(0, 1, None)], "files are of different types, floats and values from 0 to 255"),
+    ):
+        with pytest.raises(UserError, match=f"x: dataset.range=auto has no meaning where {why}: set dataset.range="):
             ranges.found(nothing, "x")
 
 
@@ -57,7 +61,7 @@ def test_a_set_that_uses_little_of_its_type_is_told_so(top, least, largest, want
 def test_what_a_range_does_is_told():
     seen = Seen(65535)
     for least, largest in (0, 4000), (5, 5000), (10, 100):
-        seen = seen.also(Picture(np.zeros(1), least, largest, 65535), (2, 4095))
+        seen = seen.also(Values(least, largest, 65535), (2, 4095))
     assert ranges.lines((2, 4095), (2, 4095), [seen]) == [
         "dataset.range=[2,4095] clips 2 of 3 images, whose values go from 0 to 5000"
     ]
