@@ -41,21 +41,17 @@ class DecodedCache:
         except RuntimeError as error:  # nobody's home
             raise UserError(f"no folder to keep decoded images in ({error}): set dataset.cache") from error
         self._held: IO | None = None
-        self._last: tuple[Request, Decoded] | None = None
 
     def decoded(self, root: Path, files: Sequence[str], size: int, channels: int, range: Range) -> Decoded:
         """The images of `files` below `root`, of size x size pixels, decoded unless that has been done. Raises
         UserError where there is no room for them, or where range="auto" finds none."""
         request = Request(root, files, size, channels, range)
-        if self._last and self._last[0] == request:
-            return self._last[1]
         status = request.key(request.status())
         found = self._find(status)
         if found is None:
             contents = request.contents()
             found = self._find(request.key(contents)) or self._decode(request, contents)
             _mark(found.folder, status)
-        self._last = request, found
         return found
 
     def _find(self, key: str) -> Decoded | None:

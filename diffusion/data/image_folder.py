@@ -92,7 +92,7 @@ class ImageFolder(ImageData):
         print(*report(self.path, self.layout, decoded.files, self._n_val), sep="\n", flush=True)
         if decoded.skipped:
             log.warning("%s: left out %s", self.path, broken(decoded.skipped))
-        for line in ranges.lines(self.range, decoded.limits, decoded.seen):
+        for line in ranges.lines(self.range, decoded.limits, decoded.seen, len(decoded.files)):
             log.warning("%s: %s", self.path, line)
 
     def settled(self) -> dict[str, Any]:

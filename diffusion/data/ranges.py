@@ -57,16 +57,18 @@ def found(values: Sequence[Values], path: str) -> Limits:
     raise UserError(f"{path}: {KEY}=auto has no meaning where {why}: set {KEY}=[low,high], or mend the files")
 
 
-def lines(given: Range, limits: Limits | None, seen: Sequence[Seen]) -> list[str]:
-    """What a user should know of the values of a set. limits: what `given` turned out to be, None for container."""
+def lines(given: Range, limits: Limits | None, seen: Sequence[Seen], images: int) -> list[str]:
+    """What a user should know of the values of a set of so many images. limits: what `given` turned out to be, None for
+    container."""
+    blank = images - sum(one.images for one in seen)
+    said = [f"{blank} of {images} images are wholly transparent, and so white"] if blank else []
     if limits is None:
-        return [_little_used(one) for one in seen if one.top and 0 < one.largest - one.least < _LITTLE * one.top]
-    low, high = limits
-    said = [f"{KEY}=auto: {low:g} becomes black and {high:g} white"] if given == "auto" else []
-    outside = sum(one.outside for one in seen)
-    if outside and given != "auto":
+        little = [one for one in seen if one.top and 0 < one.largest - one.least < _LITTLE * one.top]
+        return said + [_little_used(one) for one in little]
+    if given == "auto":
+        return [*said, f"{KEY}=auto: {limits[0]:g} becomes black and {limits[1]:g} white"]
+    if outside := sum(one.outside for one in seen):
         least, largest = min(one.least for one in seen), max(one.largest for one in seen)
-        images = sum(one.images for one in seen)
         said.append(f"{_key(limits)} clips {outside} of {images} images, whose values go from {least:g} to {largest:g}")
     if len(seen) > 1:
         said.append(f"{_key(limits)} is applied to files of different types: {'; '.join(map(_files, seen))}")

@@ -2,12 +2,16 @@
 
 import math
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from diffusion import checkpoint, manifest
 from diffusion.data import ranges
 from diffusion.data.decoding import Values
 from diffusion.data.ranges import Seen
 from diffusion.errors import UserError
+from tests.commands import command, words
 
 
 @pytest.mark.parametrize(
@@ -47,7 +51,7 @@ def test_auto_is_the_least_and_the_largest_of_all():
     ],
 )
 def test_a_set_that_uses_little_of_its_type_is_told_so(top, least, largest, wanted):
-    said = ranges.lines("container", None, [Seen(top, 40, 0, least, largest)])
+    said = ranges.lines("container", None, [Seen(top, 40, 0, least, largest)], 40)
     if wanted is None:
         assert not said
     else:
@@ -62,9 +66,53 @@ def test_what_a_range_does_is_told():
     seen = Seen(65535)
     for least, largest in (0, 4000), (5, 5000), (10, 100):
         seen = seen.also(Values(least, largest, 65535), (2, 4095))
-    assert ranges.lines((2, 4095), (2, 4095), [seen]) == [
+    assert ranges.lines((2, 4095), (2, 4095), [seen], 3) == [
         "dataset.range=[2,4095] clips 2 of 3 images, whose values go from 0 to 5000"
     ]
-    assert ranges.lines("auto", (0, 5000), [seen]) == ["dataset.range=auto: 0 becomes black and 5000 white"]
-    _, mixed = ranges.lines((2, 4095), (2, 4095), [seen, Seen(255, 1, 0, 3, 4)])
+    assert ranges.lines("auto", (0, 5000), [seen], 3) == ["dataset.range=auto: 0 becomes black and 5000 white"]
+    _, mixed = ranges.lines((2, 4095), (2, 4095), [seen, Seen(255, 1, 0, 3, 4)], 4)
     assert "different types: 3 images in files for values from 0 to 65535; 1 images in files for values" in mixed
+
+
+def test_images_that_nobody_can_see_are_told():
+    assert ranges.lines("container", None, [Seen(255, 3, 0, 0, 255)], 5) == [
+        "2 of 5 images are wholly transparent, and so white"
+    ]
+
+
+def of_12_bits(folder, name, largest):
+    ramp = np.linspace(0, largest, 64).reshape(8, 8)
+    Image.fromarray(ramp.astype(np.uint16)).save(folder / f"{name}.png")
+
+
+@pytest.fixture
+def train(folder, capsys):
+    for k in range(4):
+        of_12_bits(folder, k, 4000)
+    line = ["dataset=image_folder", f"dataset.path={folder}", "dataset.size=8", "dataset.channels=1"]
+    line += ["dataset.batch_size=2", "preview.n=0", f"run.dir={folder.parent / 'run'}"]
+
+    def run(*given):
+        return command("train", *words(*line, *given), capsys=capsys)
+
+    return run
+
+
+def test_a_run_keeps_what_auto_found(train, folder, caplog):
+    done = train("dataset.range=auto", "trainer.max_steps=1")
+    assert done.code == 0, done.err
+    assert caplog.text.count("dataset.range=auto: 0 becomes black and 4000 white") == 1
+    assert checkpoint.read(checkpoint.find(done.folder))["config"]["dataset"]["range"] == [0, 4000]
+    assert manifest.read(done.folder)["config"]["dataset"]["range"] == [0, 4000]
+
+    of_12_bits(folder, "brighter", 8000)
+    done = train("dataset.range=auto", "trainer.max_steps=2", "resume=auto")
+    assert done.code == 0, done.err
+    assert "dataset.range=[0.0, 4000.0], as the run began" in done.out
+    assert "dataset.range=[0,4000] clips 1 of 5 images, whose values go from 0 to 8000" in caplog.text
+
+
+def test_a_set_of_12_bits_is_told_how_to_be_read(train, caplog):
+    done = train("trainer.max_steps=1")
+    assert done.code == 0, done.err
+    assert caplog.text.count("set dataset.range=[0,4095] or dataset.range=auto") == 1
