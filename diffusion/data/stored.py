@@ -13,6 +13,7 @@ from diffusion.data.formats import opened
 
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 _SIGNED = 2
+_NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 _LARGE = 2_000_000  # pixels; less is decoded in hundredths of a second
 
 
@@ -46,6 +47,7 @@ def read(path: Path, least: int | None = None) -> Stored:
     with opened(path) as image:
         if image.width * image.height > Image.MAX_IMAGE_PIXELS:
             raise ValueError(f"{image.width}x{image.height} is more than {Image.MAX_IMAGE_PIXELS:,} pixels")
+        _mend_order(image)
         rawmode, tags = _rawmode(image), getattr(image, "tag_v2", {})
         if least and image.width * image.height > _LARGE:
             _reduce(image, least)
@@ -55,6 +57,16 @@ def read(path: Path, least: int | None = None) -> Stored:
         if image.mode in ("I", "F") or image.mode.startswith("I;16"):
             return _deep_grey(image, tags)
         return _eight_bits(image, rawmode, tags)
+
+
+def _mend_order(image: Image.Image) -> None:
+    """Pillow turns the bytes of these numbers that its TIFF library has turned already, where they are compressed."""
+    image.tile = [
+        tile._replace(args=(_NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:]))
+        if tile.codec_name == "libtiff"
+        else tile
+        for tile in image.tile
+    ]
 
 
 def _reduce(image: Image.Image, least: int) -> None:
@@ -75,6 +87,8 @@ def _deep_grey(image: Image.Image, tags: Mapping[int, Any]) -> Stored:
             raise ValueError("holds values that are infinite or not a number")
         return Stored(values, None, white_is_zero=_white_is_zero(tags))
     bits = _bits(tags)
+    if bits == 32 and not _signed(tags):
+        values = values.view(np.uint32)
     top = 2 ** (bits - _signed(tags)) - 1 if bits in (12, 16) else 65535
     return Stored(values, top, _keyed(values, image), _white_is_zero(tags))
 
