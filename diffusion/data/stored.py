@@ -13,6 +13,7 @@ from diffusion.data.formats import opened
 
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 _SIGNED = 2
+_SIGNED_16 = {_BITS: (16,), _PHOTOMETRIC: 1, _SAMPLE_FORMAT: (_SIGNED,)}  # what a FITS is, as a TIFF would say it
 _NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 _LARGE = 2_000_000  # pixels; less is decoded in hundredths of a second
 
@@ -49,6 +50,8 @@ def read(path: Path, least: int | None = None) -> Stored:
             raise ValueError(f"{image.width}x{image.height} is more than {Image.MAX_IMAGE_PIXELS:,} pixels")
         _mend_order(image)
         rawmode, tags = _rawmode(image), getattr(image, "tag_v2", {})
+        if image.format == "FITS" and image.mode.startswith("I;16"):
+            tags = _SIGNED_16
         if least and image.width * image.height > _LARGE:
             _reduce(image, least)
         if _is_deep_colour(image, rawmode, tags):
@@ -87,7 +90,9 @@ def _deep_grey(image: Image.Image, tags: Mapping[int, Any]) -> Stored:
             raise ValueError("holds values that are infinite or not a number")
         return Stored(values, None, white_is_zero=_white_is_zero(tags))
     bits = _bits(tags)
-    if bits == 32 and not _signed(tags):
+    if values.dtype == np.uint16 and _signed(tags):
+        values = values.view(np.int16)
+    elif bits == 32 and not _signed(tags):
         values = values.view(np.uint32)
     top = 2 ** (bits - _signed(tags)) - 1 if bits in (12, 16) else 65535
     return Stored(values, top, _keyed(values, image), _white_is_zero(tags))

@@ -210,3 +210,26 @@ def test_what_is_transparent_is_not_counted(tmp_path):
 def test_a_large_jpeg_is_read_at_a_smaller_scale(size, least, height, tmp_path):
     load_photo().resize(size).save(tmp_path / "x.jpg")
     assert len(stored.read(tmp_path / "x.jpg", least).values) == height
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "top"), [(8, "u1", 255), (16, "i2", 32767), (32, "i4", 65535), (-32, "f4", None)]
+)
+def test_fits(bits, kind, top, tmp_path):
+    """Its whole numbers have a sign, but for those of 8 bits."""
+    values = np.linspace(0 if bits == 8 else -120, 127, H * W).reshape(H, W).astype(f">{kind}")
+    cards = ["SIMPLE  =                    T", f"BITPIX  = {bits:20}", "NAXIS   =                    2"]
+    cards += [f"NAXIS1  = {W:20}", f"NAXIS2  = {H:20}", "END"]
+    header = "".join(card.ljust(80) for card in cards).ljust(2880).encode()
+    found = read(tmp_path / "x", header + values.tobytes().ljust(2880, b"\0"))
+    assert np.array_equal(found.values[..., 0], values[::-1])  # its first row is the lowest
+    assert found.top == top
+    assert not found.white_is_zero
+
+
+@pytest.mark.parametrize("largest", [100, 255, 1000, 4095, 65535])
+def test_portable_grey_maps_say_their_largest_value(largest, tmp_path):
+    values = (np.arange(H * W).reshape(H, W) / (H * W - 1) * largest).round().astype(int)
+    pixels = values.astype(">u2" if largest > 255 else "u1").tobytes()
+    found = read(tmp_path / "x", b"P5 %d %d %d\n" % (W, H, largest) + pixels)
+    assert np.abs(found.values[..., 0] / found.top - values / largest).max() < 0.003
