@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import torch
+from frechet import accuracy, classifier, features, frechet_distance
 from loop import train
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -58,32 +59,6 @@ class RMSNorm(nn.Module):
         return F.normalize(x, dim=1) * self.scale
 
 
-def classifier(x: Tensor, y: Tensor) -> nn.Sequential:
-    """A small convolutional one, whose last layer sees 64 features."""
-    convolutions = [nn.Conv2d(1, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU(), nn.Flatten()]
-    made = nn.Sequential(*convolutions, nn.Linear(64 * 49, 64), nn.ReLU(), nn.Linear(64, 10))
-    optimizer = torch.optim.AdamW(made.parameters(), lr=2e-3)
-    for _ in range(3):
-        for rows in torch.randperm(len(x)).split(128):
-            loss = F.cross_entropy(made(images.from_uint8(x[rows])), y[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return made
-
-
-@torch.no_grad()
-def features(judge: nn.Sequential, x: Tensor) -> Tensor:
-    return torch.cat([judge[:-1](images.from_uint8(part)) for part in x.split(1000)]).double()
-
-
-def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """|m_a - m_b|^2 + Tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of features (N, D)."""
-    cov_a, cov_b = a.T.cov(), b.T.cov()
-    root = torch.linalg.eigvals(cov_a @ cov_b).sqrt().real.sum()
-    return ((a.mean(0) - b.mean(0)).square().sum() + cov_a.trace() + cov_b.trace() - 2 * root).item()
-
-
 def swap_norms(module: nn.Module) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.GroupNorm):
@@ -115,7 +90,7 @@ def main() -> None:
     data.prepare_data()
     (pictures, labels), (test, test_labels) = data.split("train"), data.split("val")
     judge = classifier(pictures, labels)
-    right = (judge(images.from_uint8(test)).argmax(1) == test_labels).double().mean()
+    right = accuracy(judge, test, test_labels)
     real = features(judge, test)
     lines = [
         f"{minutes:g} minutes of one core each, {count} images; the classifier is right on {right:.1%} of the test set",
