@@ -221,12 +221,13 @@ class LitDiffusion(LightningModule):
             raise UserError("guidance leads towards a class: give y")
         index = arguments.indices(index)
         y = arguments.labels(y, len(index), self.classes)
-        guidance = guidance or self.guidance
+        guidance, sampler = guidance or self.guidance, sampler or self.sampler
+        sampler.check(self.denoiser.schedule, self.objective.learns_variance)
         notices.of_sampling(guidance, self.classes, self.label_drop, y)
         return self._sampled(
             generate(
                 Clip(Guided(self.denoiser, guidance), clip or self.clip),
-                sampler or self.sampler,
+                sampler,
                 self.shape,
                 index,
                 arguments.whole("seed", seed, least=0),

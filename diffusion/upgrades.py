@@ -66,6 +66,9 @@ def _behave_as_0(config: dict[str, Any]) -> None:
     dataset = config.get("dataset")
     if isinstance(dataset, dict) and dataset.get(registry.CLASS) == "ImageFolder":
         dataset |= {"split": "permutation", "range": "container"}
+    for _, node in registry.nodes(config):
+        if node.get("times") in ("log_snr", "karras"):  # from T to 1, however much of it is noise
+            node["times"] += "_full"
     _cadences_from_0(config)
     _learning_rate_from_0(config)
 

@@ -35,3 +35,13 @@ def test_a_section_that_is_none_is_left_to_those_who_read_it(trainer):
 def test_values_that_no_version_wrote_are_refused():
     with pytest.raises(UserError, match=r"x\.ckpt: not a file of this program"):
         config_of({"trainer": {"val_every_n_epochs": "x"}})
+
+
+@pytest.mark.parametrize(
+    ("before", "now"), [("log_snr", "log_snr_full"), ("karras", "karras_full"), ("angle", "angle")]
+)
+def test_times_go_on_to_span_the_whole_schedule(before, now):
+    new = config_of({"sampler": {"times": before}, "preview": {"sampler": {"times": before}}})
+    assert new["sampler"]["times"] == new["preview"]["sampler"]["times"] == now
+    assert config_of({"sampler": {"times": [9, 0]}}) == {"sampler": {"times": [9, 0]}}
+    assert config_of({"sampler": {"times": before}}, FORMAT) == {"sampler": {"times": before}}

@@ -22,7 +22,7 @@ class DPMSolverPP(Sampler):
     def __init__(
         self,
         steps: int | None = None,
-        times: str | Sequence[float] = "trailing",
+        times: str | Sequence[float] = "angle",
         order: int = 2,
         stochastic: bool = False,
     ):

@@ -19,7 +19,7 @@ class Euler(Sampler):
     def __init__(
         self,
         steps: int | None = None,
-        times: str | Sequence[float] = "trailing",
+        times: str | Sequence[float] = "angle",
         churn: float = 0.0,
         churn_min: float = 0.0,
         churn_max: float = float("inf"),

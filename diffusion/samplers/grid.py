@@ -1,5 +1,6 @@
 """Which times a sampler visits: float64 (steps + 1,), falling to 0."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -8,10 +9,13 @@ from torch import Tensor
 from diffusion.errors import UserError
 from diffusion.schedule import Schedule
 
+# sigma / alpha between which EDM samples (Karras et al. 2022): above, x is noise to a network, below, a finished image.
+_NOISE, _IMAGE = 80.0, 0.002
+
 
 def trailing(schedule: Schedule, steps: int) -> Tensor:
     """T, then evenly down (Lin et al. 2023): every step count starts from T."""
-    return _whole(schedule.T * (1 - torch.arange(steps, dtype=torch.float64) / steps), schedule, steps)
+    return _whole(schedule.T * (1 - _down(steps)), schedule, steps)
 
 
 def leading(schedule: Schedule, steps: int) -> Tensor:
@@ -26,25 +30,44 @@ def linspace(schedule: Schedule, steps: int) -> Tensor:
 
 def quadratic(schedule: Schedule, steps: int) -> Tensor:
     """sqrt(t) falls evenly: more steps near the data (DDIM, appendix D.2)."""
-    return schedule.T * (1 - torch.arange(steps, dtype=torch.float64) / steps) ** 2
+    return schedule.T * (1 - _down(steps)) ** 2
+
+
+def angle(schedule: Schedule, steps: int) -> Tensor:
+    """T, then evenly down in the angle atan(sigma / alpha), by which a step of DDIM turns x (Salimans & Ho 2022,
+    appendix D). Both ends of it are finite, so that no step is spent where log-SNR goes to infinity and x stays as it
+    is. With a cosine schedule these are about the times of `trailing`.
+    """
+    noisiest = torch.atan((-_reached(schedule, torch.tensor(-1e9)) / 2).exp())  # of all times with a signal
+    angles = noisiest * (1 - _down(steps))
+    times = schedule.t_of_log_snr(-2 * angles.tan().log()).cpu()
+    times[0] = schedule.T
+    return times
 
 
 def log_snr(schedule: Schedule, steps: int) -> Tensor:
-    """Evenly in log-SNR between T and 1 (Lu et al. 2022, DPM-Solver)."""
-    first, last = _ends(schedule, "log_snr")
-    return schedule.t_of_log_snr(torch.linspace(first, last, steps, dtype=torch.float64))
+    """Evenly in log-SNR (Lu et al. 2022, DPM-Solver) over `_seen`, but 0 in the place of its end."""
+    return _from_noise(schedule, _even_in_log_snr(schedule, _seen(schedule), _down(steps)))
 
 
-def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> Tensor:
-    """(sigma / alpha)^(1 / rho) falls evenly between T and 1 (Karras et al. 2022, Eq. 5)."""
-    first, last = _ends(schedule, "karras")
-    ends = torch.tensor([first, last], dtype=torch.float64).div(-2 * rho).exp()
-    ramp = torch.lerp(ends[0], ends[1], torch.linspace(0, 1, steps, dtype=torch.float64))
-    return schedule.t_of_log_snr(-2 * rho * ramp.log())
+def karras(schedule: Schedule, steps: int) -> Tensor:
+    """(sigma / alpha)^(1 / 7) falls evenly (Karras et al. 2022, Eq. 5) over `_seen`, but 0 in the place of its end."""
+    return _from_noise(schedule, _even_in_root(schedule, _seen(schedule), _down(steps)))
+
+
+def log_snr_full(schedule: Schedule, steps: int) -> Tensor:
+    """Evenly in log-SNR from T to 1, wherever these are: what files of format 0 call log_snr."""
+    return _even_in_log_snr(schedule, _ends(schedule), torch.linspace(0, 1, steps, dtype=torch.float64))
+
+
+def karras_full(schedule: Schedule, steps: int) -> Tensor:
+    """(sigma / alpha)^(1 / 7) falls evenly from T to 1, wherever these are: what files of format 0 call karras."""
+    return _even_in_root(schedule, _ends(schedule), torch.linspace(0, 1, steps, dtype=torch.float64))
 
 
 SPACINGS: dict[str, Callable[[Schedule, int], Tensor]] = {
-    spacing.__name__: spacing for spacing in (trailing, leading, linspace, quadratic, log_snr, karras)
+    spacing.__name__: spacing
+    for spacing in (trailing, leading, linspace, quadratic, angle, log_snr, karras, log_snr_full, karras_full)
 }
 
 
@@ -62,7 +85,10 @@ def visit(schedule: Schedule, times: str | Sequence[float], steps: int | None, b
     most = schedule.T if not beyond or times == "leading" else float("inf")
     if not 1 <= steps <= most:
         raise UserError(f"sampler.steps={steps}: expected 1 to {schedule.T}, the steps of the schedule")
-    return torch.cat([SPACINGS[times](schedule, steps).cpu(), torch.zeros(1, dtype=torch.float64)])
+    visited = torch.cat([SPACINGS[times](schedule, steps), torch.zeros(1, dtype=torch.float64)])
+    if not (visited.diff() < 0).all():
+        raise UserError(f"sampler.steps={steps}: more than this schedule has times for with times={times}; lower it")
+    return visited
 
 
 def from_time(times: Tensor, t: float, T: int) -> Tensor:
@@ -98,9 +124,40 @@ def _whole(times: Tensor, schedule: Schedule, steps: int) -> Tensor:
     return times.round() if steps <= schedule.T else times
 
 
-def _ends(schedule: Schedule, name: str) -> tuple[float, float]:
-    """log-SNR at T and at 1."""
-    first, last = schedule.log_snr(torch.tensor([schedule.T, 1.0])).tolist()
-    if first == float("-inf"):
-        raise UserError(f"sampler.times={name}: log-SNR is infinite at T with zero_terminal_snr; use trailing")
-    return first, last
+def _down(steps: int) -> Tensor:
+    """0 to 1 in so many equal steps, without the 1: float64 (steps,)."""
+    return torch.arange(steps, dtype=torch.float64) / steps
+
+
+def _even_in_log_snr(schedule: Schedule, ends: Tensor, places: Tensor) -> Tensor:
+    return schedule.t_of_log_snr(torch.lerp(*ends, places)).cpu()
+
+
+def _even_in_root(schedule: Schedule, ends: Tensor, places: Tensor, rho: float = 7.0) -> Tensor:
+    return schedule.t_of_log_snr(-2 * rho * torch.lerp(*(ends / (-2 * rho)).exp(), places).log()).cpu()
+
+
+def _ends(schedule: Schedule) -> Tensor:
+    """log-SNR at T and at 1, float64 (2,)."""
+    ends = schedule.log_snr(torch.tensor([schedule.T, 1.0], dtype=torch.float64)).cpu()
+    if ends[0] == float("-inf"):
+        raise UserError("log-SNR is infinite at T with zero_terminal_snr: use sampler.times=log_snr or karras")
+    return ends
+
+
+def _seen(schedule: Schedule) -> Tensor:
+    """log-SNR at T and at 1, but no further than a network tells noise levels apart: float64 (2,)."""
+    ends = schedule.log_snr(torch.tensor([schedule.T, 1.0], dtype=torch.float64)).cpu()
+    return _reached(schedule, ends.clamp(-2 * math.log(_NOISE), -2 * math.log(_IMAGE)))
+
+
+def _reached(schedule: Schedule, log_snr: Tensor) -> Tensor:
+    """The nearest log-SNR that the schedule has at a time: a table with zero terminal SNR leaps from T - 1 to T."""
+    return schedule.log_snr(schedule.t_of_log_snr(log_snr)).cpu()
+
+
+def _from_noise(schedule: Schedule, times: Tensor) -> Tensor:
+    """The times, where x is not yet noise at the first of them with T in its place; else x is noise there as at T."""
+    if schedule.log_snr(times[0]) > -2 * math.log(_NOISE) + 1e-6:
+        times[0] = schedule.T
+    return times

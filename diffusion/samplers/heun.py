@@ -1,14 +1,46 @@
 """Heun's second-order steps: Algorithm 2 of Karras et al. 2022 (EDM)."""
 
+import warnings
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from diffusion.errors import Notice
 from diffusion.samplers.base import Path, combine
 from diffusion.samplers.euler import Euler
+from diffusion.schedule import Schedule
+
+_FEW = (
+    10  # network evaluations under which its images are worse than those of one-evaluation solvers (docs/samplers.md)
+)
 
 
 class Heun(Euler):
     """An Euler step, then again with the mean of the slopes at both ends; two evaluations, but one where s = 0."""
+
+    def __init__(
+        self,
+        steps: int | None = None,
+        times: str | Sequence[float] = "karras",
+        churn: float = 0.0,
+        churn_min: float = 0.0,
+        churn_max: float = float("inf"),
+        noise_scale: float = 1.0,
+    ):
+        super().__init__(steps, times, churn, churn_min, churn_max, noise_scale)
+
+    def check(self, schedule: Schedule, learns_variance: bool = False) -> None:
+        """Says which sampler is better for so few evaluations."""
+        super().check(schedule, learns_variance)
+        steps = len(self.times(schedule)) - 1
+        if (nfe := 2 * steps - 1) < _FEW:
+            warnings.warn(
+                f"sampler=heun: {steps} steps are {nfe} network evaluations, too few for it; better images with as "
+                f"many by sampler=dpm_solver_pp sampler.steps={nfe}",
+                Notice,
+                stacklevel=1,  # said once, whoever asks
+            )
 
     def step(self, path: Path, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         x_s = super().step(path, x_t, t, s)

@@ -27,7 +27,7 @@ class UniPC(Sampler):
 
     draws_noise = False
 
-    def __init__(self, steps: int | None = None, times: str | Sequence[float] = "trailing", order: int = 3):
+    def __init__(self, steps: int | None = None, times: str | Sequence[float] = "angle", order: int = 3):
         super().__init__(steps, times)
         if order not in (1, 2, 3):
             raise UserError(f"sampler.order={order}: expected 1, 2 or 3")
