@@ -9,8 +9,8 @@ import torch
 
 from diffusion.errors import UserError
 from diffusion.interop import openai
-from diffusion.networks import native
 from diffusion.interop.foreign import write
+from diffusion.networks import native
 from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
 from tests.interop.models import model_of, sample
