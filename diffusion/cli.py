@@ -51,8 +51,8 @@ keys:
   dataset.path          folder of the data
   trainer.max_steps     optimiser steps; training ends at the first limit reached
   trainer.max_minutes   the same in minutes
-  validate.every_n_steps    or every_n_minutes, every_n_epochs; else a tenth of the time is spent on validations
-  preview.every_n_steps     the same of pictures; else each validation has some
+  validate.every_n_steps  or every_n_minutes, every_n_epochs; without, validations take at most a tenth of the time
+  preview.every_n_steps   the same for pictures; without, each validation has some
   seed                  another seed, another network and other noise
   run.name              the run folder is runs/<dataset>/<name> instead of runs/<dataset>/<time>-<id>
   run.dir               the run folder itself
