@@ -2,10 +2,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: help demo test bench clean
+.PHONY: help demo test test-random bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
 
 demo: $(VENV)/installed ## install, train on the digits that scikit-learn brings, and draw samples (5 minutes)
 	$(BIN)/python train.py experiment=digits logger=none run.dir=runs/digits/demo resume=auto
@@ -16,6 +16,13 @@ test: $(VENV)/installed-dev ## install, check the style, and run every test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+SEED := $(or $(SEED),$(shell date +%s))
+
+test-random: $(VENV)/installed-dev ## the tests that draw examples or kill at random, from another seed each time (SEED=...)
+	@echo "make test-random SEED=$(SEED) repeats this"
+	OMP_NUM_THREADS=1 TEST_SEED=$(SEED) $(BIN)/python -m pytest --hypothesis-profile=random \
+		--hypothesis-seed=$(SEED) $$(grep -lE "hypothesis|TEST_SEED" -r tests --include=test_*.py)
 
 bench: $(VENV)/installed-dev ## measure network, trainer, data, noise, samplers and start-up against their peers
 	$(BIN)/python benchmarks/run.py

@@ -50,7 +50,7 @@ def test_odd_words_are_taken_or_refused_in_a_line(name, capsys):
         "".join
     )
 
-    @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(word, max_size=3))
     def check(words):
         code = cli.main(name, [*words, "--print"])

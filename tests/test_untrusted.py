@@ -199,7 +199,7 @@ LEAVES = [
 ]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     changes=st.dictionaries(st.sampled_from([f"config.{leaf}" for leaf in LEAVES]), ODD_VALUES, min_size=1, max_size=2)
 )
@@ -236,7 +236,7 @@ def test_weights_alone_cannot_be_gone_on_with(write, capsys, tmp_path):
     assert "take its weights alone, resume_mode=weights" in done.err
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_cut_or_a_flipped_bit_is_seen(write, contents, data):
     """Anywhere in the file: it is refused, or what is read is what was written (padding holds nothing)."""

@@ -209,7 +209,7 @@ def pictures(draw):
     return raw, whole and mode != "F"
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None)
 @given(picture=pictures(), channels=st.sampled_from([1, 3]), extension=st.sampled_from(SUFFIXES))
 def test_any_picture_is_read_or_refused_with_a_reason(picture, channels, extension, tmp_path_factory):
     raw, readable = picture
