@@ -27,9 +27,10 @@ def read(key: str, path: str, shape: Sequence[int], limits: Limits | None = None
     picture = decoding.read_picture(Path(path), size, channels, limits)
     if isinstance(picture, str):
         raise UserError(f"{key}={path}: not a readable picture ({picture})")
-    if limits is None and (picture.top or 0) > 255 and picture.largest < _LITTLE * picture.top:
+    values = picture.values
+    if limits is None and (values.top or 0) > 255 and values.largest < _LITTLE * values.top:
         warnings.warn(
-            f"{key}={path} holds values up to {picture.largest:g} of {picture.top:g}, and is read nearly black",
+            f"{key}={path} holds values up to {values.largest:g} of {values.top:g}, and is read nearly black",
             Notice,
             stacklevel=3,
         )
