@@ -3,6 +3,7 @@
 import warnings
 from pathlib import Path
 
+import PIL
 from PIL import Image
 
 COMMON = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
@@ -12,7 +13,8 @@ _RARE += ("FLI", "FTEX", "GBR", "FITS", "PIXAR", "MCIDAS", "XVTHUMB", "DIB")
 # Ghostscript, which runs it, WMF to Windows, and what an IPTC record holds to any of these; of BUFR, GRIB, HDF5 and
 # MPEG it knows the name alone; IM, IMT, PCD and SPIDER have no signature.
 Image.init()
-FORMATS = tuple(name for name in COMMON + _RARE if name in Image.OPEN)
+_WRONG = {"FITS"} if int(PIL.__version__.partition(".")[0]) < 13 else set()  # it took their bytes in the wrong order
+FORMATS = tuple(name for name in COMMON + _RARE if name in Image.OPEN.keys() - _WRONG)
 # A file of these names is a picture, if perhaps a broken one. TGA has no signature: its name is all there is.
 SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff")
 SUFFIXES += (".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga")
