@@ -174,6 +174,8 @@ BAD = [
     ("train", "run.name=", "run.name=: expected a name"),
     ("train", "run.root=null", "run.root=null: expected a path"),
     ("train", "dataset=image_folder", "dataset.path is missing: say dataset.path=..."),
+    ("train", "dataset=image_folder dataset.range=full", "*: expected container, auto, or two numbers [low,high]*"),
+    ("train", "dataset=image_folder dataset.range=[9,2]", "*: expected container, auto, or two numbers [low,high]*"),
     ("train", "ckpt=x", "ckpt=x: belongs to sampling (sample.py)"),
     ("train", "n=3", "n=3: belongs to sampling (sample.py)*"),
     ("train", "metric=bpd", "metric=bpd: belongs to evaluation (evaluate.py)"),

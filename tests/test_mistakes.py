@@ -26,6 +26,9 @@ def place(tmp_path_factory):
     (place / "broken").mkdir()
     for k in range(3):
         (place / "broken" / f"{k}.png").write_bytes(b"")
+    (place / "floats").mkdir()
+    for k in range(3):
+        Image.fromarray(np.eye(8, dtype=np.float32) / (k + 1)).save(place / "floats" / f"{k}.tif")
     (place / "file").write_text("a file")
     (place / "run without checkpoints" / "checkpoints").mkdir(parents=True)
     torch.save({"state_dict": {"weight": torch.zeros(1)}}, place / "other.ckpt")
@@ -109,6 +112,7 @@ LINES = [
     (folder("dataset.path={place}/notes"), "has no images: 1 files seen"),
     (folder("dataset.path={place}/broken", "dataset.cache={place}/cache"), "0 of 3 images can be read"),
     (folder("dataset.path={place}/broken", "dataset.cache={place}/file/x"), "cannot be kept in"),
+    (folder("dataset.path={place}/floats", "dataset.cache={place}/cache"), "set dataset.range=auto or [low,high]"),
 ]
 
 
