@@ -30,7 +30,7 @@ class Results:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with self._lock:
-                pass
+                self._bytes()
         except OSError as error:
             raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another output=") from None
 

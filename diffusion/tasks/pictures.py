@@ -83,7 +83,7 @@ def _why(grey: Image.Image, is_white: bool, size: int) -> str:
     """What is wrong with a mask that came out all white or all black."""
     lowest, highest = grey.getextrema()
     if is_white:
-        lost = f": its black parts are lost at {size}x{size} pixels" if lowest <= 127 else ""
+        lost = f": its black parts are lost in the {size}x{size} pixels at the centre" if lowest <= 127 else ""
         return f"all white, nothing is kept{lost}"
-    lost = f"its white parts are lost at {size}x{size} pixels"
+    lost = f"its white parts are lost in the {size}x{size} pixels at the centre"
     return f"all black, nothing is drawn: {lost if highest > 127 else f'its brightest value is {highest} of 255'}"

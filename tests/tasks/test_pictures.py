@@ -141,8 +141,14 @@ def _with(image, exif):
         (RIGHT // 255, "all black, nothing is drawn: its brightest value is 1 of 255"),
         (painted("LA", RIGHT, 0, 0), "all black, nothing is drawn: its brightest value is 0 of 255"),
         (np.full((4, 4), 255, np.uint8), "all white, nothing is kept"),
-        (np.eye(64, dtype=np.uint8) * 255, "all black, nothing is drawn: its white parts are lost at 4x4 pixels"),
-        (255 - np.eye(64, dtype=np.uint8) * 255, "all white, nothing is kept: its black parts are lost at 4x4 pixels"),
+        (
+            np.eye(64, dtype=np.uint8) * 255,
+            "all black, nothing is drawn: its white parts are lost in the 4x4 pixels at the centre",
+        ),
+        (
+            255 - np.eye(64, dtype=np.uint8) * 255,
+            "all white, nothing is kept: its black parts are lost in the 4x4 pixels at the centre",
+        ),
     ],
 )
 def test_a_mask_without_an_edge_is_refused_with_the_reason(save, picture, image, said):
