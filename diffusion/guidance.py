@@ -1,5 +1,6 @@
 """Classifier-free guidance, as a wrapper around a denoiser (Ho & Salimans 2022)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,8 @@ class Guidance:
     rescale: float = 0.0
 
     def __post_init__(self):
+        if not isinstance(self.scale, int | float) or not math.isfinite(self.scale):
+            raise UserError(f"guidance.scale={self.scale!r}: expected a number")
         if self.of not in ("t", "sigma"):
             raise UserError(f"guidance.of={self.of}: expected t or sigma, the unit of guidance.interval")
         if len(self.interval) != 2 or not self.interval[0] <= self.interval[1]:

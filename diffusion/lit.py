@@ -23,6 +23,7 @@ from diffusion.rate import Rate
 from diffusion.samplers.base import Sampler
 from diffusion.tasks import arguments
 from diffusion.tasks.generate import Generate, generate
+from diffusion.values import whole
 
 SIMPLE = L2(Simple())  # L_simple, in which every validation loss is given, whatever is trained
 
@@ -219,6 +220,8 @@ class LitDiffusion(LightningModule):
             arguments.check_object(name, value)
         if guidance is not None and y is None:
             raise UserError("guidance leads towards a class: give y")
+        if task is not None and task.shape != self.shape:
+            raise UserError(f"task is for images of {task.shape}, the model's are {self.shape}: give it model.shape")
         index = arguments.indices(index)
         y = arguments.labels(y, len(index), self.classes)
         guidance, sampler = guidance or self.guidance, sampler or self.sampler
@@ -230,11 +233,11 @@ class LitDiffusion(LightningModule):
                 sampler,
                 self.shape,
                 index,
-                arguments.whole("seed", seed, least=0),
+                whole("seed", seed, least=0),
                 task=task,
                 purpose=purpose,
                 y=y,
-                batch_size=arguments.whole("batch_size", batch_size, least=1),
+                batch_size=whole("batch_size", batch_size, least=1),
                 keep=keep,
                 device=self.device,
                 progress=progress,
@@ -244,7 +247,7 @@ class LitDiffusion(LightningModule):
     def sample(self, n: int = 16, seed: int = 0, **options) -> Tensor:
         """The first n images of `seed`: float32 (n, C, H, W) in about [-1, 1], on the CPU; options as in
         `sample_batches`."""
-        batches = self.sample_batches(torch.arange(arguments.whole("n", n, least=1)), seed, **options)
+        batches = self.sample_batches(torch.arange(whole("n", n, least=1)), seed, **options)
         return torch.cat([states[-1] for _, states in batches])
 
     def _sampled(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:

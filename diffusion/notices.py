@@ -25,8 +25,12 @@ def of_training(
             f"self_conditioning=true: in training, too, the network is shown its x_0 after the clipping, {clip}; "
             "with clipping=static it learns from [-1, 1]"
         )
-    if guidance.scale != 1 and not classes:
-        _notice(f"guidance.scale={guidance.scale:g} has no effect: the network is told no classes (conditioning=none)")
+    if not classes:
+        for key, given, usual in ("guidance.scale", guidance.scale, 1), ("conditioning.drop", label_drop, 0):
+            if given != usual:
+                _notice(f"{key}={given:g} has no effect: the network is told no classes (conditioning=none)")
+    elif label_drop == 1:
+        _notice("conditioning.drop=1: no class is ever told to the network; with 0.1 one label in ten is left out")
     elif guidance.scale != 1:
         _of_drops(guidance, label_drop)
 

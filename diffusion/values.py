@@ -1,9 +1,12 @@
 """What a value of the config may be: the kind of its default, narrowed by name where the default says too little."""
 
 import math
+import operator
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from diffusion.errors import UserError
 
 
 class Kind(NamedTuple):
@@ -206,6 +209,23 @@ BY_NAME = {
     **{f"{section}.every_n_epochs": _or_null(COUNT) for section in _CADENCES},
     "logger.mode": Kind("auto, online or offline", _matching("auto|online|offline")),
 }
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """`value` of the argument or key `name`, a whole number of Python's, NumPy's or torch's. Raises UserError for
+    another or a smaller one."""
+    number = whole_or_none(value)
+    if number is None or number < least:
+        raise UserError(f"{name}={value!r}: expected a whole number, {least} or more")
+    return number
+
+
+def whole_or_none(value: Any) -> int | None:
+    """The same; None for what is no whole number."""
+    try:
+        return None if isinstance(value, bool) else int(operator.index(value))
+    except TypeError:
+        return None
 
 
 def kind_of(name: str, default: Any) -> Kind:

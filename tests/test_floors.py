@@ -8,8 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "diffusion"
 
 FLOORS = [
-    ["errors", "files", "random", "values", "bar"],
-    ["registry", "quiet"],
+    ["errors", "files", "random", "bar"],
+    ["registry", "quiet", "values"],
     ["upgrades"],
     ["images", "schedule", "networks", "manifest", "averages"],
     ["process", "prediction", "config", "snapshots"],

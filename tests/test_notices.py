@@ -46,6 +46,8 @@ def of_training(**changed):
             {"self_condition": True, "clip": clipping.Unclipped()},
             "self_conditioning=true: in training, too, the network",
         ),
+        ({"label_drop": 0.5}, "conditioning.drop=0.5 has no effect: the network is told no classes"),
+        ({"classes": ("a", "b"), "label_drop": 1.0}, "conditioning.drop=1: no class is ever told to the network"),
         ({"guidance": Guidance(2.0)}, "guidance.scale=2 has no effect: the network is told no classes"),
         ({"classes": ("a", "b"), "guidance": Guidance(2.5)}, "guidance.scale=2.5 compares with images without a class"),
     ],

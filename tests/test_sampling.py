@@ -103,6 +103,7 @@ def test_a_model_without_classes_takes_none():
         ({"task": "img2img"}, r"task='img2img': expected an object, such as diffusion.tasks.img2img.Img2Img"),
         ({"task": Generate}, r"task=<class .*Generate'>: expected an object"),
         ({"guidance": Guidance(3.0)}, "guidance leads towards a class: give y"),
+        ({"task": Generate((3, 4, 4))}, r"task is for images of \(3, 4, 4\), the model's are \(1, 4, 4\)"),
         ({"n": 0}, "n=0: expected a whole number, 1 or more"),
         ({"n": -2}, "n=-2: expected a whole number, 1 or more"),
         ({"n": 2.0}, "n=2.0: expected a whole number"),
@@ -218,3 +219,16 @@ def test_guidance_without_trained_drops_is_noticed(own):
         "guidance.scale=3 compares with images without a class, which this network never saw (conditioning.drop=0): "
         "guidance.scale=1, or train with conditioning.drop=0.1"
     )
+
+
+@pytest.mark.parametrize("steps", [2.5, "5", True])
+def test_steps_are_a_whole_number(steps):
+    with pytest.raises(UserError, match=f"sampler.steps={steps!r}: expected 1 to 100, the steps of the schedule"):
+        lit().sample(1, y=1, sampler=DDIM(steps=steps), progress=False)
+    assert len(DDIM(steps=np.int64(5)).times(schedule.cosine(100))) == 6
+
+
+@pytest.mark.parametrize("scale", ["3", float("nan"), float("inf"), None])
+def test_a_scale_is_a_number(scale):
+    with pytest.raises(UserError, match=f"guidance.scale={scale!r}: expected a number"):
+        Guidance(scale)

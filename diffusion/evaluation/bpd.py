@@ -82,7 +82,7 @@ class BPD(Metric):
         self._steps(model.denoiser.schedule)
         if model.clip != _CLIP:
             warnings.warn(
-                f"metric=bpd clips x_0 to [-1, 1]; the model's own clipping, {model.clip}, is for sampling alone",
+                f"metric=bpd clips x_0 to [-1, 1]; the model's own clipping, {model.clip}, is for sampling",
                 Notice,
                 stacklevel=2,
             )

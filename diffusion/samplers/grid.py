@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffusion.errors import UserError
 from diffusion.schedule import Schedule
+from diffusion.values import whole_or_none
 
 # sigma / alpha between which EDM samples (Karras et al. 2022): above, x is noise to a network, below, a finished image.
 _NOISE, _IMAGE = 80.0, 0.002
@@ -83,8 +84,8 @@ def visit(schedule: Schedule, times: str | Sequence[float], steps: int | None, b
         raise UserError(f"sampler.times={times}: expected {', '.join(SPACINGS)}, or a list of times that ends with 0")
     steps = schedule.T if steps is None else steps
     most = schedule.T if not beyond or times == "leading" else float("inf")
-    if not 1 <= steps <= most:
-        raise UserError(f"sampler.steps={steps}: expected 1 to {schedule.T}, the steps of the schedule")
+    if whole_or_none(steps) is None or not 1 <= steps <= most:
+        raise UserError(f"sampler.steps={steps!r}: expected 1 to {schedule.T}, the steps of the schedule")
     visited = torch.cat([SPACINGS[times](schedule, steps), torch.zeros(1, dtype=torch.float64)])
     if not (visited.diff() < 0).all():
         raise UserError(f"sampler.steps={steps}: more than this schedule has times for with times={times}; lower it")

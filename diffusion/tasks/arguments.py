@@ -1,7 +1,6 @@
 """What a caller in Python hands to sampling, brought to one form. Each function raises UserError that names the
 argument, what it was, and what was expected."""
 
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,9 +11,10 @@ from diffusion.errors import UserError
 from diffusion.guidance import Guidance
 from diffusion.samplers.base import Sampler
 from diffusion.tasks.generate import Generate
+from diffusion.values import whole_or_none
 
 _LISTED = 50  # classes in a message
-_OBJECTS: dict[str, tuple[type | Callable[[Any], bool], str]] = {
+_OBJECTS: dict[str, tuple[type, str]] = {  # the class that is expected, and an example
     "sampler": (Sampler, "diffusion.samplers.ddim.DDIM(steps=50)"),
     "task": (Generate, "diffusion.tasks.img2img.Img2Img(image, t, model.shape)"),
     "guidance": (Guidance, "diffusion.guidance.Guidance(scale=2.0)"),
@@ -29,18 +29,11 @@ def check_object(name: str, value: Any) -> None:
         raise UserError(f"{name}={value!r}: expected an object, such as {example}")
 
 
-def whole(name: str, value: Any, least: int) -> int:
-    """A whole number of any kind, of Python's, NumPy's or torch's."""
-    number = _whole(value)
-    if number is None or number < least:
-        raise UserError(f"{name}={value!r}: expected a whole number, {least} or more")
-    return number
-
-
 def indices(value: Any) -> Tensor:
     """The numbers of images, int64 (n,), on the CPU."""
     given = value.tolist() if hasattr(value, "tolist") else value
-    numbers = [_whole(one) for one in given] if isinstance(given, Sequence) and not isinstance(given, str) else [None]
+    listed = isinstance(given, Sequence) and not isinstance(given, str)
+    numbers = [whole_or_none(one) for one in given] if listed else [None]
     if any(number is None or number < 0 for number in numbers):
         raise UserError(f"index={value!r}: expected the numbers of images, each 0 or more, such as torch.arange(16)")
     return torch.tensor(numbers, dtype=torch.int64)
@@ -63,16 +56,9 @@ def labels(y: Any, n: int, classes: Sequence[str] | None) -> Tensor | None:
 def _label(one: Any, classes: Sequence[str]) -> int:
     if isinstance(one, str) and one in classes:
         return classes.index(one)
-    number = _whole(one)
+    number = whole_or_none(one)
     if number is not None and 0 <= number < len(classes):
         return number
     known = [f"{k} ({name})" for k, name in enumerate(classes[:_LISTED])]
     known += [f"... ({len(classes)} in all)"] * (len(classes) > _LISTED)
     raise UserError(f"y={one!r}: no such class; choose among {', '.join(known)}; y=None draws without a class")
-
-
-def _whole(value: Any) -> int | None:
-    try:
-        return None if isinstance(value, bool) else int(operator.index(value))
-    except TypeError:
-        return None

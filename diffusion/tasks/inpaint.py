@@ -11,6 +11,7 @@ from diffusion.denoiser import Prediction
 from diffusion.samplers.grid import with_jumps
 from diffusion.tasks import pictures
 from diffusion.tasks.generate import Generate
+from diffusion.values import whole
 
 
 class KeepKnown:
@@ -43,7 +44,7 @@ class Inpaint(Generate):
         super().__init__(shape, limits)
         self.x_0 = pictures.read("task.image", image, shape, limits)
         self.known = ~pictures.read_mask(mask, image, shape[1])
-        self.resamples, self.jump = resamples, jump
+        self.resamples, self.jump = whole("task.resamples", resamples, 1), whole("task.jump", jump, 1)
 
     def times(self, sampler, schedule) -> Tensor:
         return with_jumps(super().times(sampler, schedule), self.jump, self.resamples)

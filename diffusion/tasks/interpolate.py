@@ -1,5 +1,6 @@
 """Interpolation: the images between two seeds or two pictures, on the sphere where their noise lies."""
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +15,7 @@ from diffusion.samplers.grid import from_time
 from diffusion.schedule import broadcast
 from diffusion.tasks import pictures
 from diffusion.tasks.generate import Generate
+from diffusion.values import whole
 
 
 def slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
@@ -35,13 +37,11 @@ class Interpolate(Generate):
     def __init__(
         self, start: str, end: str, points: int, t: float | None, shape: Sequence[int], limits: Limits | None = None
     ):
-        if points < 2:
-            raise UserError(f"task.points={points}: expected at least 2, both ends")
         super().__init__(shape, limits)
         self.ends = [_end("task.start", start, shape, limits), _end("task.end", end, shape, limits)]
         if t is not None and not all(isinstance(end, Tensor) for end in self.ends):
             raise UserError(f"task.t={t:g}: only pictures are diffused up to t, but an end is a seed; say task.t=null")
-        self.columns = self.points = points
+        self.columns = self.points = whole("task.points", points, 2)  # both ends
         self.t = t
 
     def times(self, sampler, schedule) -> Tensor:
@@ -72,5 +72,8 @@ class Interpolate(Generate):
         return slerp(a, b, weight.to(shared.device))
 
 
-def _end(key: str, text: str, shape: Sequence[int], limits: Limits | None) -> int | Tensor:
-    return int(text) if str(text).isdigit() else pictures.read(key, text, shape, limits)
+def _end(key: str, given: str | int, shape: Sequence[int], limits: Limits | None) -> int | Tensor:
+    text = str(given)
+    if re.fullmatch(r"-\d+", text):
+        raise UserError(f"{key}={text}: expected a seed, a whole number, 0 or more, or the file of a picture")
+    return int(text) if text.isdigit() else pictures.read(key, text, shape, limits)

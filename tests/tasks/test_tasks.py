@@ -150,6 +150,13 @@ def test_a_mask_without_an_edge_is_refused(picture, grey, said):
         Inpaint(picture(np.zeros((4, 4))), picture(np.full((4, 4), grey), "mask.png"), 1, 1, SHAPE)
 
 
+@pytest.mark.parametrize(("resamples", "jump", "key"), [(0, 1, "resamples"), (1, 0, "jump"), (1.5, 1, "resamples")])
+def test_stretches_are_walked_at_least_once(picture, resamples, jump, key):
+    image, mask = picture(np.zeros((4, 4))), picture(np.eye(4) * 255, "mask.png")
+    with pytest.raises(UserError, match=rf"task\.{key}=.*: expected a whole number, 1 or more"):
+        Inpaint(image, mask, resamples, jump, SHAPE)
+
+
 def test_jumps_walk_each_stretch_again():
     times = torch.tensor([50.0, 40, 30, 20, 10, 0])
     assert with_jumps(times, 2, 1).tolist() == times.tolist()
@@ -203,7 +210,9 @@ def test_slerp_keeps_the_length_and_ends_where_it_should():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("1", "2", 1, None), "task.points=1: expected at least 2"),
+        (("1", "2", 1, None), "task.points=1: expected a whole number, 2 or more"),
+        (("1", "2", 4.0, None), "task.points=4.0: expected a whole number"),
+        ((-1, "2", 5, None), "task.start=-1: expected a seed, a whole number, 0 or more, or the file of a picture"),
         (("1", "2", 5, 400.0), "only pictures are diffused up to t"),
         (("1", "nowhere.png", 5, None), "task.end=nowhere.png: not a readable picture"),
     ],
