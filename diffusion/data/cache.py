@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from diffusion.data.decoded import IMAGES, PLACE, Decoded, Request
+from diffusion.data.decoded import IMAGES, INDEX, PLACE, Decoded, Request
 from diffusion.data.decoding import Limits
 from diffusion.data.ranges import Range
 from diffusion.errors import UserError
@@ -23,6 +24,8 @@ except ImportError:  # Windows, where a folder with a mapped file in it cannot b
 _SHARE = 0.1  # of its disk the cache takes at most; what was used least recently goes first
 _UNFINISHED = ".decoding-"
 _WORTH_A_LINE = 10e6  # bytes
+_KEY = re.compile(f"({PLACE})?[0-9a-f]{{24}}")
+_OF_BEFORE = re.compile("images-[0-9a-f]{24}")  # what earlier versions called theirs
 
 log = logging.getLogger(__name__)
 
@@ -122,11 +125,11 @@ class DecodedCache:
         """Removes what killed processes have left, the images of the same folder as it was before, those of earlier
         versions, and what was used least recently while there is too little room. Returns the bytes that this freed."""
         freed = sum(map(_remove, self.folder.glob(f"{_UNFINISHED}*")))
-        entries = sorted(self.folder.glob("images-*"), key=_used)
+        entries = sorted(filter(_is_ours, self.folder.glob("images-*")), key=_used)
         disk = shutil.disk_usage(self.folder)
         excess = max(sum(map(_size, entries)) + request.n_bytes - int(_SHARE * disk.total), request.n_bytes - disk.free)
         for entry in entries:
-            changed = (entry / request.place()).exists() or not any(entry.glob(f"{PLACE}*"))
+            changed = (entry / request.place()).exists() or _OF_BEFORE.fullmatch(entry.name)
             if changed or excess > 0:
                 size = _remove(entry)
                 freed, excess = freed + size, excess - size
@@ -136,6 +139,17 @@ class DecodedCache:
 def _mark(entry: Path, key: str) -> None:
     with suppress(OSError):  # a cache that may only be read
         (entry / key).touch()
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether nothing else is in a folder: somebody may keep pictures of his own in images-train, beside ours."""
+    with suppress(OSError):
+        names = {file.name for file in folder.iterdir()}
+        known = (
+            folder.name.startswith(_UNFINISHED) or _OF_BEFORE.fullmatch(folder.name) or any(map(_KEY.fullmatch, names))
+        )
+        return bool(known) and all(name in (IMAGES, INDEX) or _KEY.fullmatch(name) for name in names)
+    return False
 
 
 def _used(entry: Path) -> float:
@@ -178,7 +192,7 @@ def _remove(folder: Path, even_held: bool = False) -> int:
     """Removes a folder of the cache, unless somebody holds it. Returns the bytes that this freed."""
     gone = folder.with_name(f"{_UNFINISHED}{folder.name}")
     try:
-        if not even_held and _is_held(folder):
+        if not _is_ours(folder) or (not even_held and _is_held(folder)):
             return 0
         size = _size(folder)
         folder.rename(gone)

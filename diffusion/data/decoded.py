@@ -18,7 +18,7 @@ from diffusion.data import ranges
 from diffusion.data.decoding import BACKGROUND, VERSION, Limits, read_picture, read_values
 from diffusion.data.ranges import Range, Seen
 
-IMAGES, _INDEX = "images.npy", "index.json"
+IMAGES, INDEX = "images.npy", "index.json"
 PLACE = "of-"
 _HAS_TIME_OF_CHANGE = os.name != "nt"
 _AHEAD = 256  # files read before the first of their results is used
@@ -89,7 +89,7 @@ class Request(NamedTuple):
         images.flush()
         del images  # Windows renames no folder with a file in it that is still mapped
         index = {"files": files, "skipped": skipped, "limits": limits, "seen": list(seen.values())}
-        (folder / _INDEX).write_text(json.dumps(index))
+        (folder / INDEX).write_text(json.dumps(index))
 
     def _each(self, read: Callable[[Path], Result], what: str) -> Iterator[tuple[str, Result]]:
         """Every file with what `read` makes of its path, in order."""
@@ -121,11 +121,11 @@ class Decoded:
     @classmethod
     def read(cls, folder: Path) -> "Decoded":
         """Raises anything where a file is gone or damaged."""
-        index = json.loads((folder / _INDEX).read_text())
+        index = json.loads((folder / INDEX).read_text())
         # Copy on write: torch wants writable memory, and the file stays as it is.
         images = np.load(folder / IMAGES, mmap_mode="c")
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) < len(index["files"]):
-            raise ValueError(f"{IMAGES} does not hold what {_INDEX} says")
+            raise ValueError(f"{IMAGES} does not hold what {INDEX} says")
         limits = None if index["limits"] is None else tuple(index["limits"])
         seen = [Seen(*values) for values in index["seen"]]
         return cls(folder, images[: len(index["files"])], index["files"], index["skipped"], limits, seen)

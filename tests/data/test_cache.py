@@ -326,3 +326,22 @@ def test_auto_without_a_picture_that_can_be_read_says_why(folder):
         (folder / f"{k}.png").write_bytes(b"none")
     with pytest.raises(UserError, match="0 of 3 images can be read"):
         data(folder, range="auto").prepare_data()
+
+
+def test_what_is_not_ours_is_never_removed(folder, kept, newly_decoded, monkeypatch):
+    """A folder of the user's may be called as one of ours is, where dataset.cache leads to where the data are."""
+    for name, file in ("images-train", "0.png"), ("images-64", "images.npy"), (".decoding-notes", "notes.txt"):
+        (kept / name).mkdir(parents=True)
+        (kept / name / file).write_text("precious")
+    (kept / "images-empty").mkdir()
+    ours = {"images-0123456789abcdef01234567": "of an earlier version", ".decoding-x": "left by a killed process"}
+    for name in ours:
+        (kept / name).mkdir()
+        (kept / name / "images.npy").touch()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9, total=0))
+    plain(folder / "0.png")
+    plain(folder / "1.png")
+    newly_decoded(folder)
+    left = {path.name for path in kept.iterdir()}
+    assert {"images-train", "images-64", "images-empty", ".decoding-notes"} < left
+    assert not left & ours.keys()
