@@ -145,10 +145,9 @@ def _is_ours(folder: Path) -> bool:
     """Whether nothing else is in a folder: somebody may keep pictures of his own in images-train, beside ours."""
     with suppress(OSError):
         names = {file.name for file in folder.iterdir()}
-        known = (
-            folder.name.startswith(_UNFINISHED) or _OF_BEFORE.fullmatch(folder.name) or any(map(_KEY.fullmatch, names))
-        )
-        return bool(known) and all(name in (IMAGES, INDEX) or _KEY.fullmatch(name) for name in names)
+        keys = {name for name in names if _KEY.fullmatch(name)}
+        named = folder.name.startswith(_UNFINISHED) or _OF_BEFORE.fullmatch(folder.name)
+        return bool(keys or named) and names - keys <= {IMAGES, INDEX}
     return False
 
 
