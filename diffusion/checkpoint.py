@@ -6,15 +6,14 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from diffusion import build, snapshots, upgrades
-from diffusion.errors import UserError, reading
+from diffusion import archive, build, snapshots, upgrades
+from diffusion.errors import UserError
 from diffusion.files import atomic
 from diffusion.lit import LitDiffusion
 
@@ -50,23 +49,23 @@ def find(ckpt: str | Path) -> Path:
 
     Says so where a newer one than the one returned is damaged. Raises UserError that says what was looked for.
     """
-    path = Path(ckpt)
-    if path.is_file():
-        return path
-    folder, name = (path.parent, path.name) if path.name in ("last", "best") else (path, "last")
-    candidates = _candidates(folder / "checkpoints", name)
-    if not candidates:
-        if not folder.is_dir():
-            raise UserError(f"ckpt={ckpt}: no such file or run folder")
-        raise UserError(
-            f"ckpt={ckpt}: no checkpoint {folder / 'checkpoints' / name}.ckpt; "
-            "expected a run folder that train.py wrote, or a .ckpt file"
-        )
-    for found in candidates:
-        if _is_whole(found):
-            return found
-        rank_zero_info(f"{found} is damaged (cut off, or changed on the disk): looking for the one before it")
-    raise UserError(f"ckpt={ckpt}: {len(candidates)} checkpoints, all of them damaged")
+    for path in (candidates := _candidates(Path(ckpt))):
+        if path == Path(ckpt) or archive.is_whole(path):
+            return path
+        _say_damaged(path)
+    raise _all_damaged(ckpt, candidates)
+
+
+def opened(ckpt: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The file that `find` finds and its contents, as `read` has them, in one pass over it."""
+    for path in (candidates := _candidates(Path(ckpt))):
+        try:
+            return path, read(path)
+        except UserError:
+            if path == Path(ckpt) or archive.is_whole(path):
+                raise
+            _say_damaged(path)
+    raise _all_damaged(ckpt, candidates)
 
 
 def run_folder(ckpt: Path) -> Path:
@@ -74,21 +73,30 @@ def run_folder(ckpt: Path) -> Path:
     return ckpt.parent.parent if ckpt.parent.name == "checkpoints" else ckpt.parent
 
 
-def _candidates(folder: Path, name: str) -> list[Path]:
-    """The files that may stand for RUN/last, the newest first, or for RUN/best."""
-    if name == "best":
-        return list(folder.glob("best.ckpt"))
+def _candidates(ckpt: Path) -> list[Path]:
+    """The file `ckpt`; or those that may stand for RUN/last, the newest first, or for RUN/best."""
+    if ckpt.is_file():
+        return [ckpt]
+    run, name = (ckpt.parent, ckpt.name) if ckpt.name in ("last", "best") else (ckpt, "last")
+    folder = run / "checkpoints"
     steps = sorted(folder.glob("step_*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True)
-    return [*folder.glob("last.ckpt"), *steps, *folder.glob("best.ckpt")]
+    best = [*folder.glob("best.ckpt")]
+    candidates = best if name == "best" else [*folder.glob("last.ckpt"), *steps, *best]
+    if candidates:
+        return candidates
+    if not run.is_dir():
+        raise UserError(f"ckpt={ckpt}: no such file or run folder")
+    raise UserError(
+        f"ckpt={ckpt}: no checkpoint {folder / name}.ckpt; expected a run folder that train.py wrote, or a .ckpt file"
+    )
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether every part of the archive is there and has its checksum."""
-    try:
-        with ZipFile(path) as archive:
-            return archive.testzip() is None
-    except Exception:  # a changed byte may be anywhere
-        return False
+def _say_damaged(path: Path) -> None:
+    rank_zero_info(f"{path} is damaged (cut off, or changed on the disk): looking for the one before it")
+
+
+def _all_damaged(ckpt: str | Path, candidates: list[Path]) -> UserError:
+    return UserError(f"ckpt={ckpt}: {len(candidates)} checkpoints, all of them damaged")
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -98,12 +106,9 @@ def read(path: str | Path) -> dict[str, Any]:
     Raises UserError for a file that is damaged, of another program or of a later format, and for a config that names
     what is not ours.
     """
-    with reading(path, "a readable checkpoint"):
-        contents = torch.load(path, map_location="cpu", weights_only=True)
+    contents = archive.read(path, "a readable checkpoint")
     if not isinstance(contents, dict) or not isinstance(contents.get("config"), dict) or "state_dict" not in contents:
         raise UserError(f"{path}: not a checkpoint of this program (no config inside)")
-    if not _is_whole(Path(path)):
-        raise UserError(f"{path}: damaged, its checksums do not hold; take another checkpoint of the run")
     try:
         json.dumps(contents["config"], sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:
@@ -136,8 +141,8 @@ def load(ckpt: str | Path, weights: str | float = "ema", device: str | torch.dev
     number: the width, sigma_rel, of an average that is reconstructed from the snapshots beside the checkpoint.
     Raises UserError where there is none, it is damaged, or it holds no such weights.
     """
-    path = find(ckpt)
-    return trained(read(path), path, weights, device)
+    path, contents = opened(ckpt)
+    return trained(contents, path, weights, device)
 
 
 def trained(

@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion import archive
 from diffusion.averages import coefficients, widths
 from diffusion.errors import UserError, reading
 
 FOLDER = "averages"  # beside the checkpoints
+_SNAPSHOT = "a readable snapshot; remove it, and the others make do without"
 _TOLERANCE = 0.1  # of the profile's norm: what a reconstruction may miss
 
 
@@ -82,8 +84,8 @@ def _listed(averages: Mapping[str, Mapping[str, Tensor]]) -> str:
 
 
 def _read(path: Path, like: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
-    with reading(path, "a readable snapshot; remove it, and the others make do without"):
-        averages = torch.load(path, map_location="cpu", weights_only=True)["averages"]
+    with reading(path, _SNAPSHOT):
+        averages = archive.read(path, _SNAPSHOT)["averages"]
     if {name: set(average) for name, average in averages.items()} != {name: set(like[name]) for name in like}:
         raise UserError(f"{path}: holds the averages of another run")
     return averages

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "diffusion"
 
 FLOORS = [
     ["errors", "files", "random", "bar"],
-    ["registry", "quiet", "values"],
+    ["archive", "registry", "quiet", "values"],
     ["upgrades"],
     ["images", "schedule", "networks", "manifest", "averages"],
     ["process", "prediction", "config", "snapshots"],

@@ -62,9 +62,9 @@ def _import(source: Path, output: str | None, words: Mapping[str, Any]) -> Path:
 def _export(ckpt: str, to: str, config: Mapping[str, Any]) -> Path:
     """Writes a checkpoint of ours for another program."""
     write, name = _WRITERS[to]
-    found = checkpoint.find(ckpt)
+    found, contents = checkpoint.opened(ckpt)
     path = _free(config["output"] or checkpoint.run_folder(found) / "converted" / name)
-    _write(write, checkpoint.load(found, config["weights"]), path)
+    _write(write, checkpoint.trained(contents, found, config["weights"]), path)
     return path
 
 

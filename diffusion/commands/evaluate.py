@@ -24,8 +24,7 @@ def run(config: DictConfig) -> Path:
     config = OmegaConf.to_container(config, resolve=True)
     native.enabled = config["compile"]
     metric = build.instantiate(config["metric"])
-    ckpt = checkpoint.find(config["ckpt"])
-    contents = checkpoint.read(ckpt)
+    ckpt, contents = checkpoint.opened(config["ckpt"])
     model = checkpoint.trained(contents, ckpt, config["weights"], device_of(config["accelerator"]))
     data = _data(model, config["dataset"]["path"])
     metric.check(model, data)

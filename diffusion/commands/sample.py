@@ -27,8 +27,9 @@ def run(config: DictConfig) -> Path:
     quiet()
     config = OmegaConf.to_container(config, resolve=True)
     native.enabled = config["compile"]
-    ckpt = checkpoint.find(config["ckpt"])
-    model = checkpoint.load(ckpt, config["weights"], device_of(config["accelerator"]))
+    ckpt, contents = checkpoint.opened(config["ckpt"])
+    model = checkpoint.trained(contents, ckpt, config["weights"], device_of(config["accelerator"]))
+    del contents  # the optimiser's state is large
     y = labels.read(config["y"], model.classes)
     chosen = {group: _chosen(config, model.config, group) for group in ("clipping", "guidance")}
     model.clip, model.guidance = map(build.instantiate, chosen.values())
