@@ -12,7 +12,6 @@ from diffusion import images, notices, optimizers, random, upgrades
 from diffusion.clipping import Clip
 from diffusion.data.base import Batch
 from diffusion.denoiser import Denoiser
-from diffusion.errors import UserError
 from diffusion.guidance import Guidance, Guided
 from diffusion.losses.objective import L2, Objective, by_quarter
 from diffusion.losses.timesteps import GOLDEN, Timesteps, Uniform, steps
@@ -216,12 +215,7 @@ class LitDiffusion(LightningModule):
         are float32 whatever the network was cast to.
         Raises UserError for what cannot be, before the first image is drawn; warns of what may not be meant.
         """
-        for name, value in {"task": task, "sampler": sampler, "clip": clip, "guidance": guidance}.items():
-            arguments.check_object(name, value)
-        if guidance is not None and y is None:
-            raise UserError("guidance leads towards a class: give y")
-        if task is not None and task.shape != self.shape:
-            raise UserError(f"task is for images of {task.shape}, the model's are {self.shape}: give it model.shape")
+        arguments.check_objects(self.shape, y, task=task, sampler=sampler, clip=clip, guidance=guidance)
         index = arguments.indices(index)
         y = arguments.labels(y, len(index), self.classes)
         guidance, sampler = guidance or self.guidance, sampler or self.sampler

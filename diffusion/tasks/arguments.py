@@ -22,11 +22,18 @@ _OBJECTS: dict[str, tuple[type, str]] = {  # the class that is expected, and an 
 }
 
 
-def check_object(name: str, value: Any) -> None:
-    """That `value` can be given as `name`, a key of _OBJECTS, where it is not None."""
-    kind, example = _OBJECTS[name]
-    if value is not None and (isinstance(value, type) or not isinstance(value, kind)):
-        raise UserError(f"{name}={value!r}: expected an object, such as {example}")
+def check_objects(shape: tuple[int, ...], y: Any, **given: Any) -> None:
+    """That these can be given by their names, keys of _OBJECTS, where they are not None. shape: of the model's images;
+    y: as in `labels`."""
+    for name, value in given.items():
+        kind, example = _OBJECTS[name]
+        if value is not None and (isinstance(value, type) or not isinstance(value, kind)):
+            raise UserError(f"{name}={value!r}: expected an object, such as {example}")
+    if given["guidance"] is not None and y is None:
+        raise UserError("guidance leads towards a class: give y")
+    task = given["task"]
+    if task is not None and task.shape != shape:
+        raise UserError(f"task is for images of {task.shape}, the model's are {shape}: give it model.shape")
 
 
 def indices(value: Any) -> Tensor:
