@@ -18,9 +18,9 @@ from loop import train
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from diffusion import build, images
+from diffusion.bar import Bar
 from diffusion.config import choice, compose
 from diffusion.lit import LitDiffusion
 
@@ -74,7 +74,7 @@ def trained(name: str, pictures: Tensor, minutes: float) -> tuple[LitDiffusion, 
     if name == "rms-norm":
         swap_norms(model)
     start = time.process_time()
-    bar = tqdm(train(model, pictures, config), desc=name, unit=" step", mininterval=10)
+    bar = Bar(train(model, pictures, config), desc=name, unit=" step")
     step, average = next(pair for pair in enumerate(bar, 1) if time.process_time() - start > 60 * minutes)
     for parameter, value in zip(model.parameters(), average, strict=True):
         parameter.data.copy_(value)
