@@ -96,8 +96,8 @@ class Rate(LRScheduler):
     def _say_warmup(self) -> None:
         if (steps := self.plan.warmup(self.end)) < self.plan.warmup_steps:
             rank_zero_info(
-                f"learning rate: warm-up of {steps:,} steps instead of {self.plan.warmup_steps:,}, "
-                f"since the run takes {self.end:,} (optimizer.warmup_share={self.plan.warmup_share:g})"
+                f"learning rate: a warm-up of {self.plan.warmup_steps:,} steps is shortened to {steps:,}, since the "
+                f"run takes {self.end:,} (optimizer.warmup_share={self.plan.warmup_share:g})"
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def test_a_warm_up_longer_than_the_time_is_shortened(caplog):
     assert rates[59] == 60 / 5000
     assert rates[60] == 61 / 285
     assert rates[284:] == [1] * 116
-    assert "warm-up of 285 steps instead of 5,000, since the run takes 570" in caplog.text
+    assert "a warm-up of 5,000 steps is shortened to 285, since the run takes 570" in caplog.text
 
 
 def test_other_minutes_are_another_end_which_is_said(caplog):

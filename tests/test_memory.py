@@ -1,0 +1,134 @@
+"""Out of memory, by imitation: one line that names the key to lower, and all that was written before stays."""
+
+import errno
+
+import pytest
+import torch
+
+from diffusion.callbacks.preview import Preview
+from diffusion.errors import UserError, memory_wanted, reading
+from diffusion.lit import LitDiffusion
+from diffusion.networks.unet import UNet
+from tests.commands import command, words
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+CUDA = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.10 GiB of which 3 MiB is free"
+MPS = "MPS backend out of memory (MPS allocated: 9.05 GB). Tried to allocate 25.34 MB on private pool"
+WINDOWS = "DefaultCPUAllocator: not enough memory: you tried to allocate 8589934592 bytes"
+KINDS = [
+    (torch.OutOfMemoryError(CUDA), "20.00 GiB"),
+    (RuntimeError(MPS), "25.34 MB"),
+    (RuntimeError(WINDOWS), "8 GiB"),
+    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), ""),
+    (RuntimeError("std::bad_alloc"), ""),
+    (MemoryError(), ""),
+    (OSError(errno.ENOMEM, "Cannot allocate memory"), ""),
+    (OSError(errno.ENOSPC, "No space left on device"), None),
+    (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),
+    (ValueError("out of memory"), None),
+]
+
+
+@pytest.mark.parametrize(("error", "wanted"), KINDS, ids=lambda value: str(value)[:30])
+def test_what_is_out_of_memory(error, wanted):
+    assert memory_wanted(error) == wanted
+    wrapped = ValueError("wrapped")
+    wrapped.__cause__ = error
+    assert memory_wanted(wrapped) == wanted
+
+
+def test_that_of_this_machine():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50)
+    assert memory_wanted(caught.value) == "4.19e+06 GiB"
+
+
+def test_no_file_is_called_damaged_for_want_of_memory():
+    with pytest.raises(MemoryError), reading("x.ckpt", "a readable checkpoint"):
+        raise MemoryError
+    with pytest.raises(UserError), reading("x.ckpt", "a readable checkpoint"):
+        raise EOFError
+
+
+def breaking(function, count, error):
+    """`function`, but its call number `count` and all later ones raise `error`."""
+    calls = []
+
+    def broken(*args, **options):
+        calls.append(1)
+        if len(calls) >= count:
+            raise error
+        return function(*args, **options)
+
+    return broken
+
+
+def one_line(done):
+    assert done.code == 2
+    assert "Traceback" not in done.err
+    [line] = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    return line
+
+
+@pytest.fixture
+def train(tmp_path, capsys):
+    def run(*given):
+        line = words("trainer.max_steps=4", "optimizer.warmup_steps=1", f"run.dir={tmp_path / 'run'}", *given)
+        return command("train", *line, capsys=capsys)
+
+    return run
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError(CUDA), MemoryError()], ids=["cuda", "cpu"])
+def test_in_a_training_step_that_before_it_is_saved(error, train, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(LitDiffusion, "training_step", breaking(LitDiffusion.training_step, 3, error))
+        line = one_line(train())
+    wanted = " (20.00 GiB more were asked for)" * (str(error) != "")
+    assert line.startswith(f"error: out of memory{wanted}: lower dataset.batch_size, and raise trainer.accumulate")
+    assert (tmp_path / "run" / "checkpoints" / "step_0000002.ckpt").exists()
+    resumed = train("resume=auto")
+    assert (resumed.code, "at step 2" in resumed.out) == (0, True)
+
+
+def test_in_the_first_step_nothing_is_left(train, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(LitDiffusion, "training_step", breaking(LitDiffusion.training_step, 1, MemoryError()))
+        one_line(train())
+    assert list(tmp_path.iterdir()) == []
+    assert train("trainer.max_steps=1").code == 0
+
+
+def test_in_a_preview_the_steps_are_kept(train, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Preview, "draw", breaking(Preview.draw, 1, torch.OutOfMemoryError(CUDA)))
+        assert "if it was a preview, lower preview.n" in one_line(train("validate.every_n_steps=2"))
+    assert "at step 2" in train("resume=auto").out
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    from diffusion import cli
+
+    folder = tmp_path_factory.mktemp("memory") / "run"
+    assert cli.main("train", words("trainer.max_steps=1", "preview.n=0", f"run.dir={folder}")) == 0
+    return folder
+
+
+def test_in_sampling_what_was_drawn_stays(run, tmp_path, capsys, monkeypatch):
+    line = [f"ckpt={run}", "n=6", "batch_size=2", "sampler=ddim", "sampler.steps=2", f"output={tmp_path / 'out'}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(UNet, "forward", breaking(UNet.forward, 4, torch.OutOfMemoryError(CUDA)))  # of the second batch
+        assert one_line(command("sample", *line, capsys=capsys)).endswith("were asked for): lower batch_size")
+    drawn = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("00000*.png")}
+    assert len(drawn) == 2
+    assert command("sample", *line, capsys=capsys).code == 0
+    assert len([*tmp_path.rglob("00000*.png")]) == 6
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in drawn.items())
+
+
+def test_in_an_evaluation(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(UNet, "forward", breaking(UNet.forward, 1, MemoryError()))
+    done = command("evaluate", f"ckpt={run}", "metric.n=2", f"output={tmp_path / 'out'}", capsys=capsys)
+    assert one_line(done) == "error: out of memory: lower batch_size"
+    assert not [*tmp_path.rglob("*.json*"), *tmp_path.rglob("*.png")]
