@@ -1,12 +1,15 @@
 """Clipping of the reconstructed x_0, as a wrapper around a denoiser: none, static, dynamic."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 from diffusion.denoiser import Denoiser, Prediction
 from diffusion.errors import UserError
+from diffusion.schedule import precise
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,16 @@ class Dynamic:
             raise UserError(f"clipping.percentile={self.percentile}: expected a fraction in (0, 1], such as 0.995")
 
     def __call__(self, x_0: Tensor) -> Tensor:
-        s = x_0.flatten(1).abs().quantile(self.percentile, dim=1).clamp(min=1)
+        s = _quantile(x_0.flatten(1).abs(), self.percentile).clamp(min=1)
         s = s.reshape(-1, *[1] * (x_0.ndim - 1))
         return x_0.clamp(-s, s) / s
+
+
+def _quantile(x: Tensor, q: float) -> Tensor:
+    """torch's own, bit for bit, of each row of x (B, n), on devices without float64 as well. Returns (B,)."""
+    place = torch.tensor(q, dtype=x.dtype).item() * (x.shape[1] - 1)
+    x, k = x.sort(dim=1).values, math.floor(place)
+    return torch.lerp(precise(x[:, k]), precise(x[:, math.ceil(place)]), place - k).to(x)
 
 
 class Clip:

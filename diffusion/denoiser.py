@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from diffusion.errors import UserError
 from diffusion.prediction import Eps, Parametrization
-from diffusion.schedule import Schedule, broadcast
+from diffusion.schedule import Schedule, broadcast, precise
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Prediction:
     """What a denoiser says of x_t. x_0 is stored; eps, v and the score follow from it, so that clipping x_0 can never
     leave a stale eps behind.
 
-    x_0, x_t: (B, C, H, W); t, alpha, sigma: float64, scalar or (B,). variance_mix: (B, C, H, W), where between the
+    x_0, x_t: (B, C, H, W); t, alpha, sigma: `precise`, scalar or (B,). variance_mix: (B, C, H, W), where between the
     posterior's variance (0) and beta_t (1) a network with learned variance puts the reverse step's, else None.
     """
 
@@ -62,7 +62,8 @@ class Denoiser(nn.Module):
 
     def output(self, x_t: Tensor, t: Tensor, y: Tensor | None = None, x_0_before: Tensor | None = None) -> Tensor:
         """The bare network output (B, C, H, W), or (B, 2C, H, W) with learned variance; arguments as in `forward`."""
-        step = (t - 1).to(x_t.device, torch.float32).expand(x_t.shape[0])
+        step = x_t.new_zeros(x_t.shape[0], dtype=torch.float32)
+        step = step + broadcast(t - 1, step)
         x = x_t
         if self.parametrization.scales_input:
             x = broadcast(self.parametrization.input_scale(*self.schedule(t)), x_t) * x_t
@@ -77,7 +78,7 @@ class Denoiser(nn.Module):
     ) -> Prediction:
         """x_t: (B, C, H, W); t: scalar or (B,), in steps 0..T; y: int64 (B,) labels or None; x_0_before: (B, C, H, W),
         the latest prediction on the way, which only a self-conditioned network looks at."""
-        t = torch.as_tensor(t, dtype=torch.float64)
+        t = precise(t)
         alpha, sigma = self.schedule(t)
         output, variance_mix = split_variance(self.output(x_t, t, y, x_0_before), x_t.shape[1])
         return Prediction(self.x_0_of(output, x_t, alpha, sigma), x_t, t, alpha, sigma, variance_mix)

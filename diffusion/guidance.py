@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffusion.denoiser import Denoiser, Prediction
 from diffusion.errors import UserError
-from diffusion.schedule import Schedule, broadcast
+from diffusion.schedule import Schedule, broadcast, precise
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Guided:
     def __call__(
         self, x_t: Tensor, t: Tensor | float, y: Tensor | None = None, x_0_before: Tensor | None = None
     ) -> Prediction:
-        t = torch.as_tensor(t, dtype=torch.float64)
+        t = precise(t)
         scale = self.guidance.scales(self.schedule, t)
         if y is None or (scale == 1).all():
             return self.denoiser(x_t, t, y, x_0_before)

@@ -17,8 +17,23 @@ from torch.nn import functional as F
 from diffusion.errors import Notice, UserError
 
 
+def precise(t: Tensor | float) -> Tensor:
+    """t as a tensor in the widest float of its device: float64 on a CPU and with CUDA; float32 elsewhere, since MPS and
+    others have no wider one."""
+    if not isinstance(t, Tensor):
+        return torch.as_tensor(t, dtype=torch.float64)
+    return t.to(_widest(t.device))
+
+
+def _widest(device: torch.device) -> torch.dtype:
+    return torch.float64 if device.type in ("cpu", "cuda") else torch.float32
+
+
 def broadcast(scale: Tensor, x: Tensor) -> Tensor:
-    """A scalar or (B,) `scale` shaped to multiply x (B, C, H, W), in x's dtype and on its device."""
+    """A scalar or (B,) `scale` shaped to multiply x (B, C, H, W), in x's dtype. A scalar of the host stays there, where
+    every operation takes it from: a copy would make the host wait for the device. All else is moved to x's device."""
+    if scale.ndim == 0 and scale.is_cpu:
+        return scale.to(x.dtype)
     scale = scale.to(x)
     return scale if scale.ndim == 0 else scale.reshape(-1, *[1] * (x.ndim - 1))
 
@@ -26,8 +41,9 @@ def broadcast(scale: Tensor, x: Tensor) -> Tensor:
 class Schedule(nn.Module, ABC):
     """Variance-preserving noise schedule: alpha_t^2 + sigma_t^2 = 1, alpha_0 = 1.
 
-    Times may have any shape and any real value in 0..T; results are float64 of that shape. Nothing of a schedule is
-    in the state dict, and it keeps its precision when the module around it is cast to half.
+    Times may have any shape and any real value in 0..T; results are `precise`, of that shape and on that device. The
+    times of a sampler are on the host: its arithmetic is float64 everywhere, and no step waits for the device. Nothing
+    of a schedule is in the state dict, and it keeps its precision when the module around it is cast to half.
     """
 
     T: int
@@ -56,7 +72,7 @@ class Schedule(nn.Module, ABC):
 
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
         """The inverse of `log_snr`; what the schedule never reaches gives the nearer of 0 and T."""
-        return self.t_of_log_alpha_bar(F.logsigmoid(log_snr.double()))
+        return self.t_of_log_alpha_bar(F.logsigmoid(precise(log_snr)))
 
     def with_zero_terminal_snr(self) -> "Schedule":
         """The same schedule with alpha shifted and scaled so that alpha_T = 0: x_T is pure noise (Lin et al. 2023). eps
@@ -81,7 +97,8 @@ class Table(Schedule):
                 f"a schedule needs every beta in (0, 1), got {betas.min():.4g} to {betas.max():.4g}: lower its betas"
             )
         self.T = len(betas)
-        self.table = F.pad(torch.log1p(-betas).cumsum(0), (1, 0))
+        self.table = F.pad(torch.log1p(-betas).cumsum(0), (1, 0))  # for times on the host
+        self._there = self.table  # for those on the device of the module
         alpha_bar_T = self.table[-1].exp().item()
         if alpha_bar_T > 1e-2:
             warnings.warn(
@@ -99,20 +116,24 @@ class Table(Schedule):
     def _apply(self, fn: Callable, recurse: bool = True):
         # Follow the module to its device, never into its precision: in half, alpha_bar rounds to 1 for small t.
         device = fn(torch.empty(0)).device
-        self.table = self.table.to(device, torch.float32 if device.type == "mps" else torch.float64)
+        self._there = self.table.to(device, _widest(device))
         return super()._apply(fn, recurse)
 
+    def _near(self, t: Tensor) -> Tensor:
+        return self.table if t.is_cpu else self._there
+
     def log_alpha_bar(self, t: Tensor | float) -> Tensor:
-        t = torch.as_tensor(t).to(self.table)
-        k = t.floor().clamp(0, self.T - 1)
-        below, above = self.table[k.long()], self.table[k.long() + 1]
+        t = precise(t)
+        table, k = self._near(t), t.floor().clamp(0, self.T - 1)
+        below, above = table[k.long()], table[k.long() + 1]
         # alpha_bar_T may be 0, and 0 * log(0) is no number: on step k the table itself.
         return torch.where(t == k, below, below + (above - below) * (t - k))
 
     def t_of_log_alpha_bar(self, log_alpha_bar: Tensor) -> Tensor:
-        value = log_alpha_bar.to(self.table).clamp(self.table[-1], 0)
-        k = torch.searchsorted(-self.table, -value, right=True).clamp(1, self.T) - 1
-        below, above = self.table[k], self.table[k + 1]
+        table = self._near(log_alpha_bar)
+        value = precise(log_alpha_bar).clamp(table[-1], 0)
+        k = torch.searchsorted(-table, -value, right=True).clamp(1, self.T) - 1
+        below, above = table[k], table[k + 1]
         return k + torch.where(value == above, 1.0, (value - below) / (above - below))
 
     def with_zero_terminal_snr(self) -> "Table":
@@ -137,7 +158,7 @@ class ZeroTerminalSNR(Schedule):
         return 2 * torch.log1p((lost / (1 - self.alpha_T)).clamp(min=-1))
 
     def t_of_log_alpha_bar(self, log_alpha_bar: Tensor) -> Tensor:
-        lost = torch.expm1(log_alpha_bar.double() / 2) * (1 - self.alpha_T)
+        lost = torch.expm1(precise(log_alpha_bar) / 2) * (1 - self.alpha_T)
         return self.schedule.t_of_log_alpha_bar(2 * torch.log1p(lost))
 
 
@@ -155,11 +176,11 @@ class VP(Schedule):
         self.beta_min, self.rise = beta_min, beta_max - beta_min
 
     def log_alpha_bar(self, t: Tensor | float) -> Tensor:
-        u = torch.as_tensor(t).double() / self.T
+        u = precise(t) / self.T
         return -u * (self.beta_min + self.rise / 2 * u)
 
     def t_of_log_alpha_bar(self, log_alpha_bar: Tensor) -> Tensor:
-        spent = -log_alpha_bar.double()
+        spent = -precise(log_alpha_bar)
         u = 2 * spent / (self.beta_min + (self.beta_min**2 + 2 * self.rise * spent).sqrt())
         return (u * self.T).clamp(max=self.T)
 
@@ -176,11 +197,11 @@ class Cosine(Schedule):
         self.angle = math.atan(math.exp(-log_snr_min / 2))
 
     def log_alpha_bar(self, t: Tensor | float) -> Tensor:
-        u = torch.as_tensor(t).double() / self.T
+        u = precise(t) / self.T
         return torch.log1p(-(torch.sin(u * self.angle) ** 2))
 
     def t_of_log_alpha_bar(self, log_alpha_bar: Tensor) -> Tensor:
-        log_alpha_bar = log_alpha_bar.double()
+        log_alpha_bar = precise(log_alpha_bar)
         angle = torch.atan2((-torch.expm1(log_alpha_bar)).sqrt(), (log_alpha_bar / 2).exp())
         return (angle / self.angle * self.T).clamp(max=self.T)
 

@@ -1,6 +1,5 @@
 """Curves of a run: its schedule when it starts, its loss against t whenever it is validated."""
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ class ScheduleCurve(Callback):
             publish(trainer, lambda: {"schedule": self._draw(pl_module)})
 
     def _draw(self, pl_module: LightningModule) -> Path:
-        schedule = deepcopy(pl_module.denoiser.schedule).cpu()
+        schedule = pl_module.denoiser.schedule
         t, _ = pl_module.timesteps.draw(pl_module.seed, torch.arange(_DRAWS), schedule)
         weighting = getattr(pl_module.objective, "weighting", None)  # L_vlb has weights of its own
         return plots.write_figure(self.folder / "schedule.png", plots.draw_training(schedule, t, weighting))

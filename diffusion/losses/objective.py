@@ -9,7 +9,7 @@ from diffusion.denoiser import Denoiser, split_variance
 from diffusion.errors import UserError
 from diffusion.losses.weighting import Simple, Weighting
 from diffusion.process import Noised, vlb_term
-from diffusion.schedule import broadcast
+from diffusion.schedule import broadcast, precise
 
 
 class Objective(ABC):
@@ -118,7 +118,6 @@ class Hybrid(L2):
 
 
 def by_quarter(loss: Tensor, t: Tensor, T: int) -> tuple[Tensor, Tensor]:
-    """Sum of the losses and count of images in each quarter of 1..T: float64 (4,), (4,). loss, t: (B,)."""
-    quarter = ((t - 1) * 4 / T).long().clamp(max=3)
-    sums = torch.zeros(4, dtype=torch.float64, device=loss.device)
-    return sums.index_add(0, quarter, loss.double()), quarter.bincount(minlength=4).double()
+    """Sum of the losses and count of images in each quarter of 1..T: (4,), (4,), `precise`. loss, t: (B,)."""
+    quarter, loss = ((t - 1) * 4 / T).long().clamp(max=3), precise(loss)
+    return tuple(loss.new_zeros(4).index_add(0, quarter, each) for each in (loss, torch.ones_like(loss)))

@@ -22,7 +22,7 @@ class Weighting(ABC):
     """t -> the weight of |v error|^2."""
 
     def __call__(self, schedule: Schedule, t: Tensor) -> Tensor:
-        """float64, the shape of t; t in steps 1..T."""
+        """The shape of t, `precise`; t in steps 1..T."""
         return self.of_log_snr(schedule.log_snr(t))
 
     @abstractmethod

@@ -12,7 +12,7 @@ from diffusion.process import q_sample
 from diffusion.random import Streams
 from diffusion.samplers.ddim import invert
 from diffusion.samplers.grid import from_time
-from diffusion.schedule import broadcast
+from diffusion.schedule import broadcast, precise
 from diffusion.tasks import pictures
 from diffusion.tasks.generate import Generate
 from diffusion.values import whole
@@ -21,7 +21,7 @@ from diffusion.values import whole
 def slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     """Spherical interpolation from a (weight 0) to b (1), each (B, ...); weight: (B,)."""
     cosine = torch.nn.functional.cosine_similarity(a.flatten(1), b.flatten(1)).clamp(-1, 1)
-    angle = cosine.double().arccos().clamp(min=1e-6)  # at 0 it is the straight line
+    angle = precise(cosine).arccos().clamp(min=1e-6)  # at 0 it is the straight line
     of_a, of_b = torch.sin((1 - weight) * angle) / torch.sin(angle), torch.sin(weight * angle) / torch.sin(angle)
     return broadcast(of_a, a) * a + broadcast(of_b, b) * b
 
