@@ -123,6 +123,10 @@ def _write(path: Path, names: list[str], rows: list[dict[str, str]]) -> None:
 class WandbRun(WandbLogger):
     """Lightning's W&B logger that says in one line where the run is, and is finished when the trainer is."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._wandb_init.pop("anonymous", None)  # Lightning always gives it, and W&B warns of whoever does
+
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:

@@ -143,6 +143,16 @@ def test_disabled_wandb_trains_without_a_trace(tmp_path, monkeypatch, capfd):
     assert read_offline_runs(tmp_path) == []
 
 
+@pytest.mark.parametrize("mode", ["auto", "offline"])
+def test_wandb_warns_of_nothing_that_is_not_the_users(tmp_path, monkeypatch, capfd, mode):
+    monkeypatch.setattr("wandb.errors.term._silent", False)  # as in a new process
+    monkeypatch.setattr("wandb.errors.term._printed_messages", set())
+    _, logger = build_loggers({"name": "wandb", "mode": mode}, tmp_path, "a run", CONFIG)
+    assert logger.experiment.offline
+    logger.finalize("success")
+    assert "wandb:" not in "".join(capfd.readouterr())
+
+
 def mode(tmp_path, **config) -> str:
     _, run = build_loggers({"name": "wandb", **config}, tmp_path, "a run", CONFIG)
     return run._wandb_init["mode"]
