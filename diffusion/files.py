@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,6 +12,7 @@ from typing import Any
 
 # JSON has no words for these numbers; what Python writes instead, Infinity and NaN, other readers refuse.
 _NUMBERS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+_ALIKE = re.compile(r"('*)(-?inf|nan)\1")  # a string that is one of these words gets quotes of its own
 
 
 @contextmanager
@@ -46,7 +48,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def json_text(contents: Any, indent: int | None = 2) -> str:
-    """`contents` as JSON of the standard: infinities and nan become the strings "inf", "-inf" and "nan"."""
+    """`contents` as JSON of the standard: infinities and nan become the strings "inf", "-inf" and "nan"; a text that is
+    one of these words becomes "'inf'"."""
     return json.dumps(_mapped(contents, _to_string), indent=indent, allow_nan=False)
 
 
@@ -77,11 +80,15 @@ def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def _to_string(value: Any) -> Any:
+    if isinstance(value, str) and _ALIKE.fullmatch(value):
+        return f"'{value}'"
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _to_number(value: Any) -> Any:
-    return _NUMBERS.get(value, value) if isinstance(value, str) else value
+    if isinstance(value, str) and _ALIKE.fullmatch(value):
+        return _NUMBERS[value] if value in _NUMBERS else value[1:-1]
+    return value
 
 
 def give_name(file: Path, path: Path) -> None:

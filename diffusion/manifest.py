@@ -1,6 +1,5 @@
 """manifest.json of a run folder: all that it takes to repeat a run, or to see why it came out otherwise."""
 
-import json
 import os
 import platform
 import shlex
@@ -14,7 +13,7 @@ from typing import Any
 
 from diffusion import upgrades
 from diffusion.errors import UserError
-from diffusion.files import atomic
+from diffusion.files import read_json, write_json
 
 NAME = "manifest.json"
 # Keys of the config that say where and from what a session starts; they are not part of what is trained.
@@ -50,15 +49,14 @@ def write(folder: Path, contents: Mapping[str, Any], step: int) -> None:
     """Writes the manifest of a session that begins at `step`; the sessions before it are listed in it."""
     earlier = read(folder)["sessions"] if (folder / NAME).exists() else []
     session = {"started": contents["started"], "step": step, "command": contents["command"]}
-    with atomic(folder / NAME) as temporary:
-        temporary.write_text(json.dumps({**contents, "sessions": [*earlier, session]}, indent=2) + "\n")
+    write_json(folder / NAME, {**contents, "sessions": [*earlier, session]})
 
 
 def read(run: str | Path) -> dict[str, Any]:
     """The manifest of a run folder. Raises UserError where there is none, or none of ours."""
     path = Path(run) if Path(run).is_file() else Path(run) / NAME
     try:
-        contents = json.loads(path.read_text())
+        contents = read_json(path)
         if isinstance(contents["config"], dict) and isinstance(contents["sessions"], list):
             return upgrades.upgraded(contents, path)
         raise ValueError("no config inside")

@@ -34,7 +34,8 @@ def _fraction(value) -> float:
 
 
 def _number_or_infinity(value) -> float:
-    return math.inf if value == math.inf else _number()(value)
+    infinite = str(value).lower() in ("inf", ".inf", "+inf", "+.inf")  # as the command line or YAML has it
+    return math.inf if infinite else _number()(value)
 
 
 def _whole(least: float = -math.inf) -> Callable[[Any], int]:
@@ -125,6 +126,7 @@ WHOLE = Kind("a whole number", _whole())
 NATURAL = Kind("a whole number, 0 or more", _whole(least=0))
 COUNT = Kind("a whole number, 1 or more", _whole(least=1))
 NUMBER = Kind("a number", _number())
+NUMBER_OR_INFINITY = Kind("a number, or inf", _number_or_infinity)
 POSITIVE = Kind("a number above 0", _number(above=0))
 FRACTION = Kind("a number, 0 to 1", _fraction)
 SWITCH = Kind("true or false", _instance(bool))
@@ -173,7 +175,7 @@ BY_NAME = {
     "preview.sampler.times": TIMES,
     "preview.sampler.variance": VARIANCE,
     "conditioning.drop": FRACTION,
-    "guidance.interval": _list_of(Kind("a number", _number_or_infinity)),
+    "guidance.interval": _list_of(NUMBER_OR_INFINITY),
     "lr_schedule.steps": _or_null(COUNT),
     "dataset.batch_size": COUNT,
     "dataset.range": Kind("container, auto, or two numbers [low,high], low below high", _range),
@@ -236,6 +238,8 @@ def kind_of(name: str, default: Any) -> Kind:
         return ANYTHING
     if isinstance(default, list):
         return _list_of(kind_of("", default[0] if default else None))
+    if default == math.inf:
+        return NUMBER_OR_INFINITY
     for cls, kind in (bool, SWITCH), (int, WHOLE), (float, NUMBER):
         if isinstance(default, cls):
             return kind

@@ -88,6 +88,11 @@ def test_json_reads_back_as_the_numbers_it_was_made_from(tmp_path):
     assert json_contents(json_text([math.inf], indent=None)) == [math.inf]
 
 
+@pytest.mark.parametrize("name", ["inf", "-inf", "nan", "'inf'", "''nan''", "'", "information"])
+def test_a_text_that_reads_like_such_a_number_stays_a_text(name):
+    assert json_contents(json_text({"name": name, "names": [name]})) == {"name": name, "names": [name]}
+
+
 def test_json_of_earlier_versions_is_read_too():
     assert json_contents('{"interval": [0, Infinity]}') == {"interval": [0, math.inf]}
 

@@ -7,7 +7,6 @@ around the network, c_in of EDM and t - 1, is inside. The metadata has the confi
 """
 
 import importlib
-import json
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from diffusion.denoiser import Denoiser
 from diffusion.errors import UserError
-from diffusion.files import atomic
+from diffusion.files import atomic, json_text
 from diffusion.lit import LitDiffusion
 
 
@@ -57,7 +56,7 @@ def write(model: LitDiffusion, file: Path) -> None:
             dynamo=True,
             verbose=False,
         )
-        program.model.metadata_props["diffusion.config"] = json.dumps(model.config)
+        program.model.metadata_props["diffusion.config"] = json_text(model.config, indent=None)
         program.save(temporary)
 
 

@@ -1,6 +1,5 @@
 """One safetensors file: the weights of our network by our names, and the config as JSON in the header."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import safetensors.torch
 
 from diffusion import upgrades
 from diffusion.errors import reading
-from diffusion.files import atomic
+from diffusion.files import atomic, json_contents, json_text
 from diffusion.interop.foreign import Foreign, load
 from diffusion.lit import LitDiffusion
 
@@ -25,7 +24,7 @@ def read(path: Path) -> Foreign:
     """The model in a file that `write` made. Raises UserError where its config is not ours."""
     with reading(path, "a file with a config of this program"):
         header = _header(path)
-        contents = {upgrades.KEY: int(header.get(_FORMAT, 0)), "config": json.loads(header[_CONFIG])}
+        contents = {upgrades.KEY: int(header.get(_FORMAT, 0)), "config": json_contents(header[_CONFIG])}
         config = upgrades.upgraded(contents, path)["config"]
     return Foreign(config, load(path))
 
@@ -34,7 +33,7 @@ def write(model: LitDiffusion, file: Path) -> None:
     """Writes the weights that the model has, and its config."""
     weights = {name: weight.contiguous() for name, weight in model.denoiser.network.state_dict().items()}
     stamp = upgrades.stamped(model.config)
-    header = {"format": "pt", _FORMAT: str(stamp[upgrades.KEY]), _CONFIG: json.dumps(stamp["config"])}
+    header = {"format": "pt", _FORMAT: str(stamp[upgrades.KEY]), _CONFIG: json_text(stamp["config"], indent=None)}
     with atomic(file) as temporary:
         safetensors.torch.save_file(weights, temporary, header)
 

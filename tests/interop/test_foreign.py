@@ -97,6 +97,14 @@ def test_our_safetensors_come_back(model, tmp_path):
     assert torch.equal(back.sample(2, progress=False), model.eval().sample(2, progress=False))
 
 
+def test_the_header_is_json_that_every_reader_takes(model, tmp_path):
+    ours.write(model, tmp_path / "model.safetensors")
+    with safetensors.safe_open(tmp_path / "model.safetensors", framework="pt") as file:
+        header = file.metadata()["diffusion.config"]
+    assert json.loads(header, parse_constant=pytest.fail)["guidance"]["interval"] == [0, "inf"]
+    assert programs.read(tmp_path / "model.safetensors").config["guidance"]["interval"] == [0, float("inf")]
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", "3", json.dumps({"network": {"_target_": "os.system"}})])
 def test_a_header_that_is_not_ours(tmp_path, text):
     safetensors.torch.save_file({"x": A}, tmp_path / "made.safetensors", {"diffusion.config": text})

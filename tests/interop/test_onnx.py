@@ -1,6 +1,5 @@
 """The exported network says what the denoiser says, for a batch of any size and the paper's t."""
 
-import json
 import sys
 
 import pytest
@@ -9,6 +8,7 @@ import torch
 from diffusion import checkpoint
 from diffusion import config as configs
 from diffusion.errors import UserError
+from diffusion.files import json_contents
 from diffusion.interop import onnx
 
 runtime = pytest.importorskip("onnxruntime")
@@ -42,7 +42,7 @@ def test_onnxruntime_gives_the_same(words, tmp_path, recwarn):
     assert [str(warning.message) for warning in recwarn] == []
 
     session = runtime.InferenceSession(tmp_path / "model.onnx")
-    assert json.loads(session.get_modelmeta().custom_metadata_map["diffusion.config"]) == model.config
+    assert json_contents(session.get_modelmeta().custom_metadata_map["diffusion.config"]) == model.config
     for t in [1.0], [1.0, 2.5, 500.0, 999.0, 1000.0]:
         inputs = {"x_t": torch.randn(len(t), 1, 8, 8), "t": torch.tensor(t)}
         if model.classes:

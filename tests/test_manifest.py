@@ -1,0 +1,54 @@
+"""manifest.json as other programs and `rerun=` read it."""
+
+import json
+import math
+
+import pytest
+from omegaconf import OmegaConf
+
+from diffusion import config, manifest
+from diffusion.errors import UserError
+
+OF_THE_SESSION = {*manifest.OF_THE_SESSION, "given"}
+
+
+def refuse(word):
+    pytest.fail(f"{word} is no JSON")
+
+
+def repeated(folder, *words):
+    """The config of a run of these words as `rerun=` has it, and as it was; the manifest is strict JSON."""
+    composed = OmegaConf.to_container(config.compose("train", words), resolve=True)
+    manifest.write(folder, manifest.describe(composed, data={}), step=0)
+    json.loads((folder / manifest.NAME).read_text(), parse_constant=refuse)
+    again = OmegaConf.to_container(config.compose("train", [f"rerun={folder}"]), resolve=True)
+    return tuple({key: each[key] for key in each if key not in OF_THE_SESSION} for each in (again, composed))
+
+
+@pytest.mark.parametrize("infinity", ["inf", ".inf", "+.Inf"])
+def test_infinities_in_a_list_and_deep_in_an_object_come_back(tmp_path, infinity):
+    words = [f"guidance.interval=[2,{infinity}]", "sampler=euler", "preview.sampler=heun", "sampler.churn_min=0.5"]
+    again, before = repeated(tmp_path, *words)
+    assert again == before
+    assert again["guidance"]["interval"] == [2, math.inf]
+    assert again["sampler"]["churn_max"] == again["preview"]["sampler"]["churn_max"] == math.inf
+
+
+def test_a_value_that_is_the_default_can_be_said(tmp_path):
+    again, _ = repeated(tmp_path, "sampler=euler", "sampler.churn_max=.inf")
+    assert again["sampler"]["churn_max"] == math.inf
+    with pytest.raises(UserError, match=r"sampler\.churn_min=inf: expected a number"):
+        config.compose("train", ["sampler=euler", "sampler.churn_min=inf"])
+
+
+@pytest.mark.parametrize("name", ["inf", "nan", "-inf", "'nan'"])
+def test_names_stay_names(tmp_path, name):
+    again, before = repeated(tmp_path, "dataset=image_folder", f"dataset.path={name}", f'dataset.name="{name}"')
+    assert again == before
+    assert again["dataset"]["path"] == again["dataset"]["name"] == name
+
+
+def test_a_manifest_of_an_earlier_version_is_read(tmp_path):
+    text = '{"config": {"guidance": {"interval": [0, Infinity]}}, "sessions": []}'
+    (tmp_path / manifest.NAME).write_text(text)
+    assert manifest.read(tmp_path)["config"]["guidance"]["interval"] == [0, math.inf]
