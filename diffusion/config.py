@@ -36,6 +36,9 @@ _ITEM = re.compile(r"""\s*(\[[^]]*]|'[^']*'|"[^"]*"|[^,]*?)\s*(?:,|$)""")
 # What a key was called before -> what it is called now.
 RENAMED = {"trainer.val_every_n_epochs": "validate.every_n_epochs"}
 
+# What the command line fills, and nobody types.
+_FILLED = {"given", "overrides"}
+
 # Each has a conf/<command>.yaml; what a word is told that belongs to another command.
 COMMANDS = {
     "train": "training: the checkpoint fixes it",
@@ -281,7 +284,7 @@ def _unknown(key: str, text: str, command: str, names: list[str], known: dict[st
     head = key.partition(".")[0]
     if head not in names:
         for other, where in COMMANDS.items():
-            keys = {*groups(other), *OmegaConf.load(conf_folder() / f"{other}.yaml")}
+            keys = {*groups(other), *OmegaConf.load(conf_folder() / f"{other}.yaml")} - _FILLED
             if other != command and head in keys:
                 return f"{key}={text}: belongs to {where}{suggest(key, names)}"
     for group in known.values():

@@ -58,9 +58,14 @@ def named(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config as files hold it: a copy whose nodes name their class."""
     config = copy.deepcopy(dict(config))
     for _, node in nodes(config):
-        if TARGET in node:
-            node[CLASS] = node.pop(TARGET).rpartition(".")[2]
+        name_class(node)
     return config
+
+
+def name_class(node: dict[str, Any]) -> None:
+    """Makes a node in memory one of a file."""
+    if TARGET in node:
+        node[CLASS] = node.pop(TARGET).rpartition(".")[2]
 
 
 def resolved(config: Mapping[str, Any], source: object) -> dict[str, Any]:

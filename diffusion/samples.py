@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diffusion import manifest
 from diffusion.errors import UserError, reading
 from diffusion.files import atomic, json_contents, json_text, read_json, remove_remains, write_json
 
@@ -57,7 +58,7 @@ class Samples:
 
     def pictures(self) -> list[Path]:
         """The files that are there, in their order."""
-        return sorted(self.images.glob("[0-9]*.png"))
+        return sorted(self.images.glob("[0-9]*.png"), key=lambda file: (len(file.name), file.name))  # from a million on
 
     def describe(self, **more: Any) -> None:
         """Writes samples.json: the settings, and `more`."""
@@ -96,11 +97,12 @@ class Samples:
                 f"{self.folder} holds samples of {'a later' if 'format' in before else 'an earlier'} version of this "
                 "program, which laid them out otherwise: choose another output="
             )
-        for key, value in json_contents(json_text(self.settings)).items():
+        ours = json_contents(json_text(self.settings))
+        for key in ours:
             if key not in before:
                 raise UserError(f"{self.folder} holds samples that do not tell their {key}: choose another output=")
-            if before[key] != value:
-                raise UserError(f"{self.folder} holds samples of another {key} ({before[key]}): choose another output=")
+        for key, (value, _) in manifest.differences({key: before[key] for key in ours}, ours).items():
+            raise UserError(f"{self.folder} holds samples of another {key} ({value}): choose another output=")
         return before
 
 

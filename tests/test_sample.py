@@ -1,6 +1,7 @@
 """`sample.py`: every key changes what is drawn, and is recorded, or it is refused; what is written where."""
 
 import json
+import shutil
 from typing import NamedTuple
 
 import numpy as np
@@ -235,7 +236,7 @@ def test_what_has_no_effect_is_refused_before_anything_is_written(words, said, s
 def test_what_has_no_effect_is_not_recorded(sample):
     ours = sample("ckpt={place}/model.ckpt", "n=1", "sampler=euler", "sampler.steps=2").described
     assert "guidance" not in ours
-    assert {*ours["sampler"]} == {"_target_", "steps", "times", "churn"}
+    assert {*ours["sampler"]} == {"class", "steps", "times", "churn"}
     assert ours["y"] is ours["classes"] is None
 
 
@@ -244,6 +245,23 @@ def test_samples_tell_what_they_are_of(sample):
     assert (ours["format"], ours["y"], ours["classes"]) == (1, [3, 1], ["three", "one"])
     assert (ours["weights"], ours["seed"], ours["n"]) == ("raw", 7, 2)
     assert ours["guidance"]["interval"] == [0, "inf"]  # of JSON, and no word of Python's
+
+
+def test_parts_are_named_by_class(sample):
+    ours = sample("ckpt={place}/labels.ckpt", "n=1", "y=0").described
+    names = [ours[part].pop("class") for part in ("task", "sampler", "clipping", "guidance")]
+    assert names == ["Generate", "DDIM", "Static", "Guidance"]
+    assert "_target_" not in str(ours)
+
+
+def test_samples_of_another_picture_under_the_same_name_are_refused(sample, place, tmp_path):
+    image = tmp_path / "image.png"
+    words = ["ckpt={place}/model.ckpt", "task=img2img", f"task.image={image}", "n=1"]
+    for picture, code in ("picture0", 0), ("picture0", 0), ("picture1", 2):
+        shutil.copy(place / f"{picture}.png", image)
+        done = sample(*words)
+        assert done.code == code
+    assert "holds samples of another task.image_sha256 (" in done.err
 
 
 def test_a_comparison_tells_what_it_is_of(sample):

@@ -1,5 +1,7 @@
 """`python sample.py`: draws images from a checkpoint into a folder, and returns that folder."""
 
+import copy
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from diffusion import build, checkpoint
+from diffusion import build, checkpoint, registry
 from diffusion.commands import labels
 from diffusion.commands.compare import Comparison
 from diffusion.commands.device import device_of
@@ -43,7 +45,7 @@ def run(config: DictConfig) -> Path:
     unused = {**work.unused, **_unused_guidance(model, y, work.times)}
     _refuse(config["given"], unused)
     settings = {
-        "task": config["task"],
+        "task": {**config["task"], **_pictures(config["task"])},
         "checkpoint": str(ckpt),
         "weights": config["weights"],
         "weights_sha256": checkpoint.weights_sha256(model),
@@ -79,6 +81,12 @@ def _limits(model: LitDiffusion) -> Limits | None:
     return (found[0], found[1]) if isinstance(found, list) else None
 
 
+def _pictures(task: Mapping[str, Any]) -> dict[str, str]:
+    """What tells the pictures that a task is given from others under the same names."""
+    files = {key: Path(value) for key, value in task.items() if isinstance(value, str) and Path(value).is_file()}
+    return {f"{key}_sha256": hashlib.sha256(file.read_bytes()).hexdigest() for key, file in files.items()}
+
+
 def _unused_guidance(model: LitDiffusion, y: Sequence[int] | None, times: Tensor) -> dict[str, str]:
     if y is None:
         return {"guidance": "guidance leads towards a class: say y=..., of a model trained with conditioning=label"}
@@ -94,8 +102,11 @@ def _refuse(given: Iterable[str], unused: Mapping[str, str]) -> None:
 
 
 def _obeyed(settings: Mapping[str, Any], unused: Mapping[str, str]) -> dict[str, Any]:
-    """The settings without what has no effect."""
-    obeyed = {key: dict(value) if isinstance(value, Mapping) else value for key, value in settings.items()}
+    """The settings as samples.json holds them, without what has no effect."""
+    obeyed = copy.deepcopy(dict(settings))
+    for node in (*obeyed.values(), *obeyed.get("samplers", {}).values()):
+        if isinstance(node, dict):
+            registry.name_class(node)
     for name in unused:
         section, _, key = name.partition(".")
         if key and section in obeyed:
