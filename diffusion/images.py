@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from diffusion.files import atomic
 
 _VISIBLE = 56  # pixels: smaller images are enlarged by a whole factor in grids, to be seen at all
-_GREY = 64  # of what is between and around images
+GREY = 64  # of what is between and around images
 _FONT = ImageFont.load_default(size=14)
 _LINE = 22  # pixels: the height of a line of text
 
@@ -41,9 +41,9 @@ def grid(
     rows = math.ceil(n / columns)
     zoom = max(1, math.ceil(_VISIBLE / height))
     images = images.repeat_interleave(zoom, dim=2).repeat_interleave(zoom, dim=3)
-    images = F.pad(images, (1, 1, 1, 1), value=_GREY)
+    images = F.pad(images, (1, 1, 1, 1), value=GREY)
     height, width = images.shape[2:]
-    blank = images.new_full((rows * columns - n, *images.shape[1:]), _GREY)
+    blank = images.new_full((rows * columns - n, *images.shape[1:]), GREY)
     cells = torch.cat([images, blank]).reshape(rows, columns, *images.shape[1:])
     whole = cells.permute(2, 0, 3, 1, 4).reshape(channels, rows * height, columns * width)
     if titles is not None:
@@ -72,7 +72,7 @@ def _written(
     texts: Sequence[str], places: Sequence[tuple[float, float]], anchor: str, height: int, width: int, channels: int
 ) -> Tensor:
     """Texts at their places (x, y), which are their `anchor` (Pillow's word), on grey: uint8 (C, H, W)."""
-    paper = Image.new("L", (width, height), _GREY)
+    paper = Image.new("L", (width, height), GREY)
     for text, place in zip(texts, places, strict=True):
         ImageDraw.Draw(paper).text(place, text, fill=255, font=_FONT, anchor=anchor)
     return torch.from_numpy(np.array(paper)).expand(channels, -1, -1)

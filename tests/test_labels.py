@@ -64,6 +64,7 @@ REFUSED = [
     ("[1,10]", DIGITS, "y=10: no such class"),
     ("0", FOLDERS, "y=0: no such class; choose among 001, 002, 003, or all"),
     ("1.00", ["1", "01", "1.0"], "y=1.00: no such class"),
+    ("0", ["1", "a, b"], "choose among 1, 'a, b', or all"),
     ("0", WITH_ONE, "y=0: no such class; choose among 2, cat, dog, or all"),
     ("4", ANIMALS, "y=4: no such class; choose among 0 (cat), 1 (dog)"),
     ("-1", ANIMALS, "y=-1: no such class"),

@@ -293,6 +293,14 @@ def test_a_list_of_times_has_its_own_number_of_steps(sample):
     assert done.described["sampler"]["times"] == [20, 7, 0]
 
 
+def test_the_grid_has_a_row_a_class_and_every_image(sample, tmp_path):
+    sample("ckpt={place}/labels.ckpt", "n=5", "y=[one,two,three]")
+    grid = np.asarray(Image.open(tmp_path / "out" / "grid.png"))
+    assert grid.shape[0] == 3 * 58
+    cells = [grid[58 * row + 1 : 58 * row + 57, -57:-1] for row in range(3)]  # of the second column
+    assert [len({*cell.flatten().tolist()}) > 1 for cell in cells] == [True, True, False]
+
+
 # The folder
 
 

@@ -90,10 +90,12 @@ class Drawing:
             return images.grid(read(pictures), columns=columns, names=y and [self._name(y, row) for row in rows])
         if y is None:
             return images.grid(read(pictures[:_GRID]))
-        rows = [pictures[k :: len(y)][:_COLUMNS] for k in range(min(len(y), len(pictures)))]
-        whole = len(rows[-1])  # the last row may be the shorter one
-        cells = read([picture for row in rows for picture in row[:whole]])
-        return images.grid(cells, columns=whole, names=[self._name(y, row) for row in range(len(rows))])
+        rows = [pictures[k :: len(y)][:_COLUMNS] for k in range(min(len(y), len(pictures), _GRID))]
+        columns = len(rows[0])
+        cells = torch.full((len(rows), columns, *self.model.shape), images.GREY, dtype=torch.uint8)
+        for cell, row in zip(cells, rows, strict=True):  # the last rows may have an image less
+            cell[: len(row)] = read(row)
+        return images.grid(cells.flatten(0, 1), columns, names=[self._name(y, row) for row in range(len(rows))])
 
     def _name(self, y: Sequence[int], row: int) -> str:
         return self.model.classes[y[row % len(y)]]

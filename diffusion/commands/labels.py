@@ -65,6 +65,7 @@ def _unknown(text: str, names: Sequence[str]) -> str:
 
 def _known(names: Sequence[str]) -> str:
     numeric = any(map(_NUMBER.fullmatch, names))
-    known = [name if numeric else f"{place} ({name})" for place, name in enumerate(names[:_LISTED])]
+    shown = [f"'{name}'" if "," in name else name for name in names[:_LISTED]]
+    known = [name if numeric else f"{place} ({name})" for place, name in enumerate(shown)]
     known += [f"... ({len(names)} in all)"] * (len(names) > _LISTED)
     return f"choose among {', '.join(known)}, or all"
