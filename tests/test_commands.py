@@ -239,7 +239,8 @@ def test_resume_auto_goes_on_and_says_so(run, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_saves_its_step_and_ends_as_if_it_had_not_been_stopped(number, tmp_path):
-    words = [*SMALL, "logger=none", "validate.every_n_epochs=3"]
+    # a warm-up that is a share of the run would depend on where the run was to end
+    words = [*SMALL[:-1], "logger=none", "validate.every_n_epochs=3", "optimizer.warmup_share=null"]
     stopped = tmp_path / "stopped"
     output, code = interrupt(number, *words, f"run.dir={stopped}")
     assert code == 130

@@ -44,7 +44,7 @@ def ckpt(theirs, tmp_path, capsys):
 def test_what_it_makes_can_be_sampled_and_evaluated(ckpt, tmp_path, capsys):
     done = command("sample", f"ckpt={ckpt}", "n=2", "sampler.steps=2", capsys=capsys)
     assert done.code == 0
-    assert len(list(done.folder.glob("0*.png"))) == 2
+    assert len(list((done.folder / "images").glob("*.png"))) == 2
     _write_pictures(tmp_path / "pictures")
     words = [f"dataset.path={tmp_path / 'pictures'}", "metric.n=2", "metric.steps=2"]
     assert command("evaluate", f"ckpt={ckpt}", *words, capsys=capsys).code == 0

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from diffusion import manifest, runs
+from diffusion.files import read_json
 from diffusion.lit import LitDiffusion
 from tests.commands import command
 from tests.commands import words as tiny
@@ -240,7 +241,7 @@ MANIFEST = {"started": "now", "command": "train.py", "config": {}}
 
 
 def test_the_manifest_says_all_that_it_takes(start, one_step):
-    found = json.loads((one_step / "manifest.json").read_text())
+    found = read_json(one_step / "manifest.json")
     assert found["config"] == contents(one_step)["config"]
     assert found["seed"] == 0
     assert found["command"].startswith("train.py dataset=digits network=unet_tiny")
