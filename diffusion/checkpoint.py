@@ -19,6 +19,8 @@ from diffusion.lit import LitDiffusion
 
 log = logging.getLogger(__name__)
 
+_DENOISER = "denoiser."  # of the names in a state dict: what draws images
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint writer, but whole or not at all. A disk that is full or gone costs the checkpoint, not the
@@ -127,11 +129,24 @@ def model_of(config: Mapping[str, Any], source: str | Path) -> LitDiffusion:
 
 
 def put_weights(model: LitDiffusion, weights: Mapping[str, Tensor]) -> None:
-    """Loads a state dict of a checkpoint into `model`. Raises UserError where it is of another network."""
+    """Loads the denoiser of a checkpoint's state dict into `model`; what only its training asked for, such as a learnt
+    weighting, is left out. Raises UserError where it is of another network."""
     try:
-        model.load_state_dict(weights)
+        names = {name: name.removeprefix(_DENOISER) for name in weights if name.startswith(_DENOISER)}
+        model.denoiser.load_state_dict({ours: weights[name] for name, ours in names.items()})
     except Exception as error:  # a hand-made state may hold anything
         raise UserError(f"the checkpoint's weights do not fit its network: {error}") from error
+
+
+def put_state(model: LitDiffusion, state: Mapping[str, Tensor]) -> None:
+    """Loads all of a checkpoint's state dict into `model`. Raises UserError where it is of another model."""
+    put_weights(model, state)
+    if odd := sorted(model.state_dict().keys() ^ state.keys()):
+        raise UserError(
+            f"the checkpoint was trained with another loss or weighting ({', '.join(odd[:3])} in one only): resume "
+            "with the words the run began with, or start from its weights (resume_mode=weights)"
+        )
+    model.load_state_dict(state)
 
 
 def load(ckpt: str | Path, weights: str | float = "ema", device: str | torch.device = "cpu") -> LitDiffusion:
@@ -155,9 +170,9 @@ def trained(
 
 
 def weights_sha256(model: LitDiffusion) -> str:
-    """Of a model's weights: a run that trains on keeps the name of its newest checkpoint, not what is in it."""
+    """Of a denoiser's weights: a run that trains on keeps the name of its newest checkpoint, not what is in it."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(model.denoiser.state_dict(prefix=_DENOISER).items()):
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

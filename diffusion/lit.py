@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion import images, notices, optimizers, random, upgrades
 from diffusion.clipping import Clip
@@ -59,7 +59,7 @@ class LitDiffusion(LightningModule):
         clip: Callable[[Tensor], Tensor],
         shape: Sequence[int],
         optimizer: AdamW | None = None,
-        objective: Objective = SIMPLE,
+        objective: Objective | None = None,
         timesteps: Timesteps | None = None,
         guidance: Guidance | None = None,
         classes: Sequence[str] | None = None,
@@ -73,7 +73,7 @@ class LitDiffusion(LightningModule):
         self.clip = clip
         self.shape = tuple(shape)
         self.optimizer = optimizer
-        self.objective = objective
+        self.objective = objective or L2(Simple())
         self.timesteps = timesteps or Uniform()
         self.guidance = guidance or Guidance(scale=1.0)
         self.classes = classes
@@ -113,8 +113,7 @@ class LitDiffusion(LightningModule):
     def training_step(self, batch: TrainingPair, batch_idx: int) -> Tensor:
         noised = self._noised(batch)
         loss = self.objective(self.denoiser, noised, batch.y, self._shown(batch, noised))
-        if self.timesteps.learns:
-            self.timesteps.observe(*(self.all_gather(x.detach()).flatten().cpu() for x in (batch.t, loss)))
+        self.timesteps.observe(batch.t, loss, self.all_gather)
         loss = (batch.importance * loss).mean()
         self.log("train/loss", loss, prog_bar=True)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
@@ -145,8 +144,12 @@ class LitDiffusion(LightningModule):
             trainer.check_val_every_n_epoch = 1  # the last step of a run is always validated
 
     def configure_optimizers(self):
-        optimizer, schedule = self.optimizer.build(self.parameters())
+        optimizer, schedule = self.optimizer.build(self.denoiser.parameters(), self.objective.parameters())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def averaged_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What a moving average is kept of, under every name that the state dict has for it: the denoiser's."""
+        return self.denoiser.named_parameters("denoiser", remove_duplicate=False)
 
     def on_train_start(self) -> None:
         self.lr_schedulers().begin(self.trainer)
@@ -158,13 +161,11 @@ class LitDiffusion(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint |= upgrades.stamped(self.config or {})
         self._rename_states(checkpoint, optimizers.by_name)
-        if self.timesteps.learns:
-            checkpoint["timesteps"] = self.timesteps.state_dict()
+        checkpoint["timesteps"] = self.timesteps.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self._rename_states(checkpoint, optimizers.by_position)
-        if self.timesteps.learns and "timesteps" in checkpoint:
-            self.timesteps.load_state_dict(checkpoint["timesteps"])
+        self.timesteps.load_state_dict(checkpoint.get("timesteps", {}))
 
     def _rename_states(self, checkpoint: dict, rename: Callable) -> None:
         """Of the optimiser, which is built over `self.parameters()`."""

@@ -73,10 +73,18 @@ class AdamW:
         """The share of lr used in optimiser step `step`, counted from 0, of a run of `end` steps (None: not known)."""
         return min(1.0, (step + 1) / max(1, self.warmup(end))) * self.decay(step, end)
 
-    def build(self, parameters: Iterable[nn.Parameter]) -> tuple[torch.optim.AdamW, Rate]:
-        """The fused optimiser over the parameters and its learning rate, to be stepped once per optimiser step."""
+    def build(
+        self, parameters: Iterable[nn.Parameter], undecayed: Iterable[nn.Parameter] = ()
+    ) -> tuple[torch.optim.AdamW, Rate]:
+        """The fused optimiser over the parameters, first those with weight decay, and its learning rate, to be stepped
+        once per optimiser step."""
+        groups = [{"params": [*parameters]}, {"params": [*undecayed], "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(
-            parameters, lr=self.lr, betas=tuple(self.betas), weight_decay=self.weight_decay, fused=True
+            [group for group in groups if group["params"]],
+            lr=self.lr,
+            betas=tuple(self.betas),
+            weight_decay=self.weight_decay,
+            fused=True,
         )
         return optimizer, Rate(optimizer, self)
 

@@ -38,6 +38,10 @@ class Rate(LRScheduler):
 
     def __init__(self, optimizer: torch.optim.Optimizer, plan: Plan):
         self.plan = plan
+        # Of each group, as this run is configured: a checkpoint that is loaded brings those it was saved with.
+        self._options = [
+            {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+        ]
         self.counted: int | None = None  # steps of the run by max_steps and max_epochs
         self.estimated: int | None = None  # and by its seconds
         self.seconds: float | None = None
@@ -55,8 +59,8 @@ class Rate(LRScheduler):
     def begin(self, trainer: Trainer) -> None:
         """At the start of training. A run that goes on does so with the plan and the limits that it is given now, not
         with those it was saved with."""
-        for group in self.optimizer.param_groups:
-            group |= self.optimizer.defaults
+        for group, options in zip(self.optimizer.param_groups, self._options, strict=True):
+            group |= options
             group["initial_lr"] = self.plan.lr
         if self.base_lrs[0] != self.plan.lr:
             rank_zero_info(f"learning rate: {self.base_lrs[0]:g} -> {self.plan.lr:g}")
@@ -101,7 +105,7 @@ class Rate(LRScheduler):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in super().state_dict().items() if name != "plan"}
+        return {name: value for name, value in super().state_dict().items() if name not in ("plan", "_options")}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # Format 0 had torch's LambdaLR in this place.

@@ -43,6 +43,9 @@ class Painter(LightningModule):
     def validation_step(self, batch, batch_idx):
         self.log("val/loss", self.weight, sync_dist=True)
 
+    def averaged_parameters(self):
+        return self.named_parameters()
+
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 

@@ -140,8 +140,7 @@ class Checkpoints(Checkpoint):
             loops.forget_batches(trainer, loops.batches_begun(trainer) - self._batches)
             if trainer.datamodule is not None:
                 trainer.datamodule.load_state_dict(self._position)
-            if self._learnt is not None:  # losses of batches that count as never seen
-                trainer.lightning_module.timesteps.load_state_dict(self._learnt)
+            trainer.lightning_module.timesteps.load_state_dict(self._learnt)  # without batches that count as never seen
             saved = self._save(trainer, together=self._stopping)
         if saved and not self._stopping:
             log.warning("the run broke; saved step %d before that: %s", trainer.global_step, self.last)
@@ -155,8 +154,7 @@ class Checkpoints(Checkpoint):
         self._whole_step = trainer.global_step
         self._batches = loops.batches_begun(trainer)
         self._position = trainer.datamodule.state_dict() if trainer.datamodule is not None else {}
-        timesteps = trainer.lightning_module.timesteps
-        self._learnt = copy.deepcopy(timesteps.state_dict()) if timesteps.learns else None
+        self._learnt = copy.deepcopy(trainer.lightning_module.timesteps.state_dict())
 
     def _on_signal(self, number: int, _: Any) -> None:
         if number == signal.SIGINT and number in self._asked:

@@ -16,7 +16,8 @@ SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
 
 class EMA(Callback):
-    """Exponential moving averages of the parameters, kept in float32 on every rank, one for each of the profiles.
+    """Exponential moving averages of the module's `averaged_parameters`, in float32 on every rank, one for each of the
+    profiles.
 
     After optimiser step n (counted from 1) `average += (1 - d_n) * (weights - average)`, with the profiles' d_n.
     Validation and previews see the first average: it is in the module from `on_validation_epoch_start` to
@@ -128,5 +129,4 @@ class EMA(Callback):
 
 
 def _parameters(module: LightningModule) -> dict[str, Tensor]:
-    """The parameters under every name that a state dict has for them: a shared one has several."""
-    return {name: weight.detach() for name, weight in module.named_parameters(remove_duplicate=False)}
+    return {name: weight.detach() for name, weight in module.averaged_parameters()}

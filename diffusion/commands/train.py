@@ -69,7 +69,10 @@ def _train(
     goes_on = saved is not None and config["resume_mode"] == "full"
     if saved is not None:
         raw = saved["state_dict"]
-        checkpoint.put_weights(model, raw if goes_on else saved.get("ema_state_dict", raw))
+        if goes_on:
+            checkpoint.put_state(model, raw)
+        else:
+            checkpoint.put_weights(model, saved.get("ema_state_dict", raw))
     step = saved["global_step"] if goes_on else 0
     if trainer.is_global_zero:
         data.prepare_data()

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion.denoiser import Denoiser, split_variance
 from diffusion.errors import UserError
@@ -12,12 +12,13 @@ from diffusion.process import Noised, vlb_term
 from diffusion.schedule import broadcast, precise
 
 
-class Objective(ABC):
-    """A noised batch -> the loss of each image."""
+class Objective(nn.Module, ABC):
+    """A noised batch -> the loss of each image. What it learns of its own, such as a learnt weighting, is trained and
+    stored with the network."""
 
     learns_variance = False  # whether the network has a second half of channels for the variance
 
-    def __call__(
+    def forward(
         self,
         denoiser: Denoiser,
         noised: Noised,
@@ -35,13 +36,14 @@ class Objective(ABC):
 
 
 class Distance(Objective):
-    """distance(sqrt(weight) * error of v), the mean over each image.
+    """distance(sqrt(weight) * error of v), the mean over each image, and what the weighting makes of it.
 
     The square root stands inside, so that every distance has the weighting's own unit: with `Simple` it measures the
     error of eps, whatever the network predicts.
     """
 
     def __init__(self, weighting: Weighting):
+        super().__init__()
         self.weighting = weighting
 
     @abstractmethod
@@ -54,7 +56,8 @@ class Distance(Objective):
         _, c_out = denoiser.parametrization.coefficients(alpha, sigma)
         weight = self.weighting(denoiser.schedule, noised.t)
         scale = weight.sqrt() * c_out / sigma  # v error = c_out / sigma * output error
-        return self.distance(broadcast(scale, x_0) * (target - output)).flatten(1).mean(1)
+        loss = self.distance(broadcast(scale, x_0) * (target - output)).flatten(1).mean(1)
+        return self.weighting.of_loss(loss, denoiser.schedule, noised.t)
 
 
 class L2(Distance):
@@ -93,6 +96,7 @@ class VLB(Objective):
     learns_variance = True
 
     def __init__(self, weighting: Weighting):
+        super().__init__()
         if not isinstance(weighting, Simple):
             raise UserError("loss=vlb has weights of its own: leave weighting=simple, or take loss=hybrid")
 

@@ -1,6 +1,7 @@
 """Which t a training image is noised to."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -21,8 +22,6 @@ def steps(u: Tensor, T: int) -> Tensor:
 class Timesteps(ABC):
     """Draws t for images by their index in the run, so that it does not matter how a batch is split."""
 
-    learns = False  # from the losses: see `LossSecondMoment`
-
     def draw(self, seed: int, index: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
         """t in steps, and the importance weight of each loss, both float64 (B,). index: int64 (B,)."""
         t = self.of_uniform(self.uniform(seed, index), schedule)
@@ -35,6 +34,17 @@ class Timesteps(ABC):
     @abstractmethod
     def of_uniform(self, u: Tensor, schedule: Schedule) -> Tensor:
         """t as a function of uniform u, float64 (B,)."""
+
+    def observe(self, t: Tensor, loss: Tensor, gather: Callable[[Tensor], Tensor]) -> None:  # noqa: B027
+        """Told, after each batch, of its losses (B,) at t (B,), on the device. gather: brings the tensors of all
+        processes together; a subclass that learns from the losses calls it, and waits for the device."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What was learnt, for the checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027
+        """Goes on from what a checkpoint holds; empty where it was trained with another choice."""
 
 
 class Uniform(Timesteps):
@@ -70,8 +80,6 @@ class LossSecondMoment(Uniform):
     """p(t) proportional to sqrt(E[loss^2]) over the last `history` losses at t, once each t has so many; until then
     uniform (Nichol & Dhariwal 2021, section 3.3). uniform: the share of draws that stays uniform."""
 
-    learns = True
-
     def __init__(self, history: int = 10, uniform: float = 0.001):
         if history < 1 or not 0 < uniform <= 1:
             raise UserError(f"timesteps.history={history}, uniform={uniform}: expected at least 1, and above 0 to 1")
@@ -94,19 +102,18 @@ class LossSecondMoment(Uniform):
         p = self.losses.square().mean(1).sqrt()
         return (1 - self.share) * p / p.sum() + self.share / T
 
-    def observe(self, t: Tensor, loss: Tensor) -> None:
-        """Remembers the losses (B,) of images at t (B,), those of all processes, but for those that are not finite."""
+    def observe(self, t, loss, gather):
+        """Remembers the losses of all processes, but for those that are not finite."""
+        t, loss = (gather(x.detach()).flatten().cpu() for x in (t, loss))
         finite = loss.isfinite()
         for k, value in zip((t[finite].long() - 1).tolist(), loss[finite].double().tolist(), strict=True):
             self.losses[k] = torch.cat([self.losses[k, 1:], self.losses.new_tensor([value])])
             self.counts[k] += 1
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """What was learnt, for the checkpoint."""
+    def state_dict(self):
         return {} if self.losses is None else {"losses": self.losses, "counts": self.counts}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Goes on from what a checkpoint holds."""
+    def load_state_dict(self, state):
         self.losses, self.counts = state.get("losses"), state.get("counts")
 
     def _prepare(self, T: int) -> None:

@@ -29,6 +29,10 @@ class Weighting(ABC):
     def of_log_snr(self, log_snr: Tensor) -> Tensor:
         """The weight at this log-SNR."""
 
+    def of_loss(self, loss: Tensor, schedule: Schedule, t: Tensor) -> Tensor:
+        """What is minimised, given the weighted losses (B,) of images at t (B,): themselves, for a fixed weighting."""
+        return loss
+
 
 @dataclass(frozen=True)
 class Simple(Weighting):

@@ -35,6 +35,9 @@ class Regression(LightningModule):
         if self.fail_in_validation and not self.trainer.sanity_checking:
             raise RuntimeError("validation broke")
 
+    def averaged_parameters(self):
+        return self.named_parameters(remove_duplicate=False)
+
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=0.1)
 

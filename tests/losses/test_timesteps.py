@@ -10,6 +10,10 @@ from diffusion.losses.timesteps import LogNormal, LossSecondMoment, Stratified, 
 MADE = schedule.cosine(1000)
 
 
+def alone(x):  # one process
+    return x
+
+
 def quarters(t):
     return ((t - 1) * 4 / 1000).long().bincount(minlength=4)
 
@@ -62,9 +66,9 @@ def learnt(seed=0):
     made, timesteps = schedule.linear(50), LossSecondMoment(history=4, uniform=0.01)
     for start in range(0, 800, 100):
         t, _ = timesteps.draw(seed, torch.arange(start, start + 100), made)
-        timesteps.observe(t, t.sqrt())
+        timesteps.observe(t, t.sqrt(), gather=alone)
     every = torch.arange(1, 51).double().repeat(4)
-    timesteps.observe(every, every.sqrt())
+    timesteps.observe(every, every.sqrt(), gather=alone)
     return timesteps, made
 
 
@@ -83,15 +87,28 @@ def test_resampling_follows_the_losses_and_stays_unbiased():
 def test_resampling_is_uniform_until_every_t_has_its_history():
     made, timesteps = schedule.linear(50), LossSecondMoment(history=2)
     t, importance = timesteps.draw(0, torch.arange(1000), made)
-    timesteps.observe(t[:60], torch.ones(60))
+    timesteps.observe(t[:60], torch.ones(60), gather=alone)
     assert torch.allclose(importance, torch.ones(1000).double())
     assert torch.allclose(timesteps.probabilities(), torch.full((50,), 0.02).double())
 
 
 def test_only_the_newest_losses_are_remembered():
     timesteps, _ = learnt()
-    timesteps.observe(torch.full((5,), 3.0), torch.tensor([9.0, 1, 2, 3, 4]))
+    timesteps.observe(torch.full((5,), 3.0), torch.tensor([9.0, 1, 2, 3, 4]), gather=alone)
     assert timesteps.losses[2].tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("timesteps", [Uniform(), Stratified(), LogNormal()])
+def test_those_that_learn_nothing_ask_nothing_of_the_device(timesteps):
+    timesteps.observe(torch.ones(3), torch.ones(3), gather=lambda x: pytest.fail("the device is waited for"))
+    assert timesteps.state_dict() == {}
+    timesteps.load_state_dict(learnt()[0].state_dict())  # of a run with another choice
+
+
+def test_resampling_starts_anew_where_a_checkpoint_has_nothing():
+    timesteps, _ = learnt()
+    timesteps.load_state_dict({})
+    assert timesteps.losses is None
 
 
 def test_what_was_learnt_survives_the_checkpoint():

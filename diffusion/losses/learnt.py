@@ -1,0 +1,50 @@
+"""A weighting that is trained with the network: each noise level counts by how well it can be learnt."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from diffusion import random
+from diffusion.errors import UserError
+from diffusion.losses.weighting import Weighting
+from diffusion.schedule import Schedule
+
+_LIMIT = 10.0  # of log(sigma / alpha): beyond, where it may be infinite, x_t is data or noise to all digits
+
+
+class Learnt(Weighting, nn.Module):
+    """exp(-u(t)) loss + u(t), with a small network u that is trained by the same optimiser (Kendall et al. 2018; in
+    continuous time Karras et al. 2024, EDM2, "adaptive loss weighting"). Its optimum is u = log of the expected loss at
+    t, so that every noise level contributes alike.
+
+        u(t) = w . sqrt(2 / channels) cos(2 pi (f c_noise + phi)),    c_noise = log(sigma_t / alpha_t) / 4
+
+    f ~ N(0, 1) and phi ~ U(0, 1) are fixed (random Fourier features), w begins at 0. The weight besides is 1 of the v
+    error, which is EDM2's lambda(sigma) for data of unit variance; at the optimum it cancels.
+
+    channels: of the features. Raises UserError where there are none.
+    """
+
+    def __init__(self, channels: int = 128):
+        super().__init__()
+        if channels < 1:
+            raise UserError(f"weighting.channels={channels}: expected 1 or more")
+        index = torch.arange(channels)
+        self.register_buffer("frequencies", random.normal(0, "weighting/frequencies", index, ()))
+        self.register_buffer("phases", random.uniform(0, "weighting/phases", index).float())
+        self.weight = nn.Parameter(torch.zeros(channels))
+
+    def of_log_snr(self, log_snr):
+        return torch.ones_like(log_snr)
+
+    def of_loss(self, loss, schedule, t):
+        u = self.log_loss(schedule, t).to(loss)
+        return (-u).exp() * loss + u
+
+    def log_loss(self, schedule: Schedule, t: Tensor) -> Tensor:
+        """u, the log of the loss as it is expected at t: float32, the shape of t."""
+        c_noise = (-schedule.log_snr(t) / 2).clamp(-_LIMIT, _LIMIT).float() / 4
+        features = torch.cos(2 * math.pi * (c_noise[..., None] * self.frequencies.float() + self.phases.float()))
+        # As a sum of products: a matrix product would be done in half precision under autocast.
+        return math.sqrt(2 / len(self.weight)) * (features * self.weight.float()).sum(-1)
