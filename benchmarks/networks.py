@@ -110,7 +110,7 @@ def in_own_process(which: int) -> float:
 
 
 def without_kernels(action: Callable[[], object]) -> Callable[[], None]:
-    """The action as with compile=false."""
+    """The action as with kernels=false."""
 
     def run() -> None:
         native.enabled = False
@@ -130,7 +130,7 @@ def rows() -> list[Row]:
     ours, theirs = networks()
     pairs = {
         "training step / diffusers": [training_step(network) for network in (ours, theirs)],
-        "the same, compile=false": [without_kernels(training_step(ours)), training_step(theirs)],
+        "the same, kernels=false": [without_kernels(training_step(ours)), training_step(theirs)],
         "forward pass / diffusers": [forward_pass(network) for network in (ours, theirs)],
         f"DDIM, {STEPS} steps / DDIMPipeline": sampling(ours, theirs),
     }

@@ -21,10 +21,10 @@ from diffusion.files import atomic
 _SHARED = "DIFFUSION_RUN_DIR"
 _LOCK = ".lock"
 _NETWORK = ("network", "self_conditioning", "conditioning.classes", "dataset.channels", "dataset.size")
-# How a run reads its data, what it holds back from training, how its rate rises and falls: a run that goes on keeps
-# what it began with.
-RULES = ("dataset.split", "dataset.range", "optimizer.warmup_share", "lr_schedule.steps")
-_UNLESS_GIVEN = ("lr_schedule.steps",)  # a number that is typed means what it says
+# How a run reads its data, what it holds back from training, how its rate rises and falls, how its sums are rounded: a
+# run that goes on keeps what it began with.
+RULES = ("dataset.split", "dataset.range", "optimizer.warmup_share", "lr_schedule.steps", "kernels")
+_UNLESS_GIVEN = {"lr_schedule.steps": None, "kernels": "auto"}  # another value than this one means what it says
 _UNCHANGED = {"full": (*_NETWORK, "schedule", "prediction", "dataset.name"), "weights": _NETWORK}
 
 
@@ -143,11 +143,11 @@ def keep_rules(config: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, t
     on resume, never moves training images into validation. Returns what that changed, dotted key -> (kept, given)."""
     found = {}
     for rule in RULES:
-        section, key = rule.split(".")
-        kept, given = old.get(section), config[section]
+        section, _, key = rule.rpartition(".")
+        kept, given = (old.get(section), config[section]) if section else (old, config)
         if not isinstance(kept, Mapping) or kept.get("_target_") != given.get("_target_"):
             continue
-        if rule in _UNLESS_GIVEN and given.get(key) is not None:
+        if rule in _UNLESS_GIVEN and given.get(key) != _UNLESS_GIVEN[rule]:
             continue
         if key in kept and key in given and kept[key] != given[key]:
             found[rule] = kept[key], given[key]

@@ -118,6 +118,12 @@ def _range(value) -> str | list[float]:
     return [low, high]
 
 
+def _switch_or_auto(value) -> str | bool:
+    if value not in ("auto", True, False) or (isinstance(value, int) and not isinstance(value, bool)):
+        raise ValueError
+    return value
+
+
 def _or_null(kind: Kind) -> Kind:
     return Kind(f"{kind.words}, or null", lambda value: None if value is None else kind.read(value))
 
@@ -147,6 +153,7 @@ _CADENCES = ("validate", "preview", "checkpoints")
 # Names whose default is null or a word, or whose number has a bound.
 BY_NAME = {
     "seed": NATURAL,
+    "kernels": Kind("auto, true or false", _switch_or_auto),
     "resume_mode": Kind("full or weights", _matching("full|weights")),
     "n": COUNT,
     "batch_size": COUNT,

@@ -107,6 +107,14 @@ def test_rules_are_kept_where_both_configs_have_them(monkeypatch):
     assert runs.keep_rules(config, {"a": None}) == runs.keep_rules(config, {}) == {}
 
 
+@pytest.mark.parametrize(("asked", "kept"), [("auto", False), (True, True), (False, False)])
+def test_sums_go_on_to_be_rounded_as_they_were_unless_it_is_asked_for(monkeypatch, asked, kept):
+    monkeypatch.setattr(runs, "RULES", ("kernels",))
+    config = {"kernels": asked}
+    assert runs.keep_rules(config, {"kernels": False}) == ({"kernels": (False, "auto")} if asked == "auto" else {})
+    assert config == {"kernels": kept}
+
+
 @pytest.mark.parametrize(
     ("word", "said"),
     [

@@ -112,7 +112,7 @@ OTHERS = {
 # The images are the same, and there is a file more.
 SHOWN = {"keep": ("all", "strip.png"), "npz": ("true", "samples.npz")}
 # The images are the same, but for rounding.
-MEANS = {"batch_size": ["1"], "accelerator": ["cpu"], "compile": ["false"]}
+MEANS = {"batch_size": ["1"], "accelerator": ["cpu"], "kernels": ["false"]}
 # A value that is refused, and what the line says.
 OF_OTHERS = dict.fromkeys(["variance", "order", "churn", "churn_min", "churn_max", "noise_scale"], "1")
 OF_OTHERS = {f"sampler.{key}": value for key, value in {**OF_OTHERS, "stochastic": "true"}.items()}
@@ -133,7 +133,7 @@ REFUSED = {
 def keys_of(task):
     words = [f"task={task}", *(word.format(place="x") for word in TASKS[task])]
     keys = configs.known_keys(configs.compose("sample", words), configs.groups("sample"))
-    return [key for key in keys if key not in ("task", "output")]
+    return [key for key in keys if key not in ("task", "output", "compile")]  # compile takes long: see test_speed.py
 
 
 BASES = {}  # what a task draws with none of the keys below

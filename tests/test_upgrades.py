@@ -27,6 +27,12 @@ def test_validations_and_pictures_keep_their_epochs_and_all_pictures_stay(valida
     assert config_of(new, FORMAT) == new
 
 
+@pytest.mark.parametrize(("before", "kernels"), [(True, "auto"), (False, False)])
+def test_compile_was_the_word_for_kernels_of_our_own(before, kernels):
+    assert config_of({"compile": before}) == {"kernels": kernels, "compile": False}
+    assert config_of({"kernels": "auto", "compile": True}, FORMAT) == {"kernels": "auto", "compile": True}
+
+
 @pytest.mark.parametrize("trainer", [3, "val_every_n_epochs", ["val_every_n_epochs"]])
 def test_a_section_that_is_none_is_left_to_those_who_read_it(trainer):
     assert config_of({"trainer": trainer}) == {"trainer": trainer}

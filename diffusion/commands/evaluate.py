@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusion import build, checkpoint, manifest
 from diffusion.commands.device import device_of
+from diffusion.commands.speed import compile_network
 from diffusion.data.base import ImageData
 from diffusion.errors import UserError
 from diffusion.evaluation.results import Results
@@ -22,10 +23,12 @@ def run(config: DictConfig) -> Path:
     mistake."""
     quiet()
     config = OmegaConf.to_container(config, resolve=True)
-    native.enabled = config["compile"]
+    native.use(config["kernels"])
     metric = build.instantiate(config["metric"])
     ckpt, contents = checkpoint.opened(config["ckpt"])
     model = checkpoint.trained(contents, ckpt, config["weights"], device_of(config["accelerator"]))
+    if config["compile"]:
+        compile_network(model.denoiser.network, model.device)
     data = _data(model, config["dataset"]["path"])
     metric.check(model, data)
     results = Results(Path(config["output"]) if config["output"] else checkpoint.run_folder(ckpt) / "evaluation")

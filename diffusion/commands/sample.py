@@ -15,6 +15,7 @@ from diffusion.commands import labels
 from diffusion.commands.compare import Comparison
 from diffusion.commands.device import device_of
 from diffusion.commands.drawing import Drawing
+from diffusion.commands.speed import compile_network
 from diffusion.data.decoding import Limits
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion
@@ -28,9 +29,11 @@ def run(config: DictConfig) -> Path:
     UserError for a user's mistake, before anything is written."""
     quiet()
     config = OmegaConf.to_container(config, resolve=True)
-    native.enabled = config["compile"]
+    native.use(config["kernels"])
     ckpt, contents = checkpoint.opened(config["ckpt"])
     model = checkpoint.trained(contents, ckpt, config["weights"], device_of(config["accelerator"]))
+    if config["compile"]:
+        compile_network(model.denoiser.network, model.device)
     del contents  # the optimiser's state is large
     y = labels.read(config["y"], model.classes)
     chosen = {group: _chosen(config, model.config, group) for group in ("clipping", "guidance")}

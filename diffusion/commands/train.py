@@ -25,6 +25,7 @@ from diffusion.callbacks.preview import Preview
 from diffusion.callbacks.progress import Progress
 from diffusion.callbacks.validations import Validations
 from diffusion.commands import launch
+from diffusion.commands.speed import compile_network
 from diffusion.data.base import ImageData
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion
@@ -43,11 +44,11 @@ def run(config: DictConfig) -> Path:
     launch.check()
     config = OmegaConf.to_container(config, resolve=True)
     given = config.pop("given")
-    native.enabled = config["compile"]
     with runs.Run(config) as this:
         saved = checkpoint.read(this.ckpt) if this.ckpt else None
         if saved is not None and config["resume_mode"] == "full":
             _keep_rules(config, saved["config"])
+        native.use(config["kernels"])
         _check_end(config)
         _fit_samplers(config, given)
         data = build.instantiate(config["dataset"], seed=config["seed"])
@@ -67,6 +68,8 @@ def _train(
     _check_samplers(config, model)
     trainer.precision_plugin.convert_module(model)  # Lightning would, but after it has loaded the weights of a resume
     goes_on = saved is not None and config["resume_mode"] == "full"
+    if config["compile"]:
+        compile_network(model.denoiser.network, trainer.strategy.root_device)
     if saved is not None:
         raw = saved["state_dict"]
         if goes_on:

@@ -19,11 +19,24 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from diffusion.errors import UserError
+
 SOURCE = Path(__file__).with_suffix(".cpp")
 FLAGS = ["-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared"]
 HEAD_WIDTHS = (4, 8, 16)  # with more channels torch's own attention is as fast
 
 enabled = True  # False: torch's own operations everywhere
+
+
+def use(kernels: str | bool) -> None:
+    """`auto`: the kernels, where they can be compiled; True: raises UserError where they cannot; False: not at all."""
+    global enabled
+    enabled = kernels is not False
+    if kernels is True:
+        try:
+            _compiled()
+        except UserError as error:
+            raise UserError(f"kernels=true: {error}") from None
 
 
 def serves(x: Tensor) -> bool:
@@ -34,7 +47,16 @@ def serves(x: Tensor) -> bool:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels, from the cache where they are there; None, and a line that says so, without a compiler."""
+    """The compiled kernels; None, and a line that says so, without a compiler."""
+    try:
+        return _compiled()
+    except UserError as error:
+        logging.getLogger(__name__).warning("the network is slower than it could be on this CPU: %s", error)
+        return None
+
+
+def _compiled() -> ctypes.CDLL:
+    """From the cache where they are there. Raises UserError where they cannot be compiled."""
     compiler = os.environ.get("CXX", "").strip() or "c++"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "diffusion"
     try:
@@ -50,14 +72,10 @@ def library() -> ctypes.CDLL | None:
                 os.replace(f"{part}/native.so", file)
         return ctypes.CDLL(str(file))
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
-        logging.getLogger(__name__).warning(
-            "the network is slower than it could be on this CPU: %s does not compile its kernels into %s (%s); "
-            "let CXX name a C++ compiler with OpenMP and XDG_CACHE_HOME a folder, or say compile=false",
-            compiler,
-            folder,
-            _reason(error),
-        )
-        return None
+        raise UserError(
+            f"{compiler} does not compile the network's kernels into {folder} ({_reason(error)}); let CXX name a C++ "
+            "compiler with OpenMP and XDG_CACHE_HOME a folder, or say kernels=false"
+        ) from error
 
 
 def _words(compiler: str) -> list[str]:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from diffusion.errors import UserError
 from diffusion.networks import native
 from diffusion.networks.attention import attend
 from diffusion.networks.blocks import norm_silu
@@ -177,9 +178,20 @@ def test_without_a_compiler_it_says_so_and_goes_on(fresh, monkeypatch, caplog, c
     assert native.library() is None
     assert native.library() is None
     [record] = caplog.records
-    assert f": {compiler} does not compile its kernels" in record.getMessage()
+    assert f": {compiler} does not compile the network's kernels" in record.getMessage()
     assert not list(fresh.glob("*"))
     assert network()(torch.zeros(1, 1, 16, 16), torch.ones(1)).isfinite().all()
+
+
+def test_kernels_that_are_asked_for_and_cannot_be_compiled_are_one_line(fresh, monkeypatch):
+    monkeypatch.setattr(native, "enabled", True)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match=r"kernels=true: no-such-compiler does not compile .* say kernels=false"):
+        native.use(True)
+    native.use("auto")
+    assert native.enabled
+    native.use(False)
+    assert not native.enabled
 
 
 def test_a_compiler_that_fails_without_a_word(fresh, monkeypatch, caplog, wrapper):
