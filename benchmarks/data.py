@@ -13,7 +13,7 @@ import torch
 from measure import Row, alternate, report, seconds
 from omegaconf import OmegaConf
 
-from diffusion import build, images, random
+from diffusion import build, random
 from diffusion.config import compose
 from diffusion.process import Noised
 
@@ -31,7 +31,7 @@ def rows(words: Sequence[str] = ("experiment=mnist_cpu",)) -> list[Row]:
     def pair() -> tuple[torch.Tensor, ...]:
         batch = next(batches)
         t, _ = model.timesteps.draw(0, batch.index, model.denoiser.schedule)
-        return images.from_uint8(batch.x), t.float(), random.normal(0, "train/eps", batch.index, model.shape)
+        return model.space.encode(batch.x), t.float(), random.normal(0, "train/eps", batch.index, model.shape)
 
     def make() -> float:
         return BATCHES * data.batch_size / seconds(lambda: [pair() for _ in range(BATCHES)])

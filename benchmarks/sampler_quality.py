@@ -29,7 +29,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import diffusion
-from diffusion import build, images
+from diffusion import build
 from diffusion.config import choice, groups
 from diffusion.lit import LitDiffusion
 
@@ -119,7 +119,7 @@ def measure(run: str, cells: Sequence[Cell], judges: dict[str, Judge]) -> str:
     for cell in tqdm(missing, desc=Path(run).name, unit=" distance"):
         start = time.perf_counter()
         sampler = build.instantiate({**cell.node, "steps": cell.steps})
-        drawn = images.to_uint8(model.sample(cell.n, cell.seed, sampler=sampler, batch_size=BATCH, progress=False))
+        drawn = model.space.picture(model.sample(cell.n, cell.seed, sampler=sampler, batch_size=BATCH, progress=False))
         distance, seconds = judges[node["name"]](drawn), time.perf_counter() - start
         values = json.dumps(cell.node)
         row = (Path(run).name, weights, cell.sampler, values, cell.steps, cell.n, cell.seed)

@@ -102,7 +102,7 @@ def main() -> None:
     sampler = build.instantiate(choice("sampler", "dpm_solver_pp") | {"steps": 20})
     for name in [word for word in sys.argv[1:] if "=" not in word] or CANDIDATES:
         model, seen = trained(name, pictures, minutes)
-        drawn = images.to_uint8(model.sample(count, sampler=sampler, batch_size=BATCH))
+        drawn = model.space.picture(model.sample(count, sampler=sampler, batch_size=BATCH))
         images.write_png(FOLDER / f"{name}.png", images.grid(drawn[:64]))
         size = sum(parameter.numel() for parameter in model.parameters())
         lines.append(f"{name:<18}{size:>12,}{seen:>14,}{frechet_distance(features(judge, drawn), real):>10.2f}")

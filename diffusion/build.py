@@ -3,10 +3,11 @@
 import importlib
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffusion.denoiser import Denoiser
 from diffusion.errors import Notice, UserError
@@ -14,23 +15,26 @@ from diffusion.lit import LitDiffusion
 from diffusion.losses.objective import Distance
 from diffusion.registry import TARGET, registered
 from diffusion.schedule import Schedule
+from diffusion.spaces.base import Space
 
 
-def instantiate(node: Mapping[str, Any], **given: Any) -> Any:
-    """Builds what node's `_target_` names from its other keys and `given`. Raises UserError for a target that is not
-    registered and for arguments it does not take."""
+def instantiate(node: Mapping[str, Any], offered: Mapping[str, Any] | None = None, **given: Any) -> Any:
+    """Builds what node's `_target_` names from its other keys, `given`, and what it takes of `offered`.
+
+    Raises UserError for a target that is not registered and for arguments it does not take.
+    """
     path = node.get(TARGET)
     if not isinstance(path, str) or path not in registered():
         raise UserError(f"the config names {path!r}, which no file of conf/ names: it is not built")
     module, _, name = path.rpartition(".")
     target = getattr(importlib.import_module(module), name)
+    takes = inspect.signature(target)
     arguments = {key: value for key, value in node.items() if key != TARGET} | given
+    arguments |= {key: value for key, value in (offered or {}).items() if key in takes.parameters}
     try:
-        inspect.signature(target).bind(**arguments)
+        takes.bind(**arguments)
     except TypeError as error:
-        raise UserError(
-            f"{node['_target_']}: {error}; it takes {', '.join(inspect.signature(target).parameters)}"
-        ) from None
+        raise UserError(f"{node['_target_']}: {error}; it takes {', '.join(takes.parameters)}") from None
     return target(**arguments)
 
 
@@ -53,13 +57,27 @@ def with_steps_of(schedule: Schedule, node: Mapping[str, Any], key: str = "sampl
     return {**node, "steps": steps}
 
 
+def space(config: Mapping[str, Any]) -> Space:
+    """The space of a training's config, around what its data set stores."""
+    dataset = config["dataset"]
+    shape = dataset.get("shape") or (dataset["channels"], dataset["size"], dataset["size"])
+    return instantiate(config["space"], shape=shape)
+
+
+def clipping(node: Mapping[str, Any], space: Space) -> Callable[[Tensor], Tensor]:
+    """The clipping of its config, to the bounds of `space`."""
+    return instantiate(node, {"bounds": space.bounds})
+
+
 def model(config: Mapping[str, Any]) -> LitDiffusion:
     """The untrained LitDiffusion of a resolved config in plain containers; its weights follow from config's seed.
 
     Raises: UserError for a `_target_` that is not registered.
     """
-    channels, size = config["dataset"]["channels"], config["dataset"]["size"]
-    objective = instantiate(config["loss"], weighting=instantiate(config["weighting"]))
+    of = space(config)
+    channels, *size = of.shape
+    decoder = {"log_likelihood": of.log_likelihood}
+    objective = instantiate(config["loss"], decoder, weighting=instantiate(config["weighting"]))
     self_condition, classes = config["self_conditioning"], config["conditioning"]["classes"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"] % 2**64)  # torch takes no more
@@ -81,8 +99,8 @@ def model(config: Mapping[str, Any]) -> LitDiffusion:
     return LitDiffusion(
         denoiser,
         sampler=instantiate(config["sampler"]),
-        clip=instantiate(config["clipping"]),
-        shape=(channels, size, size),
+        clip=clipping(config["clipping"], of),
+        space=of,
         optimizer=instantiate(config["optimizer"], decay=instantiate(config["lr_schedule"])),
         objective=objective,
         timesteps=instantiate(config["timesteps"]),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -10,6 +10,8 @@ from torch import Tensor
 from diffusion.denoiser import Denoiser, Prediction
 from diffusion.errors import UserError
 from diffusion.schedule import precise
+
+Bounds = tuple[float, float]  # the least and the largest value of x_0
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,16 @@ class Unclipped:
 
 @dataclass(frozen=True)
 class Static:
-    """x_0 clipped to the range of the data, [-1, 1]."""
+    """x_0 clipped to the bounds of its space. Raises UserError where it has none."""
+
+    bounds: Bounds | None = field(default=(-1.0, 1.0), repr=False)
+
+    def __post_init__(self):
+        if self.bounds is None:
+            raise UserError("clipping=static clips x_0 to bounds, which this space has not: say clipping=none")
 
     def __call__(self, x_0: Tensor) -> Tensor:
-        return x_0.clamp(-1, 1)
+        return x_0.clamp(*self.bounds)
 
 
 @dataclass(frozen=True)
@@ -33,12 +41,17 @@ class Dynamic:
     """Dynamic thresholding (Saharia et al. 2022, Imagen): each image is clipped to its own percentile s of |x_0|, at
     least 1, and divided by s.
 
-    percentile: in (0, 1]. Raises UserError outside.
+    percentile: in (0, 1]. bounds: of x_0's space. Raises UserError for others, and for bounds other than [-1, 1].
     """
 
     percentile: float = 0.995
+    bounds: Bounds | None = field(default=(-1.0, 1.0), repr=False)
 
     def __post_init__(self):
+        if self.bounds != (-1.0, 1.0):
+            raise UserError(
+                "clipping=dynamic brings x_0 to [-1, 1], which are not this space's bounds: say clipping=none"
+            )
         if not 0 < self.percentile <= 1:
             raise UserError(f"clipping.percentile={self.percentile}: expected a fraction in (0, 1], such as 0.995")
 

@@ -28,6 +28,14 @@ def from_uint8(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
+def visible(images: Tensor) -> Tensor:
+    """uint8 (..., C, H, W) of any C with channels that a picture has: one is grey, of two the third is black, of more
+    than three the first three are shown."""
+    if images.shape[-3] == 2:
+        return torch.cat([images, torch.zeros_like(images[..., :1, :, :])], dim=-3)
+    return images[..., :3, :, :]
+
+
 def grid(
     images: Tensor,
     columns: int | None = None,

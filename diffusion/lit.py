@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from diffusion import images, notices, optimizers, random, upgrades
+from diffusion import notices, optimizers, random, upgrades
 from diffusion.clipping import Clip
 from diffusion.data.base import Batch
 from diffusion.denoiser import Denoiser
@@ -20,6 +20,7 @@ from diffusion.optimizers import AdamW
 from diffusion.process import Noised
 from diffusion.rate import Rate
 from diffusion.samplers.base import Sampler
+from diffusion.spaces.base import Space
 from diffusion.tasks import arguments
 from diffusion.tasks.generate import Generate, generate
 from diffusion.values import whole
@@ -30,7 +31,7 @@ SIMPLE = L2(Simple())  # L_simple, in which every validation loss is given, what
 class TrainingPair(NamedTuple):
     """A batch with what the forward process needs.
 
-    x: uint8 (B, C, H, W). y: int64 (B,), -1 where there is no label or it was dropped. t: (B,), in steps. eps:
+    x: (B, C, H, W), as stored. y: int64 (B,), -1 where there is no label or it was dropped. t: (B,), in steps. eps:
     (B, C, H, W). importance: (B,), the weight of each loss. shown: bool (B,), whether a self-conditioned network is
     shown its own prediction.
     """
@@ -46,10 +47,10 @@ class TrainingPair(NamedTuple):
 class LitDiffusion(LightningModule):
     """Trains `denoiser` by Algorithm 1 and samples from it by the reverse process.
 
-    clip: applied to x_0 while sampling. shape: (C, H, W) of one image. objective: what training minimises; timesteps:
-    which t it draws. classes: the names of the labels that the network is told, or None; label_drop: the part of them
-    that is left out in training, so that guidance has something to compare with. config: plain containers that rebuild
-    this module; it travels in every checkpoint.
+    clip: applied to x_0 while sampling. space: between what the data set stores and x_0. objective: what training
+    minimises; timesteps: which t it draws. classes: the names of the labels that the network is told, or None;
+    label_drop: the part of them that is left out in training, so that guidance has something to compare with. config:
+    plain containers that rebuild this module; it travels in every checkpoint.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class LitDiffusion(LightningModule):
         denoiser: Denoiser,
         sampler: Sampler,
         clip: Callable[[Tensor], Tensor],
-        shape: Sequence[int],
+        space: Space,
         optimizer: AdamW | None = None,
         objective: Objective | None = None,
         timesteps: Timesteps | None = None,
@@ -71,7 +72,7 @@ class LitDiffusion(LightningModule):
         self.denoiser = denoiser
         self.sampler = sampler
         self.clip = clip
-        self.shape = tuple(shape)
+        self.space = space
         self.optimizer = optimizer
         self.objective = objective or L2(Simple())
         self.timesteps = timesteps or Uniform()
@@ -81,6 +82,11 @@ class LitDiffusion(LightningModule):
         self.seed = seed
         self.config = config
         self._validation: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of one x_0."""
+        return self.space.shape
 
     # Training: Algorithm 1
 
@@ -121,7 +127,7 @@ class LitDiffusion(LightningModule):
 
     def _noised(self, batch: TrainingPair) -> Noised:
         """In float32, or in float64 where the network is: never in half precision."""
-        x_0 = images.from_uint8(batch.x).to(torch.promote_types(torch.float32, self.dtype))
+        x_0 = self.space.encode(batch.x).to(torch.promote_types(torch.float32, self.dtype))
         return Noised.of(self.denoiser.schedule, x_0, batch.t, batch.eps)
 
     @torch.no_grad()
@@ -216,7 +222,7 @@ class LitDiffusion(LightningModule):
         are float32 whatever the network was cast to.
         Raises UserError for what cannot be, before the first image is drawn; warns of what may not be meant.
         """
-        arguments.check_objects(self.shape, y, task=task, sampler=sampler, clip=clip, guidance=guidance)
+        arguments.check_objects(self.space, y, task=task, sampler=sampler, clip=clip, guidance=guidance)
         index = arguments.indices(index)
         y = arguments.labels(y, len(index), self.classes)
         guidance, sampler = guidance or self.guidance, sampler or self.sampler
@@ -229,7 +235,7 @@ class LitDiffusion(LightningModule):
                 self.shape,
                 index,
                 whole("seed", seed, least=0),
-                task=task,
+                task=task or Generate(self.space),
                 purpose=purpose,
                 y=y,
                 batch_size=whole("batch_size", batch_size, least=1),
@@ -240,8 +246,8 @@ class LitDiffusion(LightningModule):
         )
 
     def sample(self, n: int = 16, seed: int = 0, **options) -> Tensor:
-        """The first n images of `seed`: float32 (n, C, H, W) in about [-1, 1], on the CPU; options as in
-        `sample_batches`."""
+        """The first n images of `seed`: float32 (n, C, H, W), x_0 of the model's `space`, on the CPU; options
+        as in `sample_batches`."""
         batches = self.sample_batches(torch.arange(whole("n", n, least=1)), seed, **options)
         return torch.cat([states[-1] for _, states in batches])
 

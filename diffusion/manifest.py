@@ -24,7 +24,7 @@ _COMPARED = ("versions", "git", "data", "hardware")
 
 
 def describe(config: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest of a run that begins now. config: resolved, in plain containers; data: what `ImageData.describe`
+    """The manifest of a run that begins now. config: resolved, in plain containers; data: what `Data.describe`
     gives."""
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),

@@ -1,12 +1,15 @@
 """The diffusion process of Ho et al. 2020 as functions of a schedule; no network in sight."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from diffusion.schedule import Schedule, broadcast
+
+LogLikelihood = Callable[[Tensor, Tensor, Tensor], Tensor]  # of x_0, given mean and standard deviation, in nats
 
 
 def q_sample(schedule: Schedule, x_0: Tensor, t: Tensor | float, eps: Tensor) -> Tensor:
@@ -112,6 +115,11 @@ def discretized_log_likelihood(x_0: Tensor, mean: Tensor, std: Tensor) -> Tensor
     return (above - below).clamp(min=1e-12).log()
 
 
+def gaussian_log_likelihood(x_0: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """log of the density of N(mean, std^2) at x_0, in nats; arguments that broadcast."""
+    return -((x_0 - mean) / std).square() / 2 - std.log() - math.log(2 * math.pi) / 2
+
+
 def bound_variance(schedule: Schedule, s: Tensor | float, t: Tensor | float, mix: Tensor | float, x: Tensor) -> Tensor:
     """`reverse_variance` for likelihoods, which need one above 0 at s = 0: there the posterior's is taken from the step
     before (Nichol & Dhariwal 2021, section 3.1), or is beta_t where t = T and there is none."""
@@ -132,17 +140,18 @@ def vlb_term(
     s: Tensor | float,
     t: Tensor | float,
     mix: Tensor | float,
+    log_likelihood: LogLikelihood = discretized_log_likelihood,
 ) -> Tensor:
     """One term of the variational bound, in nats per dimension (Ho et al. 2020, Eq. 5): for s > 0 the divergence of the
     reverse step from q(x_s | x_t, x_0), for s = 0 the decoder's -log p(x_0 | x_t).
 
     x_0, x_t, predicted (x_0 as the network has it): (B, C, H, W); s, t: scalar or (B,); mix: where the variance lies,
-    as in `reverse_variance`. Returns (B,).
+    as in `reverse_variance`; log_likelihood: (x_0, mean, std) -> that of the decoder. Returns (B,).
     """
     s = torch.as_tensor(s)
     mean, _ = q_posterior(schedule, predicted, x_t, s, t)
     variance = bound_variance(schedule, s, t, mix, x_t)
     true_mean, _ = q_posterior(schedule, x_0, x_t, s, t)
     kl = gaussian_kl(true_mean, bound_variance(schedule, s, t, 0, x_t), mean, variance)
-    decoder = -discretized_log_likelihood(x_0, mean, variance.sqrt())
+    decoder = -log_likelihood(x_0, mean, variance.sqrt())
     return torch.where(broadcast(s, x_t) > 0, kl, decoder).flatten(1).mean(1)

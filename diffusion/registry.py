@@ -22,7 +22,7 @@ NODES = {
         group: group
         for group in (
             *("dataset", "network", "schedule", "prediction", "loss", "weighting", "timesteps", "guidance", "clipping"),
-            *("sampler", "optimizer", "lr_schedule", "ema"),
+            *("space", "sampler", "optimizer", "lr_schedule", "ema"),
         )
     },
     "preview.sampler": "sampler",

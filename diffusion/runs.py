@@ -20,12 +20,13 @@ from diffusion.files import atomic
 # Processes that Lightning launches for the other devices read here which run they belong to.
 _SHARED = "DIFFUSION_RUN_DIR"
 _LOCK = ".lock"
-_NETWORK = ("network", "self_conditioning", "conditioning.classes", "dataset.channels", "dataset.size")
+_SHAPE = ("dataset.channels", "dataset.size", "dataset.shape")
+_NETWORK = ("network", "self_conditioning", "conditioning.classes", *_SHAPE)
 # How a run reads its data, what it holds back from training, how its rate rises and falls, how its sums are rounded: a
 # run that goes on keeps what it began with.
 RULES = ("dataset.split", "dataset.range", "optimizer.warmup_share", "lr_schedule.steps", "kernels")
 _UNLESS_GIVEN = {"lr_schedule.steps": None, "kernels": "auto"}  # another value than this one means what it says
-_UNCHANGED = {"full": (*_NETWORK, "schedule", "prediction", "dataset.name"), "weights": _NETWORK}
+_UNCHANGED = {"full": (*_NETWORK, "schedule", "prediction", "space", "dataset.name"), "weights": _NETWORK}
 
 
 class Run:
@@ -153,6 +154,13 @@ def keep_rules(config: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, t
             found[rule] = kept[key], given[key]
             given[key] = kept[key]
     return found
+
+
+def keep_statistics(config: Mapping[str, Any], old: Mapping[str, Any]) -> None:
+    """Fills the values of the space that are not set with those of `old`, the config of a checkpoint."""
+    space, before = config["space"], old["space"]
+    if space["_target_"] == before["_target_"]:
+        space |= {key: before.get(key) for key, value in space.items() if value is None}
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -1,5 +1,5 @@
-"""The folder of drawn images: `images/000000.png` and so on, nothing else in it, and beside it what shows and describes
-them."""
+"""The folder of samples: `images/000000.png` and so on, nothing else in it, and beside it what shows and describes
+them. Where a picture does not hold all of a sample, `arrays/000000.npy` does."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,29 +12,32 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion import manifest
+from diffusion import images, manifest
 from diffusion.errors import UserError, reading
 from diffusion.files import atomic, json_contents, json_text, read_json, remove_remains, write_json
+from diffusion.spaces.base import Space
 
 FORMAT = 1  # of the folder; 0 had the images beside grid.png, and no number
 
 
 class Samples:
-    """Samples that `settings` describe, in `folder`. What is there of them already stays.
+    """Samples that `settings` describe, of `space`, in `folder`. What is there of them already stays.
 
     Raises: UserError for a folder that holds others or something else, before anything is written, and for one that
     cannot be written.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]):
-        self.folder = folder
+    def __init__(self, folder: Path, settings: Mapping[str, Any], space: Space):
+        self.folder, self.space = folder, space
         self.images = folder / "images"
+        self.arrays = None if space.holds_pictures else folder / "arrays"
         self.npz = folder / "samples.npz"
         self.settings = {"format": FORMAT, **settings}
         before = self._before()
         with self.writing():
-            self.images.mkdir(parents=True, exist_ok=True)
-            remove_remains(self.images)
+            for files in filter(None, (self.images, self.arrays)):
+                files.mkdir(parents=True, exist_ok=True)
+                remove_remains(files)
             write_json(self._description, {**before, **self.settings})
 
     @property
@@ -60,15 +63,27 @@ class Samples:
         """The files that are there, in their order."""
         return sorted(self.images.glob("[0-9]*.png"), key=lambda file: (len(file.name), file.name))  # from a million on
 
+    def write(self, index: Tensor, x_0: Tensor) -> None:
+        """Writes those samples x_0 (B, C, H, W) that are not there, the picture last: where it is, the sample is."""
+        for i, one in zip(index.tolist(), x_0, strict=True):
+            if self.picture(i).exists():
+                continue
+            if self.arrays is not None:
+                with atomic(self._array(self.picture(i))) as temporary, open(temporary, "wb") as file:
+                    np.save(file, self.space.decode(one).numpy())
+            images.write_png(self.picture(i), self.space.picture(one))
+
     def describe(self, **more: Any) -> None:
         """Writes samples.json: the settings, and `more`."""
         write_json(self._description, {**self.settings, **more})
 
     def write_npz(self) -> None:
-        """All images as `np.savez` would write them, uint8 (N, H, W, C), with one of them in memory at a time."""
+        """All samples as `np.savez` would write them, with one of them in memory at a time: pictures as uint8
+        (N, H, W, C), arrays as they are, (N, C, H, W)."""
         pictures = self.pictures()
-        one = read(pictures[:1]).permute(0, 2, 3, 1)
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(pictures), *one.shape[1:])}
+        one = self._values(pictures[0])
+        descr = np.lib.format.dtype_to_descr(one.dtype)
+        header = {"descr": descr, "fortran_order": False, "shape": (len(pictures), *one.shape)}
         with (
             atomic(self.npz) as temporary,
             ZipFile(temporary, "w") as archive,
@@ -76,7 +91,17 @@ class Samples:
         ):
             np.lib.format.write_array_header_1_0(array, header)
             for picture in pictures:
-                array.write(_pixels(picture).tobytes())
+                array.write(self._values(picture).tobytes())
+
+    def _array(self, picture: Path) -> Path:
+        return self.arrays / f"{picture.stem}.npy"
+
+    def _values(self, picture: Path) -> np.ndarray:
+        """What is stored of the sample that `picture` shows."""
+        if self.arrays is None:
+            return _pixels(picture)
+        with reading(self._array(picture), f"a readable array; remove it and {picture}, and both are drawn again"):
+            return np.load(self._array(picture), allow_pickle=False)
 
     def _before(self) -> dict[str, Any]:
         """The description of what is in the folder; empty where it is new."""

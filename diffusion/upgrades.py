@@ -47,6 +47,7 @@ _PATHS_OF_0 = {
 def _from_0(contents: dict[str, Any]) -> None:
     """Format 0 named classes by import path, and had the optimiser's state by position."""
     config = contents["config"]
+    config["space"] = {registry.CLASS: "Pixels"}  # there was no other
     for _, node in registry.nodes(config):
         if registry.TARGET in node:
             path = node.pop(registry.TARGET)

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from diffusion.random import normal
 from diffusion.samplers.ddim import DDIM
 from diffusion.schedule import linear
+from diffusion.spaces.pixels import Pixels
 
 
 class Painter(LightningModule):
@@ -20,7 +21,7 @@ class Painter(LightningModule):
 
     def __init__(self, channels=1):
         super().__init__()
-        self.channels = channels
+        self.space = Pixels((channels, 8, 8))
         self.weight = torch.nn.Parameter(torch.tensor(0.05))
         self.drawn = []
 
@@ -29,7 +30,7 @@ class Painter(LightningModule):
 
     def sample_batches(self, index, seed, y, sampler, keep, purpose, progress):
         self.drawn.append((len(index), seed, purpose, sampler, self.weight.item()))
-        x_0 = self.paint(normal(seed, purpose, index, (self.channels, 8, 8)))
+        x_0 = self.paint(normal(seed, purpose, index, self.space.shape))
         states = torch.stack([x_0 / 2**k for k in range(sampler.steps, -1, -1)])
         half = len(index) // 2
         yield index[:half], states[:, :half]

@@ -20,6 +20,7 @@ from diffusion.data.base import Batch
 from diffusion.data.digits import Digits
 from diffusion.evaluation.bpd import BPD
 from diffusion.samplers.ddim import DDIM
+from diffusion.spaces.pixels import Pixels
 from diffusion.tasks.img2img import Img2Img
 from diffusion.tasks.inpaint import Inpaint
 from diffusion.tasks.interpolate import Interpolate
@@ -162,9 +163,9 @@ def test_a_task_is_that_of_the_cpu(name, tmp_path):
     mask.paste(255, (0, 0, 4, 8))
     mask.save(tmp_path / "mask.png")
     task = {
-        "img2img": lambda: Img2Img(image, 4, (1, 8, 8)),
-        "inpaint": lambda: Inpaint(image, str(tmp_path / "mask.png"), 2, 3, (1, 8, 8)),
-        "interpolate": lambda: Interpolate(image, picture(tmp_path / "end.png", 30), 2, None, (1, 8, 8)),
+        "img2img": lambda: Img2Img(image, 4, Pixels((1, 8, 8))),
+        "inpaint": lambda: Inpaint(image, str(tmp_path / "mask.png"), 2, 3, Pixels((1, 8, 8))),
+        "interpolate": lambda: Interpolate(image, picture(tmp_path / "end.png", 30), 2, None, Pixels((1, 8, 8))),
     }[name]
     (here, there), _ = sampled(task=task(), sampler=DDIM(steps=4))
     assert_close([there], [here], tolerance=2e-3)  # the way back to the noise multiplies what float32 has rounded

@@ -427,7 +427,7 @@ def test_evaluate_measures_the_validation_images_with_the_weights_asked_for(run,
     data = build.instantiate(model.config["dataset"])
     index = torch.arange(40) * 297 // 40
     x, y = (part[index] for part in data.split("val"))
-    here = BPD(steps=5).bound(model.denoiser, diffusion.images.from_uint8(x), index, y).total.mean().item()
+    here = BPD(steps=5).bound(model.denoiser, model.space, diffusion.images.from_uint8(x), index, y).total.mean().item()
     assert here == pytest.approx(ema, rel=1e-5)
 
 

@@ -44,7 +44,7 @@ def notes(done):
 def expected(ckpt, labels, points):
     """Each image of its row by itself, of the class that is meant."""
     model = diffusion.load(ckpt)
-    task = Interpolate("3", "8", points, None, model.shape)
+    task = Interpolate("3", "8", points, None, model.space)
     sampler = build.instantiate({"_target_": "diffusion.samplers.ddim.DDIM", "steps": 4})
     found = model.sample(len(labels), y=labels, task=task, sampler=sampler, progress=False)
     return images.to_uint8(found)[:, 0].numpy().astype(int)

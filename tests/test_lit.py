@@ -21,6 +21,7 @@ from diffusion.optimizers import AdamW
 from diffusion.process import Noised
 from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
+from diffusion.spaces.pixels import Pixels
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -42,7 +43,7 @@ def small_model(seed=0, **optimizer):
     torch.manual_seed(0)
     denoiser = Denoiser(Small(), schedule.linear(), prediction.Eps())
     plan = AdamW(**{"lr": 1e-3, "warmup_steps": 2} | optimizer)
-    return LitDiffusion(denoiser, DDPM(), clipping.Static(), (1, 8, 8), plan, seed=seed, config={})
+    return LitDiffusion(denoiser, DDPM(), clipping.Static(), Pixels((1, 8, 8)), plan, seed=seed, config={})
 
 
 def digits():
@@ -89,7 +90,7 @@ def everything_model():
         Denoiser(network, schedule.linear(20), prediction.V(), self_condition=True),
         DDPM(),
         clipping.Static(),
-        (1, 8, 8),
+        Pixels((1, 8, 8)),
         AdamW(lr=1e-3, warmup_steps=2),
         objective=Hybrid(MinSNR()),
         timesteps=LossSecondMoment(history=2),

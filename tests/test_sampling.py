@@ -16,6 +16,7 @@ from diffusion.networks.lucid import LucidUNet
 from diffusion.networks.unet import UNet
 from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
+from diffusion.spaces.pixels import Pixels
 from diffusion.tasks.generate import Generate
 
 SHAPE = (1, 4, 4)
@@ -32,7 +33,14 @@ class Labelled(nn.Module):
 def lit(network=None, classes=("cat", "dog", "7"), drop=0.1, shape=SHAPE, **options):
     denoiser = Denoiser(network or Labelled(), schedule.cosine(100), prediction.X0())
     return LitDiffusion(
-        denoiser, DDIM(steps=2), clipping.Unclipped(), shape, classes=classes, label_drop=drop, config={}, **options
+        denoiser,
+        DDIM(steps=2),
+        clipping.Unclipped(),
+        Pixels(shape),
+        classes=classes,
+        label_drop=drop,
+        config={},
+        **options,
     )
 
 
@@ -103,7 +111,7 @@ def test_a_model_without_classes_takes_none():
         ({"task": "img2img"}, r"task='img2img': expected an object, such as diffusion.tasks.img2img.Img2Img"),
         ({"task": Generate}, r"task=<class .*Generate'>: expected an object"),
         ({"guidance": Guidance(3.0)}, "guidance leads towards a class: give y"),
-        ({"task": Generate((3, 4, 4))}, r"task is for images of \(3, 4, 4\), the model's are \(1, 4, 4\)"),
+        ({"task": Generate(Pixels((3, 4, 4)))}, r"task is for .*\(3, 4, 4\).*, the model's is .*\(1, 4, 4\)"),
         ({"n": 0}, "n=0: expected a whole number, 1 or more"),
         ({"n": -2}, "n=-2: expected a whole number, 1 or more"),
         ({"n": 2.0}, "n=2.0: expected a whole number"),
@@ -169,7 +177,7 @@ def small(kind=UNet, shape=(1, 8, 8)):
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.1)
     denoiser = Denoiser(network, schedule.linear(1000), prediction.V())
-    return LitDiffusion(denoiser, DDPM(steps=10), clipping.Static(), shape, config={}).eval()
+    return LitDiffusion(denoiser, DDPM(steps=10), clipping.Static(), Pixels(shape), config={}).eval()
 
 
 @pytest.mark.parametrize("kind", [UNet, LucidUNet])

@@ -1,4 +1,4 @@
-"""What must not reach the weights: images of another range, and numbers that are none."""
+"""What must not reach the weights: values that do not fit the space, and numbers that are none."""
 
 import logging
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class RangeGuard(Callback):
-    """Looks once, at the first batch, whether the images become [-1, 1]: whether they are uint8, as they then must.
+    """Looks once, at the first batch, whether the images are of a type that the model's space takes.
 
     Our own data sets are checked as a whole; this is for a data module of the user's own.
 
@@ -28,11 +28,11 @@ class RangeGuard(Callback):
         self._looked = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if not self._looked and batch.x.dtype != torch.uint8:
+        if not self._looked and not pl_module.space.takes(batch.x.dtype):
             x = batch.x.float()
             raise UserError(
                 f"the images are {batch.x.dtype} with min {x.min():g}, max {x.max():g}, std {x.std():g}: "
-                "expected uint8 in 0..255, which become [-1, 1]"
+                f"expected {pl_module.space.stores}"
             )
         self._looked = True
 

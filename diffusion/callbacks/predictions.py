@@ -32,7 +32,7 @@ class Predictions(Pictures):
 
     def draw(self, pl_module: LightningModule, when: str) -> dict[str, Path]:
         (x, y), denoiser = self._first, pl_module.denoiser
-        x_0 = images.from_uint8(x)
+        x_0 = pl_module.space.encode(x)
         eps = random.normal(0, "validation/eps", torch.arange(len(x)), x.shape[1:]).to(x.device)
         levels = torch.linspace(0, denoiser.schedule.T, _LEVELS + 1).round().unique()[1:]
         columns = [torch.stack([x_0, x_0], dim=1)]
@@ -41,7 +41,7 @@ class Predictions(Pictures):
             columns.append(torch.stack([x_t, denoiser(x_t, t, y).x_0], dim=1))
         cells = torch.stack(columns, dim=2)  # image, x_t or x_0, t, and the image's own three
         grid = images.grid(
-            images.to_uint8(cells.flatten(0, 2)).cpu(),
+            pl_module.space.picture(cells.flatten(0, 2)).cpu(),
             columns=len(columns),
             names=["x_t", "x_0"] * len(x),
             titles=["data", *(f"t={t:.0f}" for t in levels)],

@@ -39,7 +39,7 @@ class Preview(Pictures):
         steps = len(times) - 1
         keep = f"every:{-(-steps // (_FRAMES - 1))}"
         batches = [
-            images.to_uint8(states)
+            pl_module.space.picture(states)
             for _, states in pl_module.sample_batches(
                 torch.arange(self.n),
                 self.seed,

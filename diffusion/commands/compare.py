@@ -81,7 +81,7 @@ class Comparison:
         start = time.perf_counter()
         drawn = self.model.sample(self.n, sampler=sampler, **options)
         seconds = time.perf_counter() - start
-        return images.grid(images.to_uint8(drawn)), f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+        return images.grid(self.model.space.picture(drawn)), f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def _once(key: str, values: Sequence[Any]) -> list[Any]:

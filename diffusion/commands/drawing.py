@@ -51,7 +51,7 @@ class Drawing:
             self._draw_moving(samples, options)
         missing = [i for i in range(self.n) if not samples.picture(i).exists()]
         for index, states in self._batches(missing, keep=1, **options):
-            _write(samples, index, images.to_uint8(states[-1]))
+            samples.write(index, states[-1])
         seconds = time.perf_counter() - start
         pictures = samples.pictures()
         images.write_png(samples.folder / "grid.png", self._grid(pictures, y))
@@ -70,12 +70,12 @@ class Drawing:
         Of all the states only those that are shown are kept."""
         strip, frames = ([self.kept[i] for i in images.evenly(len(self.kept), most)] for most in (_STRIP, _FRAMES))
         keep = sorted({*strip, *frames})
-        columns = max(1, min(_MOVING, _GIF // self.model.shape[2]))
+        columns = max(1, min(_MOVING, _GIF // self.model.shape[-1]))
         index = range(min(self.n, max(_STRIP, columns**2)))
         batches = []
         for part, states in self._batches(index, keep=keep, **options):
-            batches.append(torch.stack([images.to_uint8(state) for state in states]))
-            _write(samples, part, batches[-1][-1])
+            batches.append(torch.stack([self.model.space.picture(state) for state in states]))
+            samples.write(part, states[-1])
         states = torch.cat(batches, dim=1)
         images.write_png(samples.folder / "strip.png", images.strip(states[[keep.index(k) for k in strip], :_STRIP]))
         moving = states[[keep.index(k) for k in frames], : columns**2]
@@ -92,17 +92,11 @@ class Drawing:
             return images.grid(read(pictures[:_GRID]))
         rows = [pictures[k :: len(y)][:_COLUMNS] for k in range(min(len(y), len(pictures), _GRID))]
         columns = len(rows[0])
-        cells = torch.full((len(rows), columns, *self.model.shape), images.GREY, dtype=torch.uint8)
-        for cell, row in zip(cells, rows, strict=True):  # the last rows may have an image less
-            cell[: len(row)] = read(row)
+        drawn = [read(row) for row in rows]
+        cells = torch.full((len(rows), columns, *drawn[0].shape[1:]), images.GREY, dtype=torch.uint8)
+        for cell, row in zip(cells, drawn, strict=True):  # the last rows may have an image less
+            cell[: len(row)] = row
         return images.grid(cells.flatten(0, 1), columns, names=[self._name(y, row) for row in range(len(rows))])
 
     def _name(self, y: Sequence[int], row: int) -> str:
         return self.model.classes[y[row % len(y)]]
-
-
-def _write(samples: Samples, index: Tensor, drawn: Tensor) -> None:
-    """Writes those images, uint8 (B, C, H, W), that are not there."""
-    for i, image in zip(index.tolist(), drawn, strict=True):
-        if not samples.picture(i).exists():
-            images.write_png(samples.picture(i), image)

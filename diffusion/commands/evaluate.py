@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion import build, checkpoint, manifest
 from diffusion.commands.device import device_of
 from diffusion.commands.speed import compile_network
-from diffusion.data.base import ImageData
+from diffusion.data.base import Data
 from diffusion.errors import UserError
 from diffusion.evaluation.results import Results
 from diffusion.lit import LitDiffusion
@@ -56,7 +56,7 @@ def run(config: DictConfig) -> Path:
     return results.path
 
 
-def _data(model: LitDiffusion, path: str | None) -> ImageData:
+def _data(model: LitDiffusion, path: str | None) -> Data:
     """The data set of the training, from another folder where there is a path."""
     node = model.config["dataset"]
     data = build.instantiate(node if path is None else {**node, "path": path}, seed=model.seed)

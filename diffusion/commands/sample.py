@@ -37,14 +37,15 @@ def run(config: DictConfig) -> Path:
     del contents  # the optimiser's state is large
     y = labels.read(config["y"], model.classes)
     chosen = {group: _chosen(config, model.config, group) for group in ("clipping", "guidance")}
-    model.clip, model.guidance = map(build.instantiate, chosen.values())
+    model.clip = build.clipping(chosen["clipping"], model.space)
+    model.guidance = build.instantiate(chosen["guidance"])
     if config["task"]["_target_"] == f"{Comparison.__module__}.{Comparison.__name__}":
         _refuse(config["given"], Comparison.UNUSED)
         work = build.instantiate(config["task"], model=model, n=config["n"])
     else:
         chosen["sampler"] = _sampler(config, model)
         model.sampler = build.instantiate(chosen["sampler"])
-        work = Drawing(model, build.instantiate(config["task"], shape=model.shape, limits=_limits(model)), config)
+        work = Drawing(model, build.instantiate(config["task"], space=model.space, limits=_limits(model)), config)
     unused = {**work.unused, **_unused_guidance(model, y, work.times)}
     _refuse(config["given"], unused)
     settings = {
@@ -58,7 +59,7 @@ def run(config: DictConfig) -> Path:
         "classes": None if y is None else [model.classes[label] for label in y],
         "seed": config["seed"],
     }
-    samples = Samples(_folder(config["output"], ckpt), _obeyed(settings, unused))
+    samples = Samples(_folder(config["output"], ckpt), _obeyed(settings, unused), model.space)
     with samples.writing():
         return work.draw(samples, y, seed=config["seed"], batch_size=config["batch_size"])
 

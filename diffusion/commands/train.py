@@ -26,7 +26,7 @@ from diffusion.callbacks.progress import Progress
 from diffusion.callbacks.validations import Validations
 from diffusion.commands import launch
 from diffusion.commands.speed import compile_network
-from diffusion.data.base import ImageData
+from diffusion.data.base import Data
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion
 from diffusion.loggers import build_loggers, forget_after
@@ -52,6 +52,7 @@ def run(config: DictConfig) -> Path:
         _check_end(config)
         _fit_samplers(config, given)
         data = build.instantiate(config["dataset"], seed=config["seed"])
+        _settle_space(config, data, saved)
         if config["conditioning"]["classes"] is not None:
             config["conditioning"]["classes"] = _classes(data)
         model = build.model(config)
@@ -61,7 +62,7 @@ def run(config: DictConfig) -> Path:
 
 
 def _train(
-    config: Mapping[str, Any], model: LitDiffusion, data: ImageData, this: runs.Run, saved: Mapping[str, Any] | None
+    config: Mapping[str, Any], model: LitDiffusion, data: Data, this: runs.Run, saved: Mapping[str, Any] | None
 ) -> None:
     trainer = make_trainer(config, this.folder)
     # What can be wrong is found out before there is a run folder.
@@ -137,7 +138,26 @@ def _check_samplers(config: Mapping[str, Any], model: LitDiffusion) -> None:
             raise UserError(str(error).replace("sampler.", f"{key}.")) from None
 
 
-def _classes(data: ImageData) -> list[str]:
+def _settle_space(config: dict[str, Any], data: Data, saved: Mapping[str, Any] | None) -> None:
+    """Fills what the data decide of the space: their shape, and its statistics, which a run that goes on keeps. Raises
+    UserError where it does not take what they store."""
+    dtype, shape = data.declaration
+    if "shape" in config["dataset"]:
+        config["dataset"]["shape"] = list(shape)
+    if saved is not None and config["resume_mode"] == "full":
+        runs.keep_statistics(config, saved["config"])
+
+    def training_split() -> Any:
+        data.prepare_data()
+        return data.split("train")[0]
+
+    space = build.space(config)
+    if not space.takes(dtype):
+        raise UserError(f"{data.name} stores {dtype}, but its space takes {space.stores}: say space=standardized")
+    config["space"] |= space.settled(training_split)
+
+
+def _classes(data: Data) -> list[str]:
     if not data.classes:
         raise UserError(
             f"conditioning=label: {data.name} has no classes; image_folder takes them from the names of its folders"

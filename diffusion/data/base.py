@@ -1,8 +1,8 @@
 """What every data set shares: the order of an epoch, the split over processes, flips and exact resume.
 
-A source (a sibling of this file) says only how its images are loaded. They stay uint8 in memory (or in a memory map)
-and a batch is one indexing operation, so there is no torch DataLoader and there are no workers. They become [-1, 1]
-once, on the device, in the training step.
+A source (a sibling of this file) says only how its images are loaded. They stay as they are stored, in memory or in a
+memory map, and a batch is one indexing operation, so there is no torch DataLoader and there are no workers. They become
+x_0 once, on the device, in the training step.
 """
 
 import hashlib
@@ -19,12 +19,23 @@ from diffusion import random
 from diffusion.errors import UserError
 
 _FINGERPRINTED = 10_000
+_TYPE = {torch.uint8: "uint8 in 0..255"}  # in words
+
+
+class Declaration(NamedTuple):
+    """What a data set stores.
+
+    dtype: of its tensors. shape: (C, H, W) of one image.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
 
 
 class Batch(NamedTuple):
     """Images as they are stored, and who they are.
 
-    x:     uint8 (B, C, H, W), 0..255.
+    x:     (B, C, H, W), of the declared type.
     y:     int64 (B,), the class; -1 where there is none.
     index: int64 (B,). In training the place of the image in the whole run (batch number * batch size + place in the
            batch of all processes), in validation its place in the validation set. Noise is drawn by it.
@@ -35,13 +46,11 @@ class Batch(NamedTuple):
     index: Tensor
 
 
-class ImageData(LightningDataModule, ABC):
-    """Square images of one source, split into "train" and "val".
+class Data(LightningDataModule, ABC):
+    """What one source stores, split into "train" and "val". One of its N values is called an image, whatever it is.
 
     Args:
         path:       folder of the data; None where it comes with a package.
-        channels:   1 (grey) or 3 (RGB).
-        size:       height and width in pixels.
         batch_size: images per batch over all processes; each process gets an equal part.
         name:       what messages and the folder of its runs call it.
         seed:       the order of epoch e is a function of (seed, e).
@@ -55,15 +64,10 @@ class ImageData(LightningDataModule, ABC):
     classes: tuple[str, ...] | None = None
     """Names of the classes, by label; None for a set without labels."""
 
-    own_size: int | None = None
-    """The shorter side of a typical image, in pixels, before it was brought to `size`; None where that is not known."""
-
     def __init__(
         self,
         *,
         path: str | None,
-        channels: int,
-        size: int,
         batch_size: int,
         name: str | None = None,
         seed: int = 0,
@@ -76,8 +80,6 @@ class ImageData(LightningDataModule, ABC):
         if name is not None and (name in ("", ".", "..") or Path(name).name != name):
             raise UserError(f"dataset.name={name}: expected the name of a folder, without a path")
         self.path = path
-        self.channels = channels
-        self.size = size
         self.batch_size = batch_size
         self.name = name or type(self).__name__
         self.seed = seed
@@ -86,9 +88,14 @@ class ImageData(LightningDataModule, ABC):
         self.position = 0
         self._splits: dict[str, tuple[Tensor, Tensor]] = {}
 
+    @property
+    @abstractmethod
+    def declaration(self) -> Declaration:
+        """What is stored. Raises UserError where that cannot be known."""
+
     @abstractmethod
     def load(self, split: str) -> tuple[Tensor, Tensor]:
-        """Images uint8 (N, C, H, W) and labels int64 (N,) of the split "train" or "val"."""
+        """Images (N, C, H, W), as declared, and labels int64 (N,) of the split "train" or "val"."""
 
     def split(self, split: str) -> tuple[Tensor, Tensor]:
         """Like `load`, but read and checked only once. Raises UserError where the images are not as declared."""
@@ -148,17 +155,47 @@ class ImageData(LightningDataModule, ABC):
         return self.batch_size // self.world_size
 
     def _check(self, images: Tensor) -> None:
-        if images.dtype != torch.uint8:
+        (dtype, expected), found = self.declaration, tuple(images.shape[1:])
+        if images.dtype != dtype:
             raise UserError(
-                f"{self.name}: images must be uint8 in 0..255, but are {images.dtype} "
+                f"{self.name}: images must be {_TYPE.get(dtype, dtype)}, but are {images.dtype} "
                 f"with min {images.min():g}, max {images.max():g}, std {images.double().std():g}"
             )
-        _, channels, height, width = images.shape
-        if (channels, height, width) != (self.channels, self.size, self.size):
+        if found != expected:
+            (channels, height, width), (has, high, wide) = expected, found
             raise UserError(
-                f"{self.name}: expected {self.channels} channels and {self.size}x{self.size} pixels, but the images "
-                f"have {channels} and {height}x{width}: set dataset.channels={channels} dataset.size={height}"
+                f"{self.name}: expected {channels} channels and {height}x{width} pixels, but the images have {has} and "
+                f"{high}x{wide}{self._fix(found)}"
             )
+
+    def _fix(self, shape: tuple[int, ...]) -> str:
+        """What to do where the images turn out to be of this shape, instead of the declared one."""
+        return ""
+
+
+class ImageData(Data):
+    """Square pictures in 8 bits.
+
+    Args (those of Data, and):
+        channels: 1 (grey) or 3 (RGB).
+        size:     height and width in pixels.
+    """
+
+    own_size: int | None = None
+    """The shorter side of a typical image, in pixels, before it was brought to `size`; None where that is not known."""
+
+    def __init__(self, *, channels: int, size: int, **common):
+        super().__init__(**common)
+        self.channels = channels
+        self.size = size
+
+    @property
+    def declaration(self) -> Declaration:
+        return Declaration(torch.uint8, (self.channels, self.size, self.size))
+
+    def _fix(self, shape: tuple[int, ...]) -> str:
+        channels, height, _ = shape
+        return f": set dataset.channels={channels} dataset.size={height}"
 
 
 class TrainingBatches:
@@ -168,7 +205,7 @@ class TrainingBatches:
     length tells Lightning that nothing need be fetched ahead, so `position` never runs in front of the training.
     """
 
-    def __init__(self, data: ImageData):
+    def __init__(self, data: Data):
         self.data = data
         self.images, self.labels = data.split("train")
         self.local = data.local_batch_size
@@ -214,7 +251,7 @@ class ValidationBatches:
     Every process gets the same number of batches, none of them empty (FSDP hangs otherwise), of nearly equal sizes.
     """
 
-    def __init__(self, data: ImageData):
+    def __init__(self, data: Data):
         self.images, self.labels = data.split("val")
         available, world = len(self.images), data.world_size
         n = available if data.val_images is None else min(data.val_images, available)

@@ -30,7 +30,7 @@ class Values(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """pixels: uint8 (C, size, size), made from `values`."""
+    """pixels: uint8 (C, H, W), made from `values`."""
 
     pixels: np.ndarray
     values: Values
@@ -42,18 +42,20 @@ def read_image(path: Path, size: int, channels: int, limits: Limits | None = Non
     return found if isinstance(found, str) else found.pixels
 
 
-def read_picture(path: Path, size: int, channels: int, limits: Limits | None = None) -> Picture | str:
-    """The (first) image of a file, its short side resized to `size` pixels and cropped at the centre, grey (channels=1)
-    or RGB (3), or the reason why it cannot be read. Without limits they are 0 and the largest value of the file's type.
+def read_picture(path: Path, size: int | tuple[int, int], channels: int, limits: Limits | None = None) -> Picture | str:
+    """The (first) image of a file, resized and cropped at the centre to `size`, pixels of a square's side or (H, W),
+    grey (channels=1) or RGB (3), or the reason why it cannot be read. Without limits they are 0 and the largest value
+    of the file's type.
     """
+    height, width = (size, size) if isinstance(size, int) else size
     try:
-        found = stored.read(path, _SCALE_MARGIN * size)
+        found = stored.read(path, _SCALE_MARGIN * max(height, width))
         values = Values(*found.extremes(), found.top)
         flat = flatten(found, limits or _limits_of_type(values), channels)
-        square = np.asarray(ImageOps.fit(flat, (size, size), Image.Resampling.BICUBIC))
+        pixels = np.asarray(ImageOps.fit(flat, (width, height), Image.Resampling.BICUBIC))
     except Exception as error:  # decoders raise whatever they like on broken files
         return reason(error)
-    return Picture(square.reshape(size, size, channels).transpose(2, 0, 1), values)
+    return Picture(pixels.reshape(height, width, channels).transpose(2, 0, 1), values)
 
 
 def read_values(path: Path) -> Values | str:

@@ -8,20 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffusion import images, plots, random
+from diffusion import plots, random
 from diffusion.bar import Bar
-from diffusion.clipping import Clip, Static
-from diffusion.data.base import ImageData
+from diffusion.clipping import Clip
+from diffusion.data.base import Data
 from diffusion.denoiser import Denoiser, Prediction
 from diffusion.errors import Notice, UserError
 from diffusion.evaluation.metric import Metric, Score
 from diffusion.lit import LitDiffusion
 from diffusion.process import gaussian_kl, q_sample, vlb_term
 from diffusion.schedule import Schedule, broadcast
+from diffusion.spaces.base import Space
 
-# As Nichol & Dhariwal evaluate: x_0 lies in [-1, 1], so clipping only ever brings a prediction nearer to it. At late t
-# an error of eps is multiplied by sigma_t / alpha_t, 157 at T of the linear schedule.
-_CLIP = Static()
+_UNIT = {True: "bits/dim", False: "bits/dim of a density in the data's units"}  # by whether values are discrete
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,11 @@ class Bound:
 class BPD(Metric):
     """The bound over the validation set, in the order of images that is always the same.
 
+    Predictions are clipped to the bounds of the model's space, as Nichol & Dhariwal evaluate: x_0 lies within, so that
+    clipping only ever brings a prediction nearer to it. At late t an error of eps is multiplied by sigma_t / alpha_t,
+    157 at T of the linear schedule. A space of any number has no bounds; of it the bound is that of a density, per
+    stored number and in the data's own units, and may be negative.
+
     n: at most so many images, evenly spaced over the set; None means all. steps: network evaluations per image, at
     least 2; None means all T terms, fewer give an unbiased estimate. variance: of the reverse process: `fixed_small`,
     the posterior's; `fixed_large`, beta_t; `auto`, what the network learnt, or fixed_small where it learnt none.
@@ -77,26 +81,26 @@ class BPD(Metric):
             raise UserError(f"metric.steps={steps}: expected at least 2 (the decoder, another term), or null for all")
         self.n, self.steps, self.variance = n, steps, variance
 
-    def check(self, model: LitDiffusion, data: ImageData) -> None:
+    def check(self, model: LitDiffusion, data: Data) -> None:
         self._images(data.split("val")[0])
         self._steps(model.denoiser.schedule)
-        if model.clip != _CLIP:
+        if model.clip != model.space.clip:
             warnings.warn(
-                f"metric=bpd clips x_0 to [-1, 1]; the model's own clipping, {model.clip}, is for sampling",
+                f"metric=bpd {_clipping(model.space)}; the model's own clipping, {model.clip}, is for sampling",
                 Notice,
                 stacklevel=2,
             )
 
-    def __call__(self, model: LitDiffusion, data: ImageData, *, seed: int = 0, batch_size: int = 64) -> Score:
+    def __call__(self, model: LitDiffusion, data: Data, *, seed: int = 0, batch_size: int = 64) -> Score:
         x, y = data.split("val")
         n, steps = self._images(x), self._steps(model.denoiser.schedule)
         index = torch.arange(n) * len(x) // n
         bounds = []
         with Bar(total=n * steps, desc="bits/dim", unit=" terms") as bar:
             for rows in index.split(batch_size):
-                x_0 = images.from_uint8(x[rows].to(model.device))
+                x_0 = model.space.encode(x[rows].to(model.device))
                 labels = y[rows].to(model.device)
-                bounds.append(self.bound(model.denoiser, x_0, rows, labels, seed=seed, tick=bar.update))
+                bounds.append(self.bound(model.denoiser, model.space, x_0, rows, labels, seed=seed, tick=bar.update))
         whole = Bound(*(torch.cat(parts) for parts in zip(*map(_fields, bounds), strict=True)))
         return self._score(whole, model, data, seed)
 
@@ -104,6 +108,7 @@ class BPD(Metric):
     def bound(
         self,
         denoiser: Denoiser,
+        space: Space,
         x_0: Tensor,
         index: Tensor,
         y: Tensor | None = None,
@@ -111,33 +116,45 @@ class BPD(Metric):
         seed: int = 0,
         tick: Callable[[int], object] = lambda images: None,
     ) -> Bound:
-        """The bound of images x_0 (B, C, H, W) in [-1, 1], from uint8, with labels y (B,) or None.
+        """The bound of images x_0 (B, C, H, W) of `space`, with labels y (B,) or None.
 
         index: int64 (B,) on the CPU: an image's noise and times are a function of (seed, its index, steps), so that
         batches may be of any size. tick: told of the images of each network evaluation.
         """
         schedule = denoiser.schedule
-        denoise = Clip(denoiser, _CLIP)
+        denoise = Clip(denoiser, space.clip)
         steps = self._steps(schedule)
         t, weights = _times(schedule, steps, index, seed)
         terms = []
         for number in range(steps):
             eps = random.normal(seed, "bpd/eps", index * steps + number, x_0.shape[1:]).to(x_0)
-            terms.append(self._term(denoise, x_0, t[:, number], eps, y))
+            terms.append(self._term(denoise, space, x_0, t[:, number], eps, y))
             tick(len(x_0))
         return Bound(_bits(_prior(schedule, x_0)), t, _bits(torch.stack(terms, dim=1)), weights)
 
-    def _term(self, denoise: Clip, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor | None) -> Tensor:
+    def _term(self, denoise: Clip, space: Space, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor | None) -> Tensor:
         x_t = q_sample(denoise.schedule, x_0, t, eps)
         prediction = denoise(x_t, t, y)
-        return vlb_term(denoise.schedule, x_0, prediction.x_0, x_t, t - 1, t, self._mix(prediction))
+        unit = space.log_unit.to(x_0.dtype).to(x_0.device)
 
-    def _mix(self, prediction: Prediction) -> Tensor | float:
-        """Where the variance of the reverse step lies, as in `process.reverse_variance`."""
+        def log_likelihood(x_0: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+            return space.log_likelihood(x_0, mean, std) - unit
+
+        mix = self._mix(prediction, space.discrete)
+        return vlb_term(denoise.schedule, x_0, prediction.x_0, x_t, t - 1, t, mix, log_likelihood)
+
+    def _mix(self, prediction: Prediction, discrete: bool) -> Tensor | float:
+        """Where the variance of the reverse step lies, as in `process.reverse_variance`.
+
+        The decoder of 8-bit values has the small variance, which becomes it better (Nichol & Dhariwal's code). That of
+        a density has the large one, beta_1: the variance of p(x_0 | x_1) where the density of x_0 is smooth.
+        """
         if self.variance == "auto" and prediction.variance_mix is not None:
             return prediction.variance_mix
-        # The decoder of fixed_large has the small variance, which becomes it better (Nichol & Dhariwal's code).
-        return broadcast(prediction.t > 1, prediction.x_t) if self.variance == "fixed_large" else 0.0
+        later, decoder = float(self.variance == "fixed_large"), float(not discrete)
+        if later == decoder:
+            return later
+        return broadcast(torch.where(prediction.t > 1, later, decoder), prediction.x_t)
 
     def _images(self, x: Tensor) -> int:
         """How many of the images x are measured."""
@@ -151,7 +168,7 @@ class BPD(Metric):
             raise UserError(f"metric.steps={self.steps}: the bound has T={schedule.T} terms, null takes them all")
         return self.steps or schedule.T
 
-    def _score(self, bound: Bound, model: LitDiffusion, data: ImageData, seed: int) -> Score:
+    def _score(self, bound: Bound, model: LitDiffusion, data: Data, seed: int) -> Score:
         n, steps = bound.t.shape
         T, total = model.denoiser.schedule.T, bound.total
         value, error = total.mean().item(), (total.std() / math.sqrt(n)).item()
@@ -159,13 +176,18 @@ class BPD(Metric):
         variance = "learned" if learned else self.variance.replace("auto", "fixed_small")
         parts = {name: getattr(bound, name).mean().item() for name in ("prior", "diffusion", "decoder")}
         summary = (
-            f"{value:.4f} bits/dim, standard error {error:.4f}: variational bound with x_0 clipped to [-1, 1], "
-            f"variance {variance}, {steps} of {T} terms of each of {n} images of the validation split of {data.name}\n"
-            + ", ".join(f"{name} {part:.4g}" for name, part in parts.items())
+            f"{value:.4f} {_UNIT[model.space.discrete]}, standard error {error:.4f}: variational bound that "
+            f"{_clipping(model.space)}, variance {variance}, {steps} of {T} terms of each of {n} images of the "
+            f"validation split of {data.name}\n" + ", ".join(f"{name} {part:.4g}" for name, part in parts.items())
         )
-        protocol = {"n": n, "steps": steps, "T": T, "variance": variance, "clipping": "static", "seed": seed}
+        clipping = "none" if model.space.bounds is None else "static"
+        protocol = {"n": n, "steps": steps, "T": T, "variance": variance, "clipping": clipping, "seed": seed}
         figure = plots.draw_terms(bound.by_t(T), parts["prior"])
         return Score(value, {"standard_error": error, "parts": parts}, protocol, summary, figure)
+
+
+def _clipping(space: Space) -> str:
+    return "does not clip x_0" if space.bounds is None else "clips x_0 to [{:g}, {:g}]".format(*space.bounds)
 
 
 def _fields(bound: Bound) -> tuple[Tensor, ...]:

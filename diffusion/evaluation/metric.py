@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from matplotlib.figure import Figure
 
-from diffusion.data.base import ImageData
+from diffusion.data.base import Data
 from diffusion.lit import LitDiffusion
 
 
@@ -33,10 +33,10 @@ class Metric(ABC):
     name: ClassVar[str]  # of its rows and pictures
 
     @abstractmethod
-    def check(self, model: LitDiffusion, data: ImageData) -> None:
+    def check(self, model: LitDiffusion, data: Data) -> None:
         """Raises UserError for what cannot be measured, and warns of what may not be meant, before any work."""
 
     @abstractmethod
-    def __call__(self, model: LitDiffusion, data: ImageData, *, seed: int, batch_size: int) -> Score:
+    def __call__(self, model: LitDiffusion, data: Data, *, seed: int, batch_size: int) -> Score:
         """Measures model, which is in eval mode, on the device it is on. data: the set it was trained on. Raises
         UserError as `check` does."""

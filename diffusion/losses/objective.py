@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from diffusion.denoiser import Denoiser, split_variance
 from diffusion.errors import UserError
 from diffusion.losses.weighting import Simple, Weighting
-from diffusion.process import Noised, vlb_term
+from diffusion.process import LogLikelihood, Noised, discretized_log_likelihood, vlb_term
 from diffusion.schedule import broadcast, precise
 
 
@@ -90,31 +90,40 @@ class Huber(Distance):
 class VLB(Objective):
     """L_vlb in nats per dimension, with the variance learned (Nichol & Dhariwal 2021, Eq. 4).
 
-    T times a term, averaged over t, is the whole bound but for the prior, which has nothing to learn.
+    T times a term, averaged over t, is the whole bound but for the prior, which has nothing to learn. log_likelihood:
+    of the decoder, see `vlb_term`.
     """
 
     learns_variance = True
 
-    def __init__(self, weighting: Weighting):
+    def __init__(self, weighting: Weighting, log_likelihood: LogLikelihood = discretized_log_likelihood):
         super().__init__()
+        self.log_likelihood = log_likelihood
         if not isinstance(weighting, Simple):
             raise UserError("loss=vlb has weights of its own: leave weighting=simple, or take loss=hybrid")
 
     def of_output(self, denoiser, noised, output, mix):
         predicted = denoiser.x_0_of(output, noised.x_t, noised.alpha, noised.sigma)
         s, t = (noised.t - 1).clamp(min=0), noised.t
-        return denoiser.schedule.T * vlb_term(denoiser.schedule, noised.x_0, predicted, noised.x_t, s, t, mix)
+        arguments = noised.x_0, predicted, noised.x_t, s, t, mix, self.log_likelihood
+        return denoiser.schedule.T * vlb_term(denoiser.schedule, *arguments)
 
 
 class Hybrid(L2):
-    """L_simple + scale * L_vlb, where L_vlb moves the variance only (Nichol & Dhariwal 2021, Eq. 16)."""
+    """L_simple + scale * L_vlb, where L_vlb moves the variance only (Nichol & Dhariwal 2021, Eq. 16). log_likelihood:
+    of the decoder."""
 
     learns_variance = True
 
-    def __init__(self, weighting: Weighting, scale: float = 0.001):
+    def __init__(
+        self,
+        weighting: Weighting,
+        scale: float = 0.001,
+        log_likelihood: LogLikelihood = discretized_log_likelihood,
+    ):
         super().__init__(weighting)
         self.scale = scale
-        self.bound = VLB(Simple())
+        self.bound = VLB(Simple(), log_likelihood)
 
     def of_output(self, denoiser, noised, output, mix):
         simple = super().of_output(denoiser, noised, output, mix)

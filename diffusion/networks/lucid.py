@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from diffusion.errors import UserError
 from diffusion.networks.embedding import sinusoidal
+from diffusion.networks.sides import both_sides, size_in_words
 
 MEMORY = 4  # learned tokens that every attention sees besides those of the image
 
@@ -98,7 +99,7 @@ class LucidUNet(nn.Module):
     """Residual blocks and attention at every resolution; linear attention where `full_attention` is not.
 
     Args:
-        in_channels, out_channels, size: of the images; they are square.
+        in_channels, out_channels, size: of the images; size is a square's side, or (H, W).
         width: channels of the stem; a quarter of the embedding's width.
         multiples: of `width`, the channels that each level hands to the next; as many as there are levels.
         full_attention: whether a level's attention is of all pixels to all.
@@ -112,7 +113,7 @@ class LucidUNet(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        size: int,
+        size: int | Sequence[int],
         width: int = 64,
         multiples: Sequence[int] = (1, 2, 4, 8),
         full_attention: Sequence[bool] = (False, False, False, True),
@@ -153,8 +154,8 @@ class LucidUNet(nn.Module):
         self.conv_out = nn.Conv2d(width, out_channels, 1)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """x: (B, in_channels, size, size). t: (B,), the paper's t minus 1. y: not looked at. Returns (B, out_channels,
-        size, size)."""
+        """x: (B, in_channels, H, W). t: (B,), the paper's t minus 1. y: not looked at. Returns (B, out_channels, H,
+        W)."""
         sinusoids = sinusoidal(t, self.width).to(self.linear_1.weight.dtype)
         embedding = F.silu(self.linear_2(F.gelu(self.linear_1(sinusoids))))
         x = self.conv_in(x)
@@ -175,13 +176,18 @@ class LucidUNet(nn.Module):
 
 
 def _check(
-    size: int, width: int, multiples: Sequence[int], full_attention: Sequence[bool], num_classes: int | None
+    size: int | Sequence[int],
+    width: int,
+    multiples: Sequence[int],
+    full_attention: Sequence[bool],
+    num_classes: int | None,
 ) -> None:
-    factor = 2 ** (len(multiples) - 1)
-    if size % factor:
+    factor, sides = 2 ** (len(multiples) - 1), both_sides(size)
+    if any(side % factor for side in sides):
+        padded = f"dataset.size={-(-sides[0] // factor) * factor}, which pads, or " * (sides[0] == sides[1])
         raise UserError(
-            f"{size} does not divide by {factor} ({len(multiples)} levels): use dataset.size="
-            f"{-(-size // factor) * factor}, which pads, or fewer network.multiples"
+            f"{size_in_words(sides)} does not divide by {factor} ({len(multiples)} levels): use {padded}fewer "
+            "network.multiples"
         )
     if len(full_attention) != len(multiples):
         raise UserError(

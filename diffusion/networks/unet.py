@@ -11,6 +11,7 @@ from diffusion.errors import UserError
 from diffusion.networks.attention import Attention
 from diffusion.networks.blocks import Downsample, DownStage, ResidualBlock, Upsample, UpStage, norm_silu, zero
 from diffusion.networks.embedding import LabelEmbedding, TimeEmbedding
+from diffusion.networks.sides import both_sides, size_in_words
 
 
 class UNet(nn.Module):
@@ -19,10 +20,11 @@ class UNet(nn.Module):
     The defaults are the paper's CIFAR-10 network (without its dropout of 0.1).
 
     Args:
-        in_channels, out_channels, size: of the images; they are square.
+        in_channels, out_channels, size: of the images; size is a square's side, or (H, W).
         widths: channels at each resolution, from the full one down; as many as there are levels.
         layers: residual blocks per level on the way down; there is one more on the way up.
-        attention: the resolutions (in pixels, after `patch`) at which attention follows each residual block.
+        attention: the resolutions (in pixels of the shorter side, after `patch`) at which attention follows each
+            residual block.
         mid_attention: whether there is attention in the middle, at the lowest resolution.
         head_width: channels of an attention head; None is one head.
         heads: of every attention, instead of head_width.
@@ -43,7 +45,7 @@ class UNet(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        size: int,
+        size: int | Sequence[int],
         widths: Sequence[int] = (128, 256, 256, 256),
         layers: int = 2,
         attention: Sequence[int] = (16,),
@@ -119,8 +121,8 @@ class UNet(nn.Module):
         self.conv_out = zero(nn.Conv2d(x, out_channels * patch**2, 3, padding=1))
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """x: (B, in_channels, size, size). t: (B,), the paper's t minus 1. y: int64 (B,) labels, -1 or None where
-        there is none. Returns (B, out_channels, size, size)."""
+        """x: (B, in_channels, H, W). t: (B,), the paper's t minus 1. y: int64 (B,) labels, -1 or None where there is
+        none. Returns (B, out_channels, H, W)."""
         embedding = self._embed(t, y)
         x = self.conv_in(F.pixel_unshuffle(x, self.patch))
         skips = [x]
@@ -142,7 +144,7 @@ class UNet(nn.Module):
 
 
 def check_sizes(
-    size: int,
+    size: int | Sequence[int],
     widths: list[int],
     attention: list[int],
     mid_attention: bool,
@@ -152,17 +154,18 @@ def check_sizes(
     norm_groups: int,
     time_width: int,
 ) -> list[int]:
-    """The resolution of each level of a `UNet` with these arguments; UserError, with the fix, where there is none."""
+    """The resolution of each level of a `UNet` with these arguments, in pixels of the shorter side; UserError, with the
+    fix, where there is none."""
     levels = len(widths)
-    factor = patch * 2 ** (levels - 1)
-    if size % factor:
-        raise UserError(_does_not_divide(size, levels, patch))
-    resolutions = [size // (patch * 2**level) for level in range(levels)]
+    sides = both_sides(size)
+    if any(side % (patch * 2 ** (levels - 1)) for side in sides):
+        raise UserError(_does_not_divide(sides, levels, patch))
+    resolutions = [min(sides) // (patch * 2**level) for level in range(levels)]
 
     if missing := sorted(set(attention) - set(resolutions)):
         raise UserError(
-            f"attention at {missing} is impossible: at size {size} the network's levels have the resolutions "
-            f"{resolutions}; choose network.attention among them"
+            f"attention at {missing} is impossible: at size {size_in_words(sides)} the network's levels have the "
+            f"resolutions {resolutions}; choose network.attention among them"
         )
     if time_width % 2:
         raise UserError(
@@ -189,13 +192,16 @@ def check_sizes(
     return resolutions
 
 
-def _does_not_divide(size: int, levels: int, patch: int) -> str:
+def _does_not_divide(sides: tuple[int, int], levels: int, patch: int) -> str:
     factor = patch * 2 ** (levels - 1)
-    fits = [n for n in range(1, levels) if size % (patch * 2 ** (n - 1)) == 0]
-    padded = -(-size // factor) * factor
+    fits = [n for n in range(1, levels) if not any(side % (patch * 2 ** (n - 1)) for side in sides)]
     shape = f"{levels} levels" + (f", patch {patch}" if patch > 1 else "")
-    fix = f"use dataset.size={padded}, which pads"
+    fixes = []
+    if sides[0] == sides[1]:
+        fixes.append(f"use dataset.size={-(-sides[0] // factor) * factor}, which pads")
     if fits:
         n = "1 level" if fits[-1] == 1 else f"{fits[-1]} levels"
-        fix += f", or a network with at most {n} (fewer network.widths)"
-    return f"{size} does not divide by {factor} ({shape}): {fix}"
+        fixes.append(f"{'' if fixes else 'use '}a network with at most {n} (fewer network.widths)")
+    if not fixes:
+        fixes.append("pad the data, or use a smaller network.patch")
+    return f"{size_in_words(sides)} does not divide by {factor} ({shape}): {', or '.join(fixes)}"

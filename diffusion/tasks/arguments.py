@@ -10,21 +10,22 @@ from torch import Tensor
 from diffusion.errors import UserError
 from diffusion.guidance import Guidance
 from diffusion.samplers.base import Sampler
+from diffusion.spaces.base import Space
 from diffusion.tasks.generate import Generate
 from diffusion.values import whole_or_none
 
 _LISTED = 50  # classes in a message
 _OBJECTS: dict[str, tuple[type, str]] = {  # the class that is expected, and an example
     "sampler": (Sampler, "diffusion.samplers.ddim.DDIM(steps=50)"),
-    "task": (Generate, "diffusion.tasks.img2img.Img2Img(image, t, model.shape)"),
+    "task": (Generate, "diffusion.tasks.img2img.Img2Img(image, t, model.space)"),
     "guidance": (Guidance, "diffusion.guidance.Guidance(scale=2.0)"),
     "clip": (Callable, "diffusion.clipping.Dynamic()"),
 }
 
 
-def check_objects(shape: tuple[int, ...], y: Any, **given: Any) -> None:
-    """That these can be given by their names, keys of _OBJECTS, where they are not None. shape: of the model's images;
-    y: as in `labels`."""
+def check_objects(space: Space, y: Any, **given: Any) -> None:
+    """That these can be given by their names, keys of _OBJECTS, where they are not None. space: the model's; y: as in
+    `labels`."""
     for name, value in given.items():
         kind, example = _OBJECTS[name]
         if value is not None and (isinstance(value, type) or not isinstance(value, kind)):
@@ -32,8 +33,8 @@ def check_objects(shape: tuple[int, ...], y: Any, **given: Any) -> None:
     if given["guidance"] is not None and y is None:
         raise UserError("guidance leads towards a class: give y")
     task = given["task"]
-    if task is not None and task.shape != shape:
-        raise UserError(f"task is for images of {task.shape}, the model's are {shape}: give it model.shape")
+    if task is not None and task.space != space:
+        raise UserError(f"task is for {task.space}, the model's is {space}: give it model.space")
 
 
 def indices(value: Any) -> Tensor:

@@ -15,6 +15,8 @@ from diffusion.errors import UserError
 from diffusion.random import Streams
 from diffusion.samplers.base import Sampler
 from diffusion.schedule import Schedule
+from diffusion.spaces.base import Space
+from diffusion.spaces.pixels import Pixels
 
 
 def kept_steps(keep: int | str | Sequence[int], steps: int) -> Sequence[int]:
@@ -41,14 +43,14 @@ def kept_steps(keep: int | str | Sequence[int], steps: int) -> Sequence[int]:
 class Generate:
     """From pure noise: image i of a seed. Other tasks change one or more of these four answers.
 
-    shape: (C, H, W) of one image. limits: the values that become black and white in a picture's file, as in the
-    training's; None: those of the file's type.
+    space: the model's. limits: the values that become black and white in a picture's file, as in the training's; None:
+    those of the file's type.
     """
 
     columns: int | None = None  # of the grid; None is about square
 
-    def __init__(self, shape: Sequence[int], limits: Limits | None = None):
-        self.shape, self.limits = tuple(shape), limits
+    def __init__(self, space: Space, limits: Limits | None = None):
+        self.space, self.limits = space, limits
 
     def times(self, sampler: Sampler, schedule: Schedule) -> Tensor:
         """The times to walk, float64 (steps + 1,), down to 0."""
@@ -102,7 +104,7 @@ def generate(
     """
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size}: expected at least 1")
-    task = task or Generate(shape)
+    task = task or Generate(Pixels(shape))
     denoise = task.wrap(denoise)
     times = task.times(sampler, denoise.schedule)
     steps = len(times) - 1

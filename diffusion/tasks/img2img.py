@@ -1,12 +1,11 @@
 """Image to image: variations of a picture, from a time on at which only its outlines are left."""
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from diffusion.data.decoding import Limits
 from diffusion.process import q_sample
 from diffusion.samplers.grid import from_time
+from diffusion.spaces.base import Space
 from diffusion.tasks import pictures
 from diffusion.tasks.generate import Generate
 
@@ -14,12 +13,12 @@ from diffusion.tasks.generate import Generate
 class Img2Img(Generate):
     """x_t ~ q(x_t | picture) for each image, then the reverse process from t (Meng et al. 2022, SDEdit).
 
-    image: the picture's file; t: in steps, 0 < t <= T, the larger the freer, None is T / 2; shape: (C, H, W).
+    image: the picture's file; t: in steps, 0 < t <= T, the larger the freer, None is T / 2; space: the model's.
     """
 
-    def __init__(self, image: str, t: float | None, shape: Sequence[int], limits: Limits | None = None):
-        super().__init__(shape, limits)
-        self.x_0 = pictures.read("task.image", image, shape, limits)
+    def __init__(self, image: str, t: float | None, space: Space, limits: Limits | None = None):
+        super().__init__(space, limits)
+        self.x_0 = pictures.read("task.image", image, space, limits)
         self.t = t
 
     def times(self, sampler, schedule) -> Tensor:

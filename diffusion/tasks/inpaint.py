@@ -1,6 +1,6 @@
 """Inpainting: the known pixels of a picture are kept, the others drawn to match."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 from diffusion.data.decoding import Limits
 from diffusion.denoiser import Prediction
 from diffusion.samplers.grid import with_jumps
+from diffusion.spaces.base import Space
 from diffusion.tasks import pictures
 from diffusion.tasks.generate import Generate
 from diffusion.values import whole
@@ -34,16 +35,14 @@ class Inpaint(Generate):
     """RePaint (Lugmayr et al. 2022): every stretch of `jump` steps is walked `resamples` times, with noise added in
     between, so that what is drawn can follow what is known. resamples=1 draws each step once.
 
-    image, mask: files, see `pictures.read_mask`; the mask's white pixels are drawn anew, the others kept. shape:
-    (C, H, W).
+    image, mask: files, see `pictures.read_mask`; the mask's white pixels are drawn anew, the others kept. space:
+    the model's.
     """
 
-    def __init__(
-        self, image: str, mask: str, resamples: int, jump: int, shape: Sequence[int], limits: Limits | None = None
-    ):
-        super().__init__(shape, limits)
-        self.x_0 = pictures.read("task.image", image, shape, limits)
-        self.known = ~pictures.read_mask(mask, image, shape[1])
+    def __init__(self, image: str, mask: str, resamples: int, jump: int, space: Space, limits: Limits | None = None):
+        super().__init__(space, limits)
+        self.x_0 = pictures.read("task.image", image, space, limits)
+        self.known = ~pictures.read_mask(mask, image, space)
         self.resamples, self.jump = whole("task.resamples", resamples, 1), whole("task.jump", jump, 1)
 
     def times(self, sampler, schedule) -> Tensor:

@@ -1,7 +1,6 @@
 """Interpolation: the images between two seeds or two pictures, on the sphere where their noise lies."""
 
 import re
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from diffusion.random import Streams
 from diffusion.samplers.ddim import invert
 from diffusion.samplers.grid import from_time
 from diffusion.schedule import broadcast, precise
+from diffusion.spaces.base import Space
 from diffusion.tasks import pictures
 from diffusion.tasks.generate import Generate
 from diffusion.values import whole
@@ -34,11 +34,9 @@ class Interpolate(Generate):
     diffused up to t with the same noise (Ho et al. 2020, Figure 8). The images of a row share the noise of the steps.
     """
 
-    def __init__(
-        self, start: str, end: str, points: int, t: float | None, shape: Sequence[int], limits: Limits | None = None
-    ):
-        super().__init__(shape, limits)
-        self.ends = [_end("task.start", start, shape, limits), _end("task.end", end, shape, limits)]
+    def __init__(self, start: str, end: str, points: int, t: float | None, space: Space, limits: Limits | None = None):
+        super().__init__(space, limits)
+        self.ends = [_end("task.start", start, space, limits), _end("task.end", end, space, limits)]
         if t is not None and not all(isinstance(end, Tensor) for end in self.ends):
             raise UserError(f"task.t={t:g}: only pictures are diffused up to t, but an end is a seed; say task.t=null")
         self.columns = self.points = whole("task.points", points, 2)  # both ends
@@ -72,8 +70,8 @@ class Interpolate(Generate):
         return slerp(a, b, weight.to(shared.device))
 
 
-def _end(key: str, given: str | int, shape: Sequence[int], limits: Limits | None) -> int | Tensor:
+def _end(key: str, given: str | int, space: Space, limits: Limits | None) -> int | Tensor:
     text = str(given)
     if re.fullmatch(r"-\d+", text):
         raise UserError(f"{key}={text}: expected a seed, a whole number, 0 or more, or the file of a picture")
-    return int(text) if text.isdigit() else pictures.read(key, text, shape, limits)
+    return int(text) if text.isdigit() else pictures.read(key, text, space, limits)

@@ -1,4 +1,4 @@
-"""Pictures and masks that a task is given."""
+"""Pictures, arrays and masks that a task is given."""
 
 import warnings
 from collections.abc import Sequence
@@ -9,22 +9,25 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion import images
 from diffusion.data import decoding, stored
 from diffusion.data.decoding import Limits
-from diffusion.errors import Notice, UserError
+from diffusion.errors import Notice, UserError, reading
+from diffusion.spaces.base import Space
 
 _LITTLE = 1 / 8  # of the values that a file could hold
 
 
-def read(key: str, path: str, shape: Sequence[int], limits: Limits | None = None) -> Tensor:
-    """The picture at `path` as float32 (1, C, H, W) in [-1, 1]: resized at its short side, cropped at the centre.
+def read(key: str, path: str, space: Space, limits: Limits | None = None) -> Tensor:
+    """x_0 of `space`, float32 (1, C, H, W), of the file at `path`: a picture, resized and cropped at the centre, or
+    where x_0 is none an array of stored values, a .npy file of shape (C, H, W).
 
-    key: what the command line calls it; shape: (C, H, W); limits: the values that become black and white, by default
-    those of the file's type. Raises UserError where it cannot be read; warns where it comes out nearly black.
+    key: what the command line calls it; limits: the values that become black and white in a picture, by default those
+    of the file's type. Raises UserError where it cannot be read; warns where a picture comes out nearly black.
     """
-    channels, size, _ = shape
-    picture = decoding.read_picture(Path(path), size, channels, limits)
+    if not space.holds_pictures:
+        return space.encode(_array(key, path, space)).unsqueeze(0)
+    channels, *size = space.shape
+    picture = decoding.read_picture(Path(path), tuple(size), channels, limits)
     if isinstance(picture, str):
         raise UserError(f"{key}={path}: not a readable picture ({picture})")
     values = picture.values
@@ -34,18 +37,34 @@ def read(key: str, path: str, shape: Sequence[int], limits: Limits | None = None
             Notice,
             stacklevel=3,
         )
-    return images.from_uint8(torch.tensor(picture.pixels)).unsqueeze(0)
+    return space.encode(torch.tensor(picture.pixels)).unsqueeze(0)
 
 
-def read_mask(path: str, image: str, size: int) -> Tensor:
-    """Where the mask at `path` is white, over more than half of a pixel: bool (1, 1, size, size), resized and cropped
-    as the picture at `image` is. What is transparent counts as black; a mask of floats goes from 0 to 1.
+def _array(key: str, path: str, space: Space) -> Tensor:
+    wanted = f"expected an array of shape {space.shape}, a .npy file of finite numbers in the data's units"
+    with reading(f"{key}={path}", f"a readable array; {wanted}"):
+        found = np.load(path, allow_pickle=False)
+    if not isinstance(found, np.ndarray) or found.shape != space.shape or found.dtype.kind not in "fiu":
+        what = f"{found.dtype} of shape {found.shape}" if isinstance(found, np.ndarray) else "several arrays"
+        raise UserError(f"{key}={path} holds {what}: {wanted}")
+    if not np.isfinite(found).all():
+        raise UserError(f"{key}={path} holds numbers that are not finite: {wanted}")
+    x = torch.from_numpy(found.astype(found.dtype if found.dtype == np.uint8 else np.float64))
+    if not space.takes(x.dtype):
+        raise UserError(f"{key}={path} holds {found.dtype}: expected {space.stores}")
+    return x
+
+
+def read_mask(path: str, image: str, space: Space) -> Tensor:
+    """Where the mask at `path` is white, over more than half of a pixel: bool (1, 1, H, W), resized and cropped as the
+    picture at `image` is. What is transparent counts as black; a mask of floats goes from 0 to 1.
 
     Raises UserError where one cannot be read, the mask has other proportions than its picture, or nothing in it is
     white, or everything.
     """
-    mask, picture = _stored("task.mask", path), _stored("task.image", image)
-    (height, width), (mask_height, mask_width) = picture.values.shape[:2], mask.values.shape[:2]
+    mask, size = _stored("task.mask", path), space.shape[1:]
+    of_image = _stored("task.image", image).values.shape[:2] if space.holds_pictures else size
+    (height, width), (mask_height, mask_width) = of_image, mask.values.shape[:2]
     if not _alike((width, height), (mask_width, mask_height)):
         raise UserError(
             f"task.mask={path} has {mask_width}x{mask_height} pixels and task.image={image} {width}x{height}: expected "
@@ -53,10 +72,11 @@ def read_mask(path: str, image: str, size: int) -> Tensor:
             "resolution"
         )
     grey = decoding.flatten(mask, (0, mask.top or 1), 1, background="black")
-    short = min(width, height)
-    left, top = (width - short) / 2 / width * mask_width, (height - short) / 2 / height * mask_height
+    shown = min(height / size[0], width / size[1])  # pixels of the picture in one of x_0
+    left = (width - shown * size[1]) / 2 / width * mask_width
+    top = (height - shown * size[0]) / 2 / height * mask_height
     box = (left, top, mask_width - left, mask_height - top)
-    white = np.asarray(grey.resize((size, size), Image.Resampling.BOX, box)) > 127
+    white = np.asarray(grey.resize(size[::-1], Image.Resampling.BOX, box)) > 127
     if white.all() or not white.any():
         raise UserError(
             f"task.mask={path}: {_why(grey, white.all(), size)}; white pixels are drawn anew, black and transparent "
@@ -79,11 +99,12 @@ def _alike(one: tuple[int, int], other: tuple[int, int]) -> bool:
     return max(map(abs, off)) < 1
 
 
-def _why(grey: Image.Image, is_white: bool, size: int) -> str:
+def _why(grey: Image.Image, is_white: bool, size: Sequence[int]) -> str:
     """What is wrong with a mask that came out all white or all black."""
     lowest, highest = grey.getextrema()
+    pixels = "x".join(map(str, size[::-1]))
     if is_white:
-        lost = f": its black parts are lost in the {size}x{size} pixels at the centre" if lowest <= 127 else ""
+        lost = f": its black parts are lost in the {pixels} pixels at the centre" if lowest <= 127 else ""
         return f"all white, nothing is kept{lost}"
-    lost = f"its white parts are lost in the {size}x{size} pixels at the centre"
+    lost = f"its white parts are lost in the {pixels} pixels at the centre"
     return f"all black, nothing is drawn: {lost if highest > 127 else f'its brightest value is {highest} of 255'}"

@@ -12,10 +12,12 @@ from diffusion.denoiser import Denoiser
 from diffusion.errors import UserError
 from diffusion.evaluation.bpd import BPD, _times
 from diffusion.schedule import broadcast
+from diffusion.spaces.pixels import Pixels
 from tests.exact import GaussianDenoiser
 
 MEAN, STD = 0.1, 0.14  # nothing of it is clipped, and the width of a bin, 2/255, is small against it
 ENTROPY = math.log2(STD * math.sqrt(2 * math.pi * math.e))
+PIXELS = Pixels((1, 16, 16))
 BIN = math.log2(2 / 255)
 
 
@@ -44,8 +46,8 @@ def gaussian_data(n, size=16, seed=0):
     return MEAN + STD * torch.randn(n, 1, size, size, generator=generator, dtype=torch.float64)
 
 
-def bound(denoiser, x_0, **options):
-    return BPD(**options).bound(denoiser, x_0, torch.arange(len(x_0)))
+def bound(denoiser, x_0, space=PIXELS, **options):
+    return BPD(**options).bound(denoiser, space, x_0, torch.arange(len(x_0)))
 
 
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
@@ -169,10 +171,12 @@ def test_every_term_counts_once_on_average(zero_terminal):
 def test_the_batch_size_does_not_matter_and_the_seed_does(steps):
     denoiser, x_0 = GaussianDenoiser(schedule.cosine(30), MEAN, STD), gaussian_data(6, size=4)
     metric, index = BPD(steps=steps), torch.tensor([0, 5, 90, 91, 500, 9999])
-    whole = metric.bound(denoiser, x_0, index).total
-    parts = [metric.bound(denoiser, x_0[rows], index[rows]).total for rows in (slice(0, 1), slice(1, 4), slice(4, 6))]
+    whole = metric.bound(denoiser, PIXELS, x_0, index).total
+    parts = [
+        metric.bound(denoiser, PIXELS, x_0[rows], index[rows]).total for rows in (slice(0, 1), slice(1, 4), slice(4, 6))
+    ]
     assert torch.equal(whole, torch.cat(parts))
-    assert not torch.isclose(whole, metric.bound(denoiser, x_0, index, seed=1).total).any()
+    assert not torch.isclose(whole, metric.bound(denoiser, PIXELS, x_0, index, seed=1).total).any()
 
 
 def test_what_cannot_be_is_refused():

@@ -8,6 +8,7 @@ import torch
 from PIL import Image, ImageOps
 
 from diffusion.errors import Notice, UserError
+from diffusion.spaces.pixels import Pixels
 from diffusion.tasks import pictures
 from diffusion.tasks.img2img import Img2Img
 from diffusion.tasks.inpaint import Inpaint
@@ -15,7 +16,7 @@ from diffusion.tasks.interpolate import Interpolate
 from tests.commands import command
 from tests.random_model import random_model
 
-SHAPE = (1, 4, 4)
+SPACE = Pixels((1, 4, 4))
 RIGHT = np.array([[0, 0, 255, 255]] * 4, dtype=np.uint8)  # white: drawn anew
 
 
@@ -45,8 +46,8 @@ def painted(mode, where, over, hidden):
     return grey
 
 
-def known(picture, mask, shape=SHAPE):
-    return Inpaint(picture, mask, 1, 1, shape).known[0, 0].numpy()
+def known(picture, mask, space=SPACE):
+    return Inpaint(picture, mask, 1, 1, space).known[0, 0].numpy()
 
 
 @pytest.mark.parametrize("hidden", [0, 255])
@@ -99,7 +100,7 @@ def test_a_mask_of_other_proportions_is_refused(save, mask, of):
     image = save(np.full(of[::-1], 100, dtype=np.uint8), "picture.png")
     path = save(np.eye(*mask[::-1], dtype=np.uint8) * 255)
     with pytest.raises(UserError) as refused:
-        Inpaint(image, path, 1, 1, SHAPE)
+        Inpaint(image, path, 1, 1, SPACE)
     said = f"task.mask={path} has {mask[0]}x{mask[1]} pixels and task.image={image} {of[0]}x{of[1]}: expected a mask of"
     assert str(refused.value).startswith(said)
 
@@ -111,7 +112,7 @@ def test_the_mask_goes_the_way_of_its_picture_at_any_resolution(save, resolution
     image = np.zeros((8, 16), dtype=np.uint8)
     image[:, 6:10] = 255  # of 16 columns the middle 8 are seen, as columns 1 and 2 of 4
     mask = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST))
-    task = Inpaint(save(image, "picture.png"), save(mask), 1, 1, SHAPE)
+    task = Inpaint(save(image, "picture.png"), save(mask), 1, 1, SPACE)
     np.testing.assert_array_equal(task.known[0, 0].numpy(), task.x_0[0, 0].numpy() < 0)
     np.testing.assert_array_equal(task.known[0, 0, 0].numpy(), [True, False, False, True])
 
@@ -124,7 +125,7 @@ def test_a_photograph_that_lies_on_its_side_is_masked_upright(save):
     stored = Image.fromarray(upright).rotate(90, expand=True)
     assert np.array_equal(np.asarray(ImageOps.exif_transpose(_with(stored, exif))), upright)
     image = save(stored, "picture.png", exif=exif)
-    task = Inpaint(image, save(upright), 1, 1, SHAPE)
+    task = Inpaint(image, save(upright), 1, 1, SPACE)
     np.testing.assert_array_equal(task.known[0, 0, :, 0].numpy(), [False, False, True, True])
     np.testing.assert_array_equal(task.known[0, 0].numpy(), task.x_0[0, 0].numpy() < 0)
 
@@ -153,7 +154,7 @@ def _with(image, exif):
 )
 def test_a_mask_without_an_edge_is_refused_with_the_reason(save, picture, image, said):
     with pytest.raises(UserError, match=said) as refused:
-        Inpaint(picture, save(image), 1, 1, SHAPE)
+        Inpaint(picture, save(image), 1, 1, SPACE)
     assert str(refused.value).endswith("white pixels are drawn anew, black and transparent ones kept")
 
 
@@ -161,13 +162,13 @@ def test_what_is_no_picture_is_refused_by_its_key(save, picture, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     for image, mask, key in (("text.png", "mask.png", "task.image"), ("picture.png", "text.png", "task.mask")):
         with pytest.raises(UserError, match=f"{key}=.*text.png: not a readable picture"):
-            Inpaint(str(tmp_path / image), str(tmp_path / mask), 1, 1, SHAPE)
+            Inpaint(str(tmp_path / image), str(tmp_path / mask), 1, 1, SPACE)
     with pytest.raises(UserError, match=r"task.image=.*nothing.png: not a readable picture \(FileNotFoundError"):
-        pictures.read("task.image", str(tmp_path / "nothing.png"), SHAPE)
+        pictures.read("task.image", str(tmp_path / "nothing.png"), SPACE)
 
 
 def test_a_picture_over_white_is_what_it_was(save):
-    read = pictures.read("task.image", save(painted("LA", RIGHT, 0, 0), "picture.png"), SHAPE)
+    read = pictures.read("task.image", save(painted("LA", RIGHT, 0, 0), "picture.png"), SPACE)
     torch.testing.assert_close(read[0, 0, 0], torch.tensor([1.0, 1, -1, -1]))
 
 
@@ -179,11 +180,11 @@ def test_a_picture_is_read_in_the_range_of_the_training(save):
     twelve_bits, expected = deep(save, 4095), torch.linspace(-1, 1, 16).reshape(4, 4)
     mask = save(RIGHT)
     for task in (
-        Inpaint(twelve_bits, mask, 1, 1, SHAPE, (0, 4095)),
-        Img2Img(twelve_bits, 10, SHAPE, (0, 4095)),
+        Inpaint(twelve_bits, mask, 1, 1, SPACE, (0, 4095)),
+        Img2Img(twelve_bits, 10, SPACE, (0, 4095)),
     ):
         torch.testing.assert_close(task.x_0[0, 0], expected, rtol=0, atol=1 / 127)
-    ends = Interpolate(twelve_bits, deep(save, 65535, "whole.png"), 2, None, SHAPE, (0, 4095)).ends
+    ends = Interpolate(twelve_bits, deep(save, 65535, "whole.png"), 2, None, SPACE, (0, 4095)).ends
     torch.testing.assert_close(ends[0][0, 0], expected, rtol=0, atol=1 / 127)
     assert (ends[1][0, 0, 1:] == 1).all()
 
@@ -192,12 +193,12 @@ def test_a_picture_that_comes_out_nearly_black_is_said(save):
     with pytest.warns(
         Notice, match=r"task.image=.*deep.png holds values up to 4095 of 65535, and is read nearly black"
     ):
-        Img2Img(deep(save, 4095), 10, SHAPE)
+        Img2Img(deep(save, 4095), 10, SPACE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Img2Img(deep(save, 4095), 10, SHAPE, (0, 4095))
-        Img2Img(deep(save, 65535), 10, SHAPE)
-        Img2Img(save(np.zeros((4, 4), np.uint8), "night.png"), 10, SHAPE)
+        Img2Img(deep(save, 4095), 10, SPACE, (0, 4095))
+        Img2Img(deep(save, 65535), 10, SPACE)
+        Img2Img(save(np.zeros((4, 4), np.uint8), "night.png"), 10, SPACE)
 
 
 def test_sample_reads_pictures_as_the_training_did(save, tmp_path, capsys, monkeypatch):

@@ -15,6 +15,7 @@ from diffusion.samplers.dpm_solver_pp import DPMSolverPP
 from diffusion.samplers.grid import with_jumps
 from diffusion.samplers.heun import Heun
 from diffusion.samplers.unipc import UniPC
+from diffusion.spaces.pixels import Pixels
 from diffusion.tasks.generate import generate
 from diffusion.tasks.img2img import Img2Img
 from diffusion.tasks.inpaint import Inpaint
@@ -22,6 +23,7 @@ from diffusion.tasks.interpolate import Interpolate, slerp
 from tests.exact import GaussianDenoiser, MixtureDenoiser
 
 SHAPE = (1, 4, 4)
+SPACE = Pixels(SHAPE)
 
 
 class CorrelatedDenoiser:
@@ -83,7 +85,7 @@ def test_inversion_of_a_gaussian_is_its_quantile():
 @pytest.mark.parametrize("sampler", [DDPM(steps=200), DDIM(steps=200, eta=1.0)])
 def test_img2img_draws_from_the_posterior_at_t(picture, sampler):
     denoise, t = GaussianDenoiser(schedule.cosine(1000), mean=0.3, std=0.5), 400
-    task = Img2Img(picture(np.full((16, 16), 255)), t, (1, 16, 16))
+    task = Img2Img(picture(np.full((16, 16), 255)), t, Pixels((1, 16, 16)))
     x_0 = draw(task, sampler, denoise, n=32, shape=(1, 16, 16)).double()
     alpha, sigma = denoise.schedule(t)
     gain = alpha * 0.25 / (alpha**2 * 0.25 + sigma**2)
@@ -96,12 +98,12 @@ def test_img2img_draws_from_the_posterior_at_t(picture, sampler):
 def test_img2img_from_an_impossible_time_is_refused(picture, t):
     denoise = GaussianDenoiser(schedule.cosine(1000))
     with pytest.raises(UserError, match=f"task.t={t}: expected a time in steps, above 0 and at most T=1000"):
-        draw(Img2Img(picture(np.zeros((4, 4))), t, SHAPE), DDIM(steps=5), denoise, n=1)
+        draw(Img2Img(picture(np.zeros((4, 4))), t, SPACE), DDIM(steps=5), denoise, n=1)
 
 
 def test_img2img_from_t_is_what_generation_does_below_t(picture):
     """With the noise known, the state at t is q_sample, and the times below t are the sampler's own."""
-    denoise, task = GaussianDenoiser(schedule.cosine(1000)), Img2Img(picture(np.full((4, 4), 255)), 450, SHAPE)
+    denoise, task = GaussianDenoiser(schedule.cosine(1000)), Img2Img(picture(np.full((4, 4), 255)), 450, SPACE)
     sampler = DDIM(steps=10)
     assert task.times(sampler, denoise.schedule).tolist() == [450, 400, 300, 200, 100, 0]
     [(_, states)] = generate(denoise, sampler, SHAPE, torch.arange(2), seed=0, task=task, keep="all")
@@ -110,7 +112,7 @@ def test_img2img_from_t_is_what_generation_does_below_t(picture):
 
 
 def test_img2img_begins_halfway_unless_it_is_told(picture):
-    assert Img2Img(picture(np.zeros((4, 4))), None, SHAPE).times(DDIM(steps=4), schedule.cosine(20))[0] == 10
+    assert Img2Img(picture(np.zeros((4, 4))), None, SPACE).times(DDIM(steps=4), schedule.cosine(20))[0] == 10
 
 
 SOLVERS = [DDPM(steps=20), DDIM(steps=20), Heun(steps=20), DPMSolverPP(steps=20), UniPC(steps=20)]
@@ -121,7 +123,7 @@ SOLVERS = [DDPM(steps=20), DDIM(steps=20), Heun(steps=20), DPMSolverPP(steps=20)
 def test_inpainting_keeps_what_is_known(picture, sampler, resamples):
     values = np.arange(16).reshape(4, 4) * 16
     white_below = np.repeat([[0], [0], [255], [255]], 4, axis=1)
-    task = Inpaint(picture(values), picture(white_below, "mask.png"), resamples, 5, SHAPE)
+    task = Inpaint(picture(values), picture(white_below, "mask.png"), resamples, 5, SPACE)
     x_0 = draw(task, sampler, MixtureDenoiser(schedule.cosine(1000)), n=3)
     known = torch.tensor(values[:2], dtype=torch.float32) / 127.5 - 1
     torch.testing.assert_close(x_0[:, 0, :2], known.expand(3, 2, 4), rtol=0, atol=1e-5)
@@ -136,7 +138,7 @@ def test_resampling_lets_the_unknown_follow_the_known(picture):
     image, mask = picture(np.full((2, 2), 255)), picture([[0, 255], [255, 255]], "mask.png")
     bias = {}
     for resamples in (1, 10):
-        x_0 = draw(Inpaint(image, mask, resamples, 10, shape), DDPM(steps=100), denoise, n=400, shape=shape)
+        x_0 = draw(Inpaint(image, mask, resamples, 10, Pixels(shape)), DDPM(steps=100), denoise, n=400, shape=shape)
         bias[resamples] = abs(x_0[:, 0, 1, 1].mean() - 0.9)
         variance = x_0[:, 0, 1, 1].var()
     assert bias[10] < 0.1
@@ -147,14 +149,14 @@ def test_resampling_lets_the_unknown_follow_the_known(picture):
 @pytest.mark.parametrize(("grey", "said"), [(0, "all black, nothing is drawn"), (255, "all white, nothing is kept")])
 def test_a_mask_without_an_edge_is_refused(picture, grey, said):
     with pytest.raises(UserError, match=said):
-        Inpaint(picture(np.zeros((4, 4))), picture(np.full((4, 4), grey), "mask.png"), 1, 1, SHAPE)
+        Inpaint(picture(np.zeros((4, 4))), picture(np.full((4, 4), grey), "mask.png"), 1, 1, SPACE)
 
 
 @pytest.mark.parametrize(("resamples", "jump", "key"), [(0, 1, "resamples"), (1, 0, "jump"), (1.5, 1, "resamples")])
 def test_stretches_are_walked_at_least_once(picture, resamples, jump, key):
     image, mask = picture(np.zeros((4, 4))), picture(np.eye(4) * 255, "mask.png")
     with pytest.raises(UserError, match=rf"task\.{key}=.*: expected a whole number, 1 or more"):
-        Inpaint(image, mask, resamples, jump, SHAPE)
+        Inpaint(image, mask, resamples, jump, SPACE)
 
 
 def test_jumps_walk_each_stretch_again():
@@ -167,13 +169,13 @@ def test_jumps_walk_each_stretch_again():
 
 def test_interpolation_between_seeds_goes_from_one_image_to_the_other():
     denoise, sampler = MixtureDenoiser(schedule.cosine(1000)), DDIM(steps=20)
-    rows = draw(Interpolate("3", "8", 5, None, SHAPE), sampler, denoise, n=10).unflatten(0, (2, 5))
+    rows = draw(Interpolate("3", "8", 5, None, SPACE), sampler, denoise, n=10).unflatten(0, (2, 5))
     for seed, place in ((3, 0), (8, -1)):
         [(_, states)] = generate(denoise, sampler, SHAPE, torch.arange(2), seed)
         torch.testing.assert_close(rows[:, place], states[-1])
     steps = (rows[:, 1:] - rows[:, :-1]).abs().flatten(2).mean(2)
     assert (steps > 0).all()
-    apart = draw(Interpolate("3", "8", 5, None, SHAPE), sampler, denoise, n=10, batch_size=3).unflatten(0, (2, 5))
+    apart = draw(Interpolate("3", "8", 5, None, SPACE), sampler, denoise, n=10, batch_size=3).unflatten(0, (2, 5))
     assert torch.equal(apart, rows)
 
 
@@ -181,7 +183,7 @@ def test_interpolation_between_pictures_gives_both_back(picture):
     denoise = MixtureDenoiser(schedule.cosine(1000))
     values = [np.arange(16).reshape(4, 4) * 12 + 30, np.arange(16)[::-1].reshape(4, 4) * 10]
     files = [picture(value, f"{number}.png") for number, value in enumerate(values)]
-    x_0 = draw(Interpolate(*files, 4, None, SHAPE), DDIM(steps=50), denoise, n=4)
+    x_0 = draw(Interpolate(*files, 4, None, SPACE), DDIM(steps=50), denoise, n=4)
     for place, value in ((0, values[0]), (-1, values[1])):
         expected = torch.tensor(value.copy(), dtype=torch.float32) / 127.5 - 1
         torch.testing.assert_close(x_0[place, 0], expected, rtol=0, atol=5e-3)
@@ -191,7 +193,7 @@ def test_interpolation_from_a_time_shares_the_noise_of_a_row(picture):
     """Ho et al. 2020, Figure 8: two equal ends give a row of equal images, by an ancestral sampler too."""
     file = picture(np.arange(16).reshape(4, 4) * 12)
     denoise = MixtureDenoiser(schedule.cosine(1000))
-    rows = draw(Interpolate(file, file, 3, 500, SHAPE), DDPM(steps=20), denoise, n=6).unflatten(0, (2, 3))
+    rows = draw(Interpolate(file, file, 3, 500, SPACE), DDPM(steps=20), denoise, n=6).unflatten(0, (2, 3))
     torch.testing.assert_close(rows, rows[:, :1].expand_as(rows), rtol=1e-3, atol=1e-3)
     assert not torch.allclose(rows[0], rows[1], atol=0.05)
 
@@ -219,4 +221,4 @@ def test_slerp_keeps_the_length_and_ends_where_it_should():
 )
 def test_impossible_interpolations_are_refused(words, said):
     with pytest.raises(UserError, match=said):
-        Interpolate(*words, SHAPE)
+        Interpolate(*words, SPACE)
