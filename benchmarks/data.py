@@ -22,7 +22,7 @@ BATCHES = 200
 
 def rows(words: Sequence[str] = ("experiment=mnist_cpu",)) -> list[Row]:
     config = OmegaConf.to_container(compose("train", words), resolve=True)
-    model = build.model(config)
+    model = build.trainable(config)
     data = build.instantiate(config["dataset"], seed=0)
     data.prepare_data()
     batches = itertools.chain.from_iterable(itertools.repeat(data.train_dataloader()))

@@ -20,7 +20,7 @@ from diffusion.process import Noised
 
 def rows(words: Sequence[str] = ("experiment=digits",)) -> list[Row]:
     config = OmegaConf.to_container(compose("train", words), resolve=True)
-    model = build.model(config)
+    model = build.trainable(config)
     batch_size, T = config["dataset"]["batch_size"], model.denoiser.schedule.T
     index = torch.arange(batch_size)
     optimizer, _ = model.optimizer.build(model.parameters())

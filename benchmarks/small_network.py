@@ -70,7 +70,7 @@ def trained(name: str, pictures: Tensor, minutes: float) -> tuple[LitDiffusion, 
     """The model of a candidate, its averaged weights in it, after so many minutes; and how many images it has seen."""
     torch.manual_seed(0)
     config = OmegaConf.to_container(compose("train", ["experiment=mnist_cpu", *CANDIDATES[name].split()]), resolve=True)
-    model = build.model(config)
+    model = build.trainable(config)
     if name == "rms-norm":
         swap_norms(model)
     start = time.process_time()

@@ -46,7 +46,7 @@ def fit(config: dict) -> tuple[Trainer, float]:
         trainer.callbacks.insert(0, clock)
         trainer.loggers = build_loggers(config["logger"], folder, "benchmark", config)
         trainer.profiler = SimpleProfiler()
-        trainer.fit(build.model(config), datamodule=build.instantiate(config["dataset"], seed=0))
+        trainer.fit(build.trainable(config), datamodule=build.instantiate(config["dataset"], seed=0))
     return trainer, clock.seconds / (STEPS - WARM_UP)
 
 
@@ -54,7 +54,7 @@ def bare(config: dict) -> float:
     """Seconds of one step."""
     data = build.instantiate(config["dataset"], seed=0)
     data.prepare_data()
-    for step, _ in enumerate(train(build.model(config), data.split("train")[0], config), start=1):
+    for step, _ in enumerate(train(build.trainable(config), data.split("train")[0], config), start=1):
         if step == WARM_UP:
             start = time.perf_counter()
         if step == STEPS:

@@ -1,6 +1,5 @@
 """Config -> objects: the wiring diagram, and the only place that instantiates by name."""
 
-import importlib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from diffusion.denoiser import Denoiser
 from diffusion.errors import Notice, UserError
 from diffusion.lit import LitDiffusion
 from diffusion.losses.objective import Distance
-from diffusion.registry import TARGET, registered
+from diffusion.registry import TARGET, class_at
 from diffusion.schedule import Schedule
 from diffusion.spaces.base import Space
 
@@ -21,13 +20,10 @@ from diffusion.spaces.base import Space
 def instantiate(node: Mapping[str, Any], offered: Mapping[str, Any] | None = None, **given: Any) -> Any:
     """Builds what node's `_target_` names from its other keys, `given`, and what it takes of `offered`.
 
-    Raises UserError for a target that is not registered and for arguments it does not take.
+    Raises UserError for a target that is not registered, or is not what its group holds, and for arguments it does not
+    take.
     """
-    path = node.get(TARGET)
-    if not isinstance(path, str) or path not in registered():
-        raise UserError(f"the config names {path!r}, which no file of conf/ names: it is not built")
-    module, _, name = path.rpartition(".")
-    target = getattr(importlib.import_module(module), name)
+    target = class_at(node.get(TARGET))
     takes = inspect.signature(target)
     arguments = {key: value for key, value in node.items() if key != TARGET} | given
     arguments |= {key: value for key, value in (offered or {}).items() if key in takes.parameters}
@@ -70,7 +66,8 @@ def clipping(node: Mapping[str, Any], space: Space) -> Callable[[Tensor], Tensor
 
 
 def model(config: Mapping[str, Any]) -> LitDiffusion:
-    """The untrained LitDiffusion of a resolved config in plain containers; its weights follow from config's seed.
+    """The untrained LitDiffusion of a resolved config in plain containers; its weights follow from config's seed. What
+    only a training asks for is not built: see `trainable`.
 
     Raises: UserError for a `_target_` that is not registered.
     """
@@ -101,12 +98,18 @@ def model(config: Mapping[str, Any]) -> LitDiffusion:
         sampler=instantiate(config["sampler"]),
         clip=clipping(config["clipping"], of),
         space=of,
-        optimizer=instantiate(config["optimizer"], decay=instantiate(config["lr_schedule"])),
         objective=objective,
-        timesteps=instantiate(config["timesteps"]),
         guidance=instantiate(config["guidance"]),
         classes=classes,
         label_drop=config["conditioning"]["drop"],
         seed=config["seed"],
         config=dict(config),
     )
+
+
+def trainable(config: Mapping[str, Any]) -> LitDiffusion:
+    """`model`, with the optimiser and the timesteps of its training."""
+    made = model(config)
+    made.optimizer = instantiate(config["optimizer"], decay=instantiate(config["lr_schedule"]))
+    made.timesteps = instantiate(config["timesteps"])
+    return made

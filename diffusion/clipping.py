@@ -1,6 +1,7 @@
 """Clipping of the reconstructed x_0, as a wrapper around a denoiser: none, static, dynamic."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -14,8 +15,16 @@ from diffusion.schedule import precise
 Bounds = tuple[float, float]  # the least and the largest value of x_0
 
 
+class Clipping(ABC):
+    """What becomes of a reconstructed x_0."""
+
+    @abstractmethod
+    def __call__(self, x_0: Tensor) -> Tensor:
+        """x_0: (B, C, H, W). Returns the same shape."""
+
+
 @dataclass(frozen=True)
-class Unclipped:
+class Unclipped(Clipping):
     """x_0 as it was reconstructed: Algorithm 2 to the letter."""
 
     def __call__(self, x_0: Tensor) -> Tensor:
@@ -23,7 +32,7 @@ class Unclipped:
 
 
 @dataclass(frozen=True)
-class Static:
+class Static(Clipping):
     """x_0 clipped to the bounds of its space. Raises UserError where it has none."""
 
     bounds: Bounds | None = field(default=(-1.0, 1.0), repr=False)
@@ -37,7 +46,7 @@ class Static:
 
 
 @dataclass(frozen=True)
-class Dynamic:
+class Dynamic(Clipping):
     """Dynamic thresholding (Saharia et al. 2022, Imagen): each image is clipped to its own percentile s of |x_0|, at
     least 1, and divided by s.
 

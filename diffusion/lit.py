@@ -16,7 +16,7 @@ from diffusion.guidance import Guidance, Guided
 from diffusion.losses.objective import L2, Objective, by_quarter
 from diffusion.losses.timesteps import GOLDEN, Timesteps, Uniform, steps
 from diffusion.losses.weighting import Simple
-from diffusion.optimizers import AdamW
+from diffusion.optimizers import Optimizer
 from diffusion.process import Noised
 from diffusion.rate import Rate
 from diffusion.samplers.base import Sampler
@@ -48,9 +48,10 @@ class LitDiffusion(LightningModule):
     """Trains `denoiser` by Algorithm 1 and samples from it by the reverse process.
 
     clip: applied to x_0 while sampling. space: between what the data set stores and x_0. objective: what training
-    minimises; timesteps: which t it draws. classes: the names of the labels that the network is told, or None;
-    label_drop: the part of them that is left out in training, so that guidance has something to compare with. config:
-    plain containers that rebuild this module; it travels in every checkpoint.
+    minimises; optimizer: how (None: this one does not train); timesteps: which t it draws. classes: the names of the
+    labels that the network is told, or None; label_drop: the part of them that is left out in training, so that
+    guidance has something to compare with. config: plain containers that rebuild this module; it travels in every
+    checkpoint.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class LitDiffusion(LightningModule):
         sampler: Sampler,
         clip: Callable[[Tensor], Tensor],
         space: Space,
-        optimizer: AdamW | None = None,
+        optimizer: Optimizer | None = None,
         objective: Objective | None = None,
         timesteps: Timesteps | None = None,
         guidance: Guidance | None = None,

@@ -1,7 +1,8 @@
 """Optimisers and their learning rates, as a function of the optimiser step."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +13,24 @@ from diffusion.errors import UserError
 from diffusion.rate import Rate
 
 
+class RateSchedule(ABC):
+    """How the learning rate changes after the warm-up."""
+
+    @abstractmethod
+    def __call__(self, step: int, end: int | None = None) -> float:
+        """The share of lr used in optimiser step `step`, counted from 0, of a run of `end` steps (None: not known)."""
+
+
 @dataclass(frozen=True)
-class Constant:
+class Constant(RateSchedule):
     """The learning rate stays as it is."""
 
     def __call__(self, step: int, end: int | None = None) -> float:
-        """The share of lr used in optimiser step `step`, counted from 0, of a run of `end` steps (None: not known)."""
         return 1.0
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(RateSchedule):
     """Half a cosine from lr to final * lr over `steps` optimiser steps (Loshchilov & Hutter 2017), then constant.
 
     steps: None is to the end of the run; so long as that is not known, the rate does not fall.
@@ -38,7 +46,7 @@ class Cosine:
 
 
 @dataclass(frozen=True)
-class InverseSqrt:
+class InverseSqrt(RateSchedule):
     """Constant for `steps` optimiser steps, then lr / sqrt(step / steps) (Karras et al. 2024, Eq. 67)."""
 
     steps: int
@@ -51,8 +59,19 @@ class InverseSqrt:
         return 1 / math.sqrt(max(1.0, step / self.steps))
 
 
+class Optimizer(ABC):
+    """Hyperparameters of an optimiser."""
+
+    @abstractmethod
+    def build(
+        self, parameters: Iterable[nn.Parameter], undecayed: Iterable[nn.Parameter] = ()
+    ) -> tuple[torch.optim.Optimizer, Rate]:
+        """The optimiser over the parameters, first those with weight decay, and its learning rate, to be stepped once
+        per optimiser step."""
+
+
 @dataclass(frozen=True)
-class AdamW:
+class AdamW(Optimizer):
     """AdamW at lr * decay(step, end), with a linear warm-up over `warmup_steps` optimiser steps, though never more than
     `warmup_share` of the run (None: all the same)."""
 
@@ -61,7 +80,7 @@ class AdamW:
     weight_decay: float = 0.0
     warmup_steps: int = 500
     warmup_share: float | None = 0.5
-    decay: Callable[[int, int | None], float] = Constant()
+    decay: RateSchedule = Constant()
 
     def warmup(self, end: int | None = None) -> int:
         """The steps of the warm-up in a run of `end` steps."""
@@ -76,8 +95,7 @@ class AdamW:
     def build(
         self, parameters: Iterable[nn.Parameter], undecayed: Iterable[nn.Parameter] = ()
     ) -> tuple[torch.optim.AdamW, Rate]:
-        """The fused optimiser over the parameters, first those with weight decay, and its learning rate, to be stepped
-        once per optimiser step."""
+        """The fused optimiser."""
         groups = [{"params": [*parameters]}, {"params": [*undecayed], "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(
             [group for group in groups if group["params"]],

@@ -7,8 +7,10 @@ table of its group, never imported to see.
 
 import copy
 import functools
+import importlib
 import re
-from collections.abc import Iterator, Mapping
+import typing
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,25 @@ NODES = {
         )
     },
     "preview.sampler": "sampler",
+}
+
+# What is built in a group is one of these. By import path, so that naming a part imports nothing.
+BASES = {
+    "clipping": "diffusion.clipping.Clipping",
+    "dataset": "diffusion.data.base.Data",
+    "ema": "diffusion.averages.Profiles",
+    "guidance": "diffusion.guidance.Guidance",
+    "loss": "diffusion.losses.objective.Objective",
+    "lr_schedule": "diffusion.optimizers.RateSchedule",
+    "metric": "diffusion.evaluation.metric.Metric",
+    "network": "torch.nn.Module",
+    "optimizer": "diffusion.optimizers.Optimizer",
+    "prediction": "diffusion.prediction.Parametrization",
+    "sampler": "diffusion.samplers.base.Sampler",
+    "schedule": "diffusion.schedule.Schedule",
+    "space": "diffusion.spaces.base.Space",
+    "timesteps": "diffusion.losses.timesteps.Timesteps",
+    "weighting": "diffusion.losses.weighting.Weighting",
 }
 
 
@@ -49,9 +70,28 @@ def classes(group: str) -> dict[str, str]:
 
 
 @functools.cache
-def registered() -> frozenset[str]:
-    """The import paths of all groups: all that a config can build."""
-    return frozenset(path for folder in conf_folder().iterdir() for path in classes(folder.name).values())
+def registered() -> dict[str, str]:
+    """Import path -> group of all that a config can build."""
+    return {path: folder.name for folder in conf_folder().iterdir() for path in classes(folder.name).values()}
+
+
+def class_at(path: Any) -> Callable[..., Any]:
+    """The class of an import path, or the function that makes one of its group.
+
+    Raises UserError for one that no group has, before it is imported, and for what is not of the group's base.
+    """
+    if not isinstance(path, str) or path not in registered():
+        raise UserError(f"the config names {path!r}, which no file of conf/ names: it is not built")
+    group, found = registered()[path], _imported(path)
+    made = found if isinstance(found, type) else typing.get_type_hints(found).get("return")
+    if group in BASES and not (isinstance(made, type) and issubclass(made, _imported(BASES[group]))):
+        raise UserError(f"conf/{group}/ names {path}, which is no {BASES[group]}: it is not built")
+    return found
+
+
+def _imported(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def named(config: Mapping[str, Any]) -> dict[str, Any]:

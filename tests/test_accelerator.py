@@ -45,7 +45,7 @@ def model(*words):
     """The model of these words, the same each time, with weights that are not 0 anywhere."""
     composed = OmegaConf.to_container(config.compose("train", [*WORDS, *words]), resolve=True)
     composed["conditioning"]["classes"] = list("0123456789")
-    made = build.model(composed)
+    made = build.trainable(composed)
     generator = torch.Generator().manual_seed(0)
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.1, generator=generator)

@@ -1,6 +1,7 @@
 """Names of parts: unique in their group, and there and back again."""
 
-import importlib
+import subprocess
+import sys
 
 import pytest
 from omegaconf import OmegaConf
@@ -8,9 +9,7 @@ from omegaconf import OmegaConf
 from diffusion import build, registry
 from diffusion import config as configs
 from diffusion.denoiser import Denoiser
-from diffusion.guidance import Guidance
-from diffusion.samplers.base import Sampler
-from diffusion.schedule import Schedule
+from diffusion.errors import UserError
 
 
 @pytest.mark.parametrize("words", [[], ["ema=power", "sampler=ddim", "schedule=table", "schedule.betas=[0.1,0.2]"]])
@@ -36,12 +35,25 @@ def test_no_two_classes_of_a_group_share_a_name():
         assert len(paths) == len(registry.classes(folder.name)) or folder.name in ("task", "experiment", "debug")
 
 
-@pytest.mark.parametrize(("group", "base"), [("sampler", Sampler), ("schedule", Schedule), ("guidance", Guidance)])
-def test_a_group_holds_what_its_name_says(group, base):
-    for path in registry.classes(group).values():
-        module, _, name = path.rpartition(".")
-        found = getattr(importlib.import_module(module), name)
-        assert issubclass(found if isinstance(found, type) else found.__annotations__["return"], base)
+def test_every_group_says_what_it_holds_and_holds_it():
+    assert registry.BASES.keys() >= {*registry.NODES.values()}
+    for path in registry.registered():
+        assert callable(registry.class_at(path))
+
+
+@pytest.mark.parametrize("group", registry.BASES)
+@pytest.mark.parametrize("path", ["diffusion.bar.Bar", "diffusion.images.to_uint8", "os.system"])
+def test_a_yaml_that_names_something_else_is_refused_by_name(monkeypatch, group, path):
+    """A folder of choices is trusted, and may still hold a slip."""
+    monkeypatch.setattr(registry, "registered", lambda: {path: group})
+    with pytest.raises(UserError, match=rf"conf/{group}/ names {path}, which is no {registry.BASES[group]}"):
+        build.instantiate({"_target_": path, "command": "exit 1"})
+
+
+def test_naming_parts_imports_none_of_them():
+    code = "from diffusion import registry, config; config.compose('train'); import sys; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_what_is_built_is_what_was_named():

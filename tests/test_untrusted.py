@@ -183,6 +183,34 @@ def test_a_file_builds_nothing_outside_the_groups(write, contents, key):
             checkpoint.load(path)
 
 
+OF_THE_MODEL = {
+    *("network", "schedule", "prediction", "loss", "weighting", "sampler", "clipping", "guidance", "conditioning"),
+    *("space", "dataset", "metric", "task"),
+}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["sample", "n=1", "sampler=ddim", "sampler.steps=1"],
+        ["sample", "task=compare", "task.samplers=[ddim]", "task.steps=[1]", "n=1"],
+        ["evaluate", "metric.n=2", "metric.steps=2"],
+        ["convert", "to=safetensors"],
+    ],
+    ids=str,
+)
+def test_of_a_file_only_the_groups_of_the_model_are_built(write, tmp_path, line, monkeypatch, capsys):
+    """Its optimiser, learning rate, timesteps and averages are neither built nor looked at."""
+    built, instantiate = set(), registry.class_at
+    monkeypatch.setattr(build, "class_at", lambda path: built.add(registry.registered()[path]) or instantiate(path))
+    odd = {"optimizer": {"lr": "x"}, "lr_schedule": {"a": 1}, "timesteps": {}, "ema": {"b": [2]}}
+    path = write({f"config.{group}": node for group, node in odd.items()})
+    name, *rest = line
+    done = command(name, f"ckpt={path}", *rest, f"output={tmp_path / 'out'}", capsys=capsys)
+    assert done.code == 0, done.err
+    assert {"network", "schedule", "sampler"} <= built <= OF_THE_MODEL
+
+
 ODD_VALUES = st.one_of(
     st.none(),
     st.booleans(),

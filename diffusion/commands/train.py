@@ -55,7 +55,7 @@ def run(config: DictConfig) -> Path:
         _settle_space(config, data, saved)
         if config["conditioning"]["classes"] is not None:
             config["conditioning"]["classes"] = _classes(data)
-        model = build.model(config)
+        model = build.trainable(config)
         if saved is None or not _finished(config, saved, this):
             _train(config, model, data, this, saved)
     return this.folder
