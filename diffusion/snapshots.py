@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion import archive
+from diffusion import archive, upgrades
 from diffusion.averages import coefficients, widths
 from diffusion.errors import UserError, reading
 
@@ -17,8 +18,13 @@ _TOLERANCE = 0.1  # of the profile's norm: what a reconstruction may miss
 
 
 def file(folder: Path, step: int) -> Path:
-    """The file of the snapshot of a step: `step` and `averages`, float32 tensors by average and by parameter."""
+    """The file of the snapshot of a step: see `contents`."""
     return folder / f"{step:09d}.pt"
+
+
+def contents(step: int, averages: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
+    """What a snapshot's file holds: its format, the step, and float32 tensors by average and by parameter."""
+    return {upgrades.KEY: upgrades.FORMAT, "step": step, "averages": averages}
 
 
 def due(step: int, least: int) -> bool:
@@ -85,7 +91,7 @@ def _listed(averages: Mapping[str, Mapping[str, Tensor]]) -> str:
 
 def _read(path: Path, like: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
     with reading(path, _SNAPSHOT):
-        averages = archive.read(path, _SNAPSHOT)["averages"]
+        averages = upgrades.snapshot(archive.read(path, _SNAPSHOT), path)["averages"]
     if {name: set(average) for name, average in averages.items()} != {name: set(like[name]) for name in like}:
         raise UserError(f"{path}: holds the averages of another run")
     return averages

@@ -1,4 +1,4 @@
-"""What a checkpoint, a converted file or a manifest of an earlier version means today.
+"""What a checkpoint, a snapshot, a converted file or a manifest of an earlier version means today.
 
 Each file has the number of its format. A step of the table below brings its contents from one format to the next: it
 renames what has moved (in the config, the weights, the averages, the optimiser's state), and writes every new key with
@@ -55,11 +55,28 @@ def _from_0(contents: dict[str, Any]) -> None:
                 raise UserError(f"the config names {path!r}, which no file of conf/ names: it is not built")
             node[registry.CLASS] = path.rpartition(".")[2]
     _behave_as_0(config)
+    _rename_weights(contents, _name_from_0)
     names = list(contents.get("state_dict", {}))  # its networks had no buffers: these are the parameters, in order
     for state in contents.get("optimizer_states", []):
         state["state"] = {names[position]: value for position, value in state["state"].items()}
         for group in state["param_groups"]:
             group["params"] = [names[position] for position in group["params"]]
+
+
+def _name_from_0(name: str) -> str:
+    """Of a weight."""
+    return name
+
+
+def _rename_weights(contents: dict[str, Any], rename: Callable[[str], str]) -> None:
+    """Gives the weights, and every average of them, their names of today, in the order that they have."""
+    averages = contents.get("averages")
+    each = averages.values() if isinstance(averages, dict) else ()
+    for weights in (contents.get("state_dict"), contents.get("ema_state_dict"), *each):
+        if isinstance(weights, dict):
+            renamed = {rename(name): tensor for name, tensor in weights.items()}
+            weights.clear()
+            weights.update(renamed)
 
 
 def _behave_as_0(config: dict[str, Any]) -> None:
@@ -103,6 +120,7 @@ def _learning_rate_from_0(config: dict[str, Any]) -> None:
 
 
 _STEPS: tuple[Callable[[dict[str, Any]], None], ...] = (_from_0,)
+_NAMES: tuple[Callable[[str], str], ...] = (_name_from_0,)  # what each of them calls a weight
 FORMAT = len(_STEPS)  # what this version writes
 
 
@@ -117,14 +135,29 @@ def upgraded(contents: Mapping[str, Any], source: object) -> dict[str, Any]:
 
     Raises UserError for a format of a later version, and for a config that names what is not ours.
     """
-    number = contents.get(KEY, 0)
-    if not isinstance(number, int) or not 0 <= number <= FORMAT:
-        raise UserError(f"{source}: format {number}, but this version reads up to {FORMAT}: update the program")
-    contents = _copied(contents)
+    number, contents = _number(contents, source), _copied(contents)
     with reading(source, "a file of this program"):  # made by hand, it may hold anything
         for step in _STEPS[number:]:
             step(contents)
     return {**contents, KEY: FORMAT, "config": registry.resolved(contents["config"], source)}
+
+
+def snapshot(contents: Mapping[str, Any], source: object) -> dict[str, Any]:
+    """`contents` (format, averages, ...) of a file of averages without a config, as this version would have written it.
+
+    Raises UserError for a format of a later version.
+    """
+    number, contents = _number(contents, source), _copied(contents)
+    for rename in _NAMES[number:]:
+        _rename_weights(contents, rename)
+    return {**contents, KEY: FORMAT}
+
+
+def _number(contents: Mapping[str, Any], source: object) -> int:
+    number = contents.get(KEY, 0)
+    if not isinstance(number, int) or not 0 <= number <= FORMAT:
+        raise UserError(f"{source}: format {number}, but this version reads up to {FORMAT}: update the program")
+    return number
 
 
 def _copied(value: Any) -> Any:

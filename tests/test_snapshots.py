@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion import snapshots
+from diffusion import snapshots, upgrades
 from diffusion.averages import Power, coefficients
 from diffusion.errors import UserError
 from tests.test_averages import power_weights
@@ -38,7 +38,7 @@ def follow(path, folder):
         for average, decay in zip(averages.values(), PROFILES.decays(step), strict=True):
             average["w"].lerp_(weights, 1 - decay)
         if snapshots.due(step, LEAST):
-            torch.save({"step": step, "averages": averages}, snapshots.file(folder, step))
+            torch.save(snapshots.contents(step, averages), snapshots.file(folder, step))
             snapshots.thin(folder, step, LEAST)
     return averages
 
@@ -145,3 +145,17 @@ def test_a_damaged_or_foreign_snapshot_is_named(tmp_path):
     torch.save({"step": 38, "averages": {"power_0.2": {"w": torch.ones(4)}}}, file)
     with pytest.raises(UserError, match=f"{file.name}: holds the averages of another run"):
         snapshots.reconstruct(tmp_path, 40, averages, 0.08)
+
+
+def test_a_snapshot_of_an_earlier_format_has_its_weights_renamed_and_a_later_one_is_refused(tmp_path, monkeypatch):
+    """The first had no number; `tests/test_formats.py` reads one of them from a run of that time."""
+    averages = {"power_0.1": {"new": torch.ones(2)}, "power_0.05": {"new": torch.ones(2)}}
+    old = {name: {"old": weights["new"]} for name, weights in averages.items()}
+    torch.save({"step": 4, "averages": old}, snapshots.file(tmp_path, 4))
+    with pytest.raises(UserError, match="holds the averages of another run"):
+        snapshots.reconstruct(tmp_path, 8, averages, 0.08)
+    monkeypatch.setattr(upgrades, "_NAMES", (lambda name: name.replace("old", "new"),))
+    assert torch.equal(snapshots.reconstruct(tmp_path, 8, averages, 0.08)["new"], torch.ones(2))
+    torch.save({**snapshots.contents(4, averages), "format": 99}, snapshots.file(tmp_path, 4))
+    with pytest.raises(UserError, match=r"000000004\.pt: format 99, but this version reads up to"):
+        snapshots.reconstruct(tmp_path, 8, averages, 0.08)

@@ -27,6 +27,20 @@ def test_validations_and_pictures_keep_their_epochs_and_all_pictures_stay(valida
     assert config_of(new, FORMAT) == new
 
 
+def test_weights_are_renamed_wherever_they_are(monkeypatch):
+    """In the raw weights, every average and the optimiser's state, which format 0 had by position; the order stays."""
+    monkeypatch.setattr("diffusion.upgrades._name_from_0", lambda name: name.replace("old", "new"))
+    weights = {"b.old": 1, "a": 2}
+    state = {"state": {0: "of b", 1: "of a"}, "param_groups": [{"params": [0, 1]}]}
+    contents = {"config": {}, "state_dict": weights, "ema_state_dict": weights, "averages": {"x": weights}}
+    new = upgraded({**contents, "optimizer_states": [state]}, "x.ckpt")
+    for found in new["state_dict"], new["ema_state_dict"], new["averages"]["x"]:
+        assert list(found.items()) == [("b.new", 1), ("a", 2)]
+    [state] = new["optimizer_states"]
+    assert state == {"state": {"b.new": "of b", "a": "of a"}, "param_groups": [{"params": ["b.new", "a"]}]}
+    assert list(weights) == ["b.old", "a"], "the contents given are left alone"
+
+
 @pytest.mark.parametrize(("before", "kernels"), [(True, "auto"), (False, False)])
 def test_compile_was_the_word_for_kernels_of_our_own(before, kernels):
     assert config_of({"compile": before}) == {"kernels": kernels, "compile": False}

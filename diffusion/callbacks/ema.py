@@ -109,7 +109,7 @@ class EMA(Callback):
 
     def _take_snapshot(self, trainer: Trainer, folder: Path, least: int) -> None:
         if snapshots.due(self._step, least):
-            contents = {"step": self._step, "averages": self.averages}
+            contents = snapshots.contents(self._step, self.averages)
             trainer.strategy.checkpoint_io.save_checkpoint(contents, snapshots.file(folder, self._step))
             snapshots.thin(folder, self._step, least)
 

@@ -13,15 +13,16 @@ from diffusion.errors import UserError
 from diffusion.files import atomic, json_contents, json_text
 
 NAME = "results.jsonl"
+FORMAT = 1  # of a row; 0 had no number
 
 
 class Results:
     """The measurements of a folder, in its `results.jsonl`: one JSON object a line, the newest last. Several processes
     may add to it at the same time.
 
-    Of a row, `metric`, `value`, `protocol` (all that the number depends on besides the model) and `model` are always
-    there: two numbers can be compared where metric and protocol are equal. Raises UserError where `folder` cannot be
-    written to.
+    Of a row, `format`, `metric`, `value`, `protocol` (all that the number depends on besides the model) and `model` are
+    always there: two numbers can be compared where metric and protocol are equal. Raises UserError where `folder`
+    cannot be written to.
     """
 
     def __init__(self, folder: Path):
@@ -50,7 +51,7 @@ class Results:
 
         Raises UserError where the disk does not take it.
         """
-        row = json_contents(json_text(row))  # as it will be read
+        row = json_contents(json_text({"format": FORMAT, **row}))  # as it will be read
         try:
             with self._lock:
                 same = [earlier for earlier in self.rows() if _measured(earlier) == _measured(row)]

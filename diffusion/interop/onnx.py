@@ -3,7 +3,8 @@
 Inputs: x_t, float32 (batch, C, H, W); t, float32 (batch,), the paper's t, 1..T; where the network is told classes, y,
 int64 (batch,), -1 for none; where it is self-conditioned, x_0_before, like x_t, 0 in the first step. Output: `output`,
 what the network says of x_t: eps, x_0, v or EDM's F, and then the variance channels where it has them. What stands
-around the network, c_in of EDM and t - 1, is inside. The metadata has the config as JSON, and the betas follow from it.
+around the network, c_in of EDM and t - 1, is inside. The metadata has the number of our format and the config as JSON,
+and the betas follow from it.
 """
 
 import importlib
@@ -14,6 +15,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from diffusion import upgrades
 from diffusion.denoiser import Denoiser
 from diffusion.errors import UserError
 from diffusion.files import atomic, json_text
@@ -56,7 +58,9 @@ def write(model: LitDiffusion, file: Path) -> None:
             dynamo=True,
             verbose=False,
         )
-        program.model.metadata_props["diffusion.config"] = json_text(model.config, indent=None)
+        stamp = upgrades.stamped(model.config)
+        program.model.metadata_props["diffusion.format"] = str(stamp[upgrades.KEY])
+        program.model.metadata_props["diffusion.config"] = json_text(stamp["config"], indent=None)
         program.save(temporary)
 
 

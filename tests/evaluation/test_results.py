@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from diffusion.errors import UserError
-from diffusion.evaluation.results import Results
+from diffusion.evaluation.results import FORMAT, Results
 
 ROW = {"metric": "bpd", "value": 4.2, "protocol": {"n": 40, "seed": 0}, "model": {"weights_sha256": "a"}}
 
@@ -33,6 +33,7 @@ def test_a_picture_whose_row_is_gone_is_not_overwritten(tmp_path):
     (tmp_path / "bpd_0007.png").write_bytes(b"kept")
     results.add(ROW, Figure())
     assert results.rows()[0]["figure"] == "bpd_0008.png"
+    assert results.rows()[0]["format"] == FORMAT
     assert (tmp_path / "bpd_0007.png").read_bytes() == b"kept"
 
 

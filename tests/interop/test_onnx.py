@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from diffusion import checkpoint
+from diffusion import checkpoint, registry, upgrades
 from diffusion import config as configs
 from diffusion.errors import UserError
 from diffusion.files import json_contents
@@ -42,7 +42,9 @@ def test_onnxruntime_gives_the_same(words, tmp_path, recwarn):
     assert [str(warning.message) for warning in recwarn] == []
 
     session = runtime.InferenceSession(tmp_path / "model.onnx")
-    assert json_contents(session.get_modelmeta().custom_metadata_map["diffusion.config"]) == model.config
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert metadata["diffusion.format"] == str(upgrades.FORMAT)
+    assert registry.resolved(json_contents(metadata["diffusion.config"]), "x") == model.config
     for t in [1.0], [1.0, 2.5, 500.0, 999.0, 1000.0]:
         inputs = {"x_t": torch.randn(len(t), 1, 8, 8), "t": torch.tensor(t)}
         if model.classes:
