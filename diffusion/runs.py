@@ -158,8 +158,8 @@ def keep_rules(config: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, t
 
 def keep_statistics(config: Mapping[str, Any], old: Mapping[str, Any]) -> None:
     """Fills the values of the space that are not set with those of `old`, the config of a checkpoint."""
-    space, before = config["space"], old["space"]
-    if space["_target_"] == before["_target_"]:
+    space, before = config["space"], old.get("space", {})
+    if space["_target_"] == before.get("_target_"):
         space |= {key: before.get(key) for key, value in space.items() if value is None}
 
 

@@ -26,7 +26,7 @@ from diffusion.callbacks.progress import Progress
 from diffusion.callbacks.validations import Validations
 from diffusion.commands import launch
 from diffusion.commands.speed import compile_network
-from diffusion.data.base import Data
+from diffusion.data.base import Data, ImageData
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion
 from diffusion.loggers import build_loggers, forget_after
@@ -82,7 +82,8 @@ def _train(
         data.prepare_data()
         config["dataset"] |= data.settled()  # a later session, or an evaluation, finds it decided
         data.train_dataloader()
-        notices.of_size(data.name, data.size, data.own_size)
+        if isinstance(data, ImageData):
+            notices.of_size(data.name, data.size, data.own_size)
         contents = manifest.describe(config, data.describe())
         trainer.checkpoint_callback.validated_on = [data.fingerprint("val"), data.val_images]
         _say_changes(config, contents, this, saved)

@@ -11,15 +11,16 @@ from torch import Tensor
 
 from diffusion.data import decoding, stored
 from diffusion.data.decoding import Limits
-from diffusion.errors import Notice, UserError, reading
+from diffusion.data.rows import Rows, opened
+from diffusion.errors import Notice, UserError
 from diffusion.spaces.base import Space
 
 _LITTLE = 1 / 8  # of the values that a file could hold
 
 
 def read(key: str, path: str, space: Space, limits: Limits | None = None) -> Tensor:
-    """x_0 of `space`, float32 (1, C, H, W), of the file at `path`: a picture, resized and cropped at the centre, or
-    where x_0 is none an array of stored values, a .npy file of shape (C, H, W).
+    """x_0 of `space`, float32 (1, C, H, W), of the file at `path`: a picture, resized and cropped at the centre; of a
+    space that does not hold pictures a .npy file, stored values of shape (C, H, W).
 
     key: what the command line calls it; limits: the values that become black and white in a picture, by default those
     of the file's type. Raises UserError where it cannot be read; warns where a picture comes out nearly black.
@@ -41,17 +42,16 @@ def read(key: str, path: str, space: Space, limits: Limits | None = None) -> Ten
 
 
 def _array(key: str, path: str, space: Space) -> Tensor:
-    wanted = f"expected an array of shape {space.shape}, a .npy file of finite numbers in the data's units"
-    with reading(f"{key}={path}", f"a readable array; {wanted}"):
-        found = np.load(path, allow_pickle=False)
-    if not isinstance(found, np.ndarray) or found.shape != space.shape or found.dtype.kind not in "fiu":
-        what = f"{found.dtype} of shape {found.shape}" if isinstance(found, np.ndarray) else "several arrays"
-        raise UserError(f"{key}={path} holds {what}: {wanted}")
-    if not np.isfinite(found).all():
-        raise UserError(f"{key}={path} holds numbers that are not finite: {wanted}")
-    x = torch.from_numpy(found.astype(found.dtype if found.dtype == np.uint8 else np.float64))
+    wanted = f"expected an array of shape {space.shape} in the data's units, a .npy file"
+    name = f"{key}={path}"
+    if Path(path).suffix != ".npy":
+        raise UserError(f"{name}: {wanted}")
+    found = opened(Path(path), name)
+    if found.shape != space.shape or not np.isfinite(found).all():
+        raise UserError(f"{name} has the shape {found.shape}, or numbers that are not finite: {wanted}")
+    x = Rows(found[None])[:][0]
     if not space.takes(x.dtype):
-        raise UserError(f"{key}={path} holds {found.dtype}: expected {space.stores}")
+        raise UserError(f"{name} holds {x.dtype}: expected {space.stores}")
     return x
 
 

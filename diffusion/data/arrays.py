@@ -1,0 +1,159 @@
+"""Your own numbers, of any shape (C, H, W) and range: arrays that `np.save` wrote, memory-mapped."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from diffusion import random
+from diffusion.data.base import Data, Declaration
+from diffusion.data.rows import Rows, dtype_of, opened
+from diffusion.errors import UserError
+
+
+class Arrays(Data):
+    """train/x.npy and val/x.npy below `path`, of shape (N, C, H, W): floats or whole numbers.
+
+    Every other file NAME.npy beside x.npy, of shape (N, ...), is a condition of that name. Of these label.npy holds
+    classes, whole numbers from 0, or -1 where an image has none; their names are the lines of classes.txt below `path`,
+    or else their numbers.
+
+    Args (those of Data, and):
+        shape:        (C, H, W), which the file must have; None: whatever it has.
+        val_fraction: without the folder val, the probability that a row of train is kept for validation. Its side
+                      follows from its number alone, so that rows that are added at the end move none; where that would
+                      leave no row for one of both, it gets the first or the last.
+
+    Raises UserError where files are missing, are no arrays of numbers, or do not fit each other.
+    """
+
+    def __init__(self, *, shape: Sequence[int] | None = None, val_fraction: float = 0.05, **common):
+        super().__init__(**common)
+        if not 0 < val_fraction < 1:
+            raise UserError(f"dataset.val_fraction={val_fraction} must lie between 0 and 1")
+        self.shape = shape
+        self.val_fraction = val_fraction
+        self.root = Path(self.path).expanduser()
+        self._reported = False
+
+    @cached_property
+    def declaration(self) -> Declaration:
+        file = self.root / "train" / "x.npy"
+        if not self.root.is_dir():
+            raise UserError(f"dataset.path={self.root} is not a folder: expected one with train/x.npy, and val/x.npy")
+        array = opened(file)
+        if array.ndim != 4 or 0 in array.shape:
+            raise UserError(f"{file} has the shape {array.shape}: expected (N, C, H, W), none of them 0")
+        shape = array.shape[1:]
+        if self.shape is not None and tuple(self.shape) != shape:
+            raise UserError(f"{file} holds arrays of {shape}, but dataset.shape is {tuple(self.shape)} (C, H, W)")
+        return Declaration(dtype_of(array), shape)
+
+    def prepare_data(self) -> None:
+        """Says what was found, once. Raises UserError for what `load` refuses, too."""
+        parts = {split: self.split(split) for split in ("train", "val")}
+        if not self._reported:
+            self._reported = True
+            _say(self._report({split: len(x) for split, (x, _) in parts.items()}))
+
+    def load(self, split: str) -> tuple[Rows, Tensor]:
+        x, columns = self._x[split], self._columns[split]
+        labels = columns.get("label", torch.full((len(x),), -1))
+        return x, labels
+
+    @cached_property
+    def classes(self) -> tuple[str, ...] | None:
+        labels = [columns["label"] for columns in self._columns.values() if "label" in columns]
+        if not labels:
+            return None
+        n, file = 1 + max(int(each.max()) for each in labels), self.root / "classes.txt"
+        if not file.is_file():
+            return tuple(map(str, range(n)))
+        try:
+            names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+        except (OSError, UnicodeError) as error:
+            raise UserError(f"{file}: cannot be read as text ({error})") from None
+        if len(names) < n or len({*names}) < len(names):
+            raise UserError(
+                f"{file} has {len({*names})} names, but label.npy counts {n} classes: expected a line for each"
+            )
+        return names
+
+    @cached_property
+    def _x(self) -> dict[str, Rows]:
+        dtype, shape = self.declaration
+        array = opened(self.root / "train" / "x.npy")
+        if not self._has_val:
+            x = {split: Rows(array, rows) for split, rows in self._rows(len(array)).items()}
+        else:
+            x = {"train": Rows(array), "val": Rows(opened(self.root / "val" / "x.npy"))}
+            if (x["val"].dtype, x["val"].shape[1:]) != (dtype, shape):
+                raise UserError(
+                    f"{self.root / 'val' / 'x.npy'} holds {x['val'].dtype} of shape {tuple(x['val'].shape)}, but "
+                    f"train/x.npy {dtype} of {tuple(x['train'].shape)}: expected the same but for N"
+                )
+        for split, rows in x.items():
+            rows.check_finite(self._folder(split) / "x.npy")
+        return x
+
+    @cached_property
+    def _columns(self) -> dict[str, dict[str, Tensor]]:
+        """By split and name, the conditions: floats as float32, whole numbers as int64."""
+        found = {split: self._conditions(split) for split in ("train", "val")}
+        shapes = [{name: each.shape[1:] for name, each in columns.items()} for columns in found.values()]
+        if shapes[0] != shapes[1]:
+            train, val = (", ".join(f"{name} {tuple(shape)}" for name, shape in each.items()) for each in shapes)
+            raise UserError(f"{self.root}: train has the conditions {train or 'none'}, but val {val or 'none'}")
+        return found
+
+    def _conditions(self, split: str) -> dict[str, Tensor]:
+        x, found = self._x[split], {}
+        for file in sorted(self._folder(split).glob("*.npy")):
+            if file.name != "x.npy" and not file.name.startswith("."):
+                array = opened(file)
+                if array.ndim == 0 or len(array) != len(x.array):
+                    raise UserError(f"{file} has the shape {array.shape}: expected {len(x.array):,} rows, as x.npy has")
+                rows = Rows(array, x.rows)
+                rows.check_finite(file)
+                found[file.stem] = rows[:].long() if array.dtype.kind in "iu" else rows[:].float()
+        if "label" in found:
+            _check_labels(self._folder(split) / "label.npy", found["label"])
+        return found
+
+    @property
+    def _has_val(self) -> bool:
+        return (self.root / "val").exists()
+
+    def _folder(self, split: str) -> Path:
+        return self.root / (split if self._has_val else "train")
+
+    def _rows(self, n: int) -> dict[str, Tensor]:
+        if n < 2:
+            raise UserError(f"{self.root / 'train' / 'x.npy'} has {n} row: expected 2 or more (one is for validation)")
+        held_out = random.uniform(0, "arrays", torch.arange(n)) < self.val_fraction
+        if held_out.all() or not held_out.any():
+            held_out[0] = not held_out[0]
+        return {"train": (~held_out).nonzero()[:, 0], "val": held_out.nonzero()[:, 0]}
+
+    def _report(self, counts: dict[str, int]) -> Iterator[str]:
+        (dtype, shape), columns = self.declaration, self._columns["train"]
+        names = ", ".join(f"{name} {tuple(each.shape[1:]) or ''}".strip() for name, each in columns.items())
+        yield f"{self.root}: {'x'.join(map(str, shape))} (C, H, W), {str(dtype)[6:]}, conditions: {names or 'none'}"
+        rule = "by the folders, not by val_fraction" if self._has_val else "by the number of each row"
+        yield f"split {rule}: train {counts['train']:,}, val {counts['val']:,}"
+
+
+def _check_labels(file: Path, labels: Tensor) -> None:
+    if labels.dtype != torch.int64 or labels.ndim != 1 or labels.min() < -1 or labels.max() < 0:
+        raise UserError(
+            f"{file}: expected a class for each row, whole numbers (N,) from 0, or -1 where there is none; it holds "
+            f"{labels.dtype} of shape {tuple(labels.shape)} from {labels.min():g} to {labels.max():g}"
+        )
+
+
+@rank_zero_only
+def _say(lines: Iterator[str]) -> None:
+    print(*lines, sep="\n", flush=True)
