@@ -2,14 +2,15 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from diffusion.clipping import Clipping
 from diffusion.denoiser import Denoiser
 from diffusion.errors import Notice, UserError
+from diffusion.evaluation.metric import Metric
 from diffusion.lit import LitDiffusion
 from diffusion.losses.objective import Distance
 from diffusion.registry import TARGET, class_at
@@ -60,9 +61,14 @@ def space(config: Mapping[str, Any]) -> Space:
     return instantiate(config["space"], shape=shape)
 
 
-def clipping(node: Mapping[str, Any], space: Space) -> Callable[[Tensor], Tensor]:
-    """The clipping of its config, to the bounds of `space`."""
-    return instantiate(node, {"bounds": space.bounds})
+def clipping(node: Mapping[str, Any] | None, space: Space) -> Clipping | None:
+    """The clipping of its config, to the bounds of `space`; None where none is chosen."""
+    return None if node is None else instantiate(node, {"bounds": space.bounds})
+
+
+def metric(node: Mapping[str, Any], space: Space) -> Metric:
+    """The metric of its config, which clips x_0 of `space`."""
+    return instantiate(node, clipping=clipping(node["clipping"], space))
 
 
 def model(config: Mapping[str, Any]) -> LitDiffusion:
@@ -97,6 +103,7 @@ def model(config: Mapping[str, Any]) -> LitDiffusion:
         denoiser,
         sampler=instantiate(config["sampler"]),
         clip=clipping(config["clipping"], of),
+        shown_clip=clipping(config["self_conditioning_clipping"], of),
         space=of,
         objective=objective,
         guidance=instantiate(config["guidance"]),
@@ -108,7 +115,12 @@ def model(config: Mapping[str, Any]) -> LitDiffusion:
 
 
 def trainable(config: Mapping[str, Any]) -> LitDiffusion:
-    """`model`, with the optimiser and the timesteps of its training."""
+    """`model`, with the optimiser and the timesteps of its training.
+
+    Raises: UserError as `model` does, and for a key of the training that has no effect.
+    """
+    if config["self_conditioning_clipping"] is not None and not config["self_conditioning"]:
+        raise UserError("self_conditioning_clipping has no effect: it is of what self_conditioning=true shows")
     made = model(config)
     made.optimizer = instantiate(config["optimizer"], decay=instantiate(config["lr_schedule"]))
     made.timesteps = instantiate(config["timesteps"])

@@ -22,10 +22,17 @@ class Clipping(ABC):
     def __call__(self, x_0: Tensor) -> Tensor:
         """x_0: (B, C, H, W). Returns the same shape."""
 
+    @abstractmethod
+    def __str__(self) -> str:
+        """Its choice, and its values, as a row of results names it."""
+
 
 @dataclass(frozen=True)
 class Unclipped(Clipping):
     """x_0 as it was reconstructed: Algorithm 2 to the letter."""
+
+    def __str__(self) -> str:
+        return "none"
 
     def __call__(self, x_0: Tensor) -> Tensor:
         return x_0
@@ -40,6 +47,9 @@ class Static(Clipping):
     def __post_init__(self):
         if self.bounds is None:
             raise UserError("clipping=static clips x_0 to bounds, which this space has not: say clipping=none")
+
+    def __str__(self) -> str:
+        return "static"
 
     def __call__(self, x_0: Tensor) -> Tensor:
         return x_0.clamp(*self.bounds)
@@ -63,6 +73,9 @@ class Dynamic(Clipping):
             )
         if not 0 < self.percentile <= 1:
             raise UserError(f"clipping.percentile={self.percentile}: expected a fraction in (0, 1], such as 0.995")
+
+    def __str__(self) -> str:
+        return f"dynamic(percentile={self.percentile})"
 
     def __call__(self, x_0: Tensor) -> Tensor:
         s = _quantile(x_0.flatten(1).abs(), self.percentile).clamp(min=1)

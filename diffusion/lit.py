@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from diffusion import notices, optimizers, random, upgrades
-from diffusion.clipping import Clip
+from diffusion.clipping import Clip, Clipping
 from diffusion.data.base import Batch
 from diffusion.denoiser import Denoiser
 from diffusion.guidance import Guidance, Guided
@@ -47,7 +47,8 @@ class TrainingPair(NamedTuple):
 class LitDiffusion(LightningModule):
     """Trains `denoiser` by Algorithm 1 and samples from it by the reverse process.
 
-    clip: applied to x_0 while sampling. space: between what the data set stores and x_0. objective: what training
+    clip: applied to x_0 while sampling. shown_clip: to what a self-conditioned network is shown in training; None: as
+    clip. space: between what the data set stores and x_0. objective: what training
     minimises; optimizer: how (None: this one does not train); timesteps: which t it draws. classes: the names of the
     labels that the network is told, or None; label_drop: the part of them that is left out in training, so that
     guidance has something to compare with. config: plain containers that rebuild this module; it travels in every
@@ -58,8 +59,9 @@ class LitDiffusion(LightningModule):
         self,
         denoiser: Denoiser,
         sampler: Sampler,
-        clip: Callable[[Tensor], Tensor],
+        clip: Clipping,
         space: Space,
+        shown_clip: Clipping | None = None,
         optimizer: Optimizer | None = None,
         objective: Objective | None = None,
         timesteps: Timesteps | None = None,
@@ -73,6 +75,7 @@ class LitDiffusion(LightningModule):
         self.denoiser = denoiser
         self.sampler = sampler
         self.clip = clip
+        self.shown_clip = shown_clip or clip
         self.space = space
         self.optimizer = optimizer
         self.objective = objective or L2(Simple())
@@ -92,7 +95,7 @@ class LitDiffusion(LightningModule):
     # Training: Algorithm 1
 
     def on_fit_start(self) -> None:
-        notices.of_training(self.denoiser.self_condition, self.clip, self.guidance, self.classes, self.label_drop)
+        notices.of_training(self.denoiser.self_condition, self.shown_clip, self.guidance, self.classes, self.label_drop)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> TrainingPair:
         """Draws t and eps while the batch is still on the host: noise is drawn there, and nothing waits for a GPU."""
@@ -140,7 +143,7 @@ class LitDiffusion(LightningModule):
         x_t = noised.x_t[rows]
         shown = torch.zeros_like(noised.x_0)
         if len(x_t):
-            shown[rows] = self.clip(self.denoiser(x_t, batch.t[rows], batch.y[rows]).x_0)
+            shown[rows] = self.shown_clip(self.denoiser(x_t, batch.t[rows], batch.y[rows]).x_0)
         return shown
 
     def on_train_batch_end(self, outputs, batch: TrainingPair, batch_idx: int) -> None:
@@ -207,7 +210,7 @@ class LitDiffusion(LightningModule):
         y: Tensor | Sequence[int | str] | int | str | None = None,
         task: Generate | None = None,
         sampler: Sampler | None = None,
-        clip: Callable[[Tensor], Tensor] | None = None,
+        clip: Clipping | None = None,
         guidance: Guidance | None = None,
         batch_size: int = 64,
         keep: int | str | Sequence[int] = 1,

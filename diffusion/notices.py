@@ -19,11 +19,11 @@ def of_training(
     classes: Sequence[str] | None,
     label_drop: float,
 ) -> None:
-    """Arguments as those of LitDiffusion; self_condition: whether the network is shown its own last x_0."""
+    """Arguments as those of LitDiffusion; self_condition: whether the network is shown its own last x_0, after clip."""
     if self_condition and clip != Static():
         _notice(
             f"self_conditioning=true: in training, too, the network is shown its x_0 after the clipping, {clip}; "
-            "with clipping=static it learns from [-1, 1]"
+            "with self_conditioning_clipping=static it learns from [-1, 1]"
         )
     if not classes:
         for key, given, usual in ("guidance.scale", guidance.scale, 1), ("conditioning.drop", label_drop, 0):

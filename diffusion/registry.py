@@ -28,6 +28,7 @@ NODES = {
         )
     },
     "preview.sampler": "sampler",
+    "self_conditioning_clipping": "clipping",
 }
 
 # What is built in a group is one of these. By import path, so that naming a part imports nothing.

@@ -87,6 +87,8 @@ def _behave_as_0(config: dict[str, Any]) -> None:
     for _, node in registry.nodes(config):
         if node.get("times") in ("log_snr", "karras"):  # from T to 1, however much of it is noise
             node["times"] += "_full"
+    if "self_conditioning" in config:
+        config["self_conditioning_clipping"] = None  # that of sampling
     if "compile" in config:  # its word for kernels of our own
         config |= {"kernels": "auto" if config["compile"] else False, "compile": False}
     _cadences_from_0(config)

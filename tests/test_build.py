@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from diffusion import build, schedule
@@ -75,3 +76,28 @@ def test_a_short_schedule_needs_no_word_for_our_own_defaults(tmp_path, capsys):
     drawn = command("sample", f"ckpt={done.folder}", "n=1", "sampler=ddim", f"output={tmp_path / 'out'}", capsys=capsys)
     assert drawn.code == 0, drawn.err
     assert json.loads((tmp_path / "out" / "samples.json").read_text())["sampler"]["steps"] == 20
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_clipped_in_training_is_a_key_of_its_own(tmp_path, capsys):
+    """The weights depend on what the network is shown of itself, and not on how samples are clipped."""
+
+    def weights(name, *given):
+        line = words("trainer.max_steps=3", "preview.n=0", "self_conditioning=true", *given)
+        done = command("train", *line, f"run.dir={tmp_path / name}", capsys=capsys)
+        assert done.code == 0, done.err
+        state = torch.load(done.folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        return torch.cat([value.flatten() for value in state.values()])
+
+    usual = weights("usual")
+    assert torch.equal(weights("samples", "clipping=none", "self_conditioning_clipping=static"), usual)
+    shown = weights("shown", "self_conditioning_clipping=none")
+    assert not torch.equal(shown, usual)
+    assert torch.equal(weights("both", "clipping=none"), shown)
+
+
+def test_a_clipping_without_what_it_clips_is_refused(tmp_path, capsys):
+    refused = command("train", *words("self_conditioning_clipping=none", f"run.dir={tmp_path / 'x'}"), capsys=capsys)
+    assert refused.code == 2
+    assert "self_conditioning_clipping has no effect: it is of what self_conditioning=true shows" in refused.err
+    assert not (tmp_path / "x").exists()

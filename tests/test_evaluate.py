@@ -131,12 +131,29 @@ def test_nothing_is_written_before_a_refusal(run, capsys, given):
     assert sorted(run.rglob("*")) == before
 
 
-@pytest.mark.parametrize(("clipping", "said"), [("static", None), ("dynamic", "Dynamic(percentile=0.995)")])
+@pytest.mark.parametrize(("clipping", "said"), [("static", None), ("dynamic", "dynamic(percentile=0.995)")])
 def test_the_clipping_of_the_model_is_not_that_of_the_measurement(tmp_path, evaluate, capsys, clipping, said):
     given = words("trainer.max_steps=1", "preview.n=0", "schedule.T=20", "sampler.steps=5", f"clipping={clipping}")
     run = command("train", *given, f"run.dir={tmp_path / 'run'}", capsys=capsys).folder
     done = evaluate(f"ckpt={run}", *FAST)
     notes = [line for line in done.err.splitlines() if line.startswith("note: ")]
-    wanted = f"note: metric=bpd clips x_0 to [-1, 1]; the model's own clipping, {said}, is for sampling"
+    wanted = f"note: metric.clipping is static; the model's own, {said}, is for sampling"
     assert notes == ([wanted] if said else [])
     assert rows(done)[0]["protocol"]["clipping"] == "static"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["metric.clipping=static"], "static"),
+        (["metric.clipping=none"], "none"),
+        (["metric.clipping=dynamic", "metric.clipping.percentile=0.9"], "dynamic(percentile=0.9)"),
+    ],
+    ids=str,
+)
+def test_the_clipping_of_the_measurement_is_named_with_the_number(run, evaluate, given, said):
+    usual, done = rows(evaluate(f"ckpt={run}", *FAST))[0], evaluate(f"ckpt={run}", *FAST, *given)
+    row = rows(done)[-1]
+    assert row["protocol"]["clipping"] == said
+    assert f"variational bound with clipping {said}, " in done.out
+    assert (row["value"] == usual["value"]) == (said == "static")

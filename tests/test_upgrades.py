@@ -44,6 +44,10 @@ def test_weights_are_renamed_wherever_they_are(monkeypatch):
     assert list(weights) == ["b.old", "a"], "the contents given are left alone"
 
 
+def test_what_a_network_was_shown_of_itself_was_clipped_as_samples_are():
+    assert config_of({"self_conditioning": True})["self_conditioning_clipping"] is None
+
+
 @pytest.mark.parametrize(("before", "kernels"), [(True, "auto"), (False, False)])
 def test_compile_was_the_word_for_kernels_of_our_own(before, kernels):
     assert config_of({"compile": before}) == {"kernels": kernels, "compile": False}

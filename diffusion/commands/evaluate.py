@@ -24,11 +24,11 @@ def run(config: DictConfig) -> Path:
     quiet()
     config = OmegaConf.to_container(config, resolve=True)
     native.use(config["kernels"])
-    metric = build.instantiate(config["metric"])
     ckpt, contents = checkpoint.opened(config["ckpt"])
     model = checkpoint.trained(contents, ckpt, config["weights"], device_of(config["accelerator"]))
     if config["compile"]:
         compile_network(model.denoiser.network, model.device)
+    metric = build.metric(config["metric"], model.space)
     data = _data(model, config["dataset"]["path"])
     metric.check(model, data)
     results = Results(Path(config["output"]) if config["output"] else checkpoint.run_folder(ckpt) / "evaluation")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion import plots, random
 from diffusion.bar import Bar
-from diffusion.clipping import Clip
+from diffusion.clipping import Clip, Clipping
 from diffusion.data.base import Data
 from diffusion.denoiser import Denoiser, Prediction
 from diffusion.errors import Notice, UserError
@@ -20,6 +20,7 @@ from diffusion.process import gaussian_kl, q_sample, vlb_term
 from diffusion.schedule import Schedule, broadcast
 from diffusion.spaces.base import Space
 
+_MIX = {"auto": None, "fixed_small": 0.0, "fixed_large": 1.0}  # see `process.reverse_variance`; None: as learnt
 _UNIT = {True: "bits/dim", False: "bits/dim of a density in the data's units"}  # by whether values are discrete
 
 
@@ -60,33 +61,42 @@ class Bound:
 class BPD(Metric):
     """The bound over the validation set, in the order of images that is always the same.
 
-    Predictions are clipped to the bounds of the model's space, as Nichol & Dhariwal evaluate: x_0 lies within, so that
-    clipping only ever brings a prediction nearer to it. At late t an error of eps is multiplied by sigma_t / alpha_t,
-    157 at T of the linear schedule. A space of any number has no bounds; of it the bound is that of a density, per
-    stored number and in the data's own units, and may be negative.
+    Of a space of any number it is the bound of a density, per stored number and in the data's own units, and may be
+    negative.
 
     n: at most so many images, evenly spaced over the set; None means all. steps: network evaluations per image, at
     least 2; None means all T terms, fewer give an unbiased estimate. variance: of the reverse process: `fixed_small`,
     the posterior's; `fixed_large`, beta_t; `auto`, what the network learnt, or fixed_small where it learnt none.
+    clipping: of the predicted x_0; None is to the bounds of the model's space, where it has some, as Nichol & Dhariwal
+    evaluate: x_0 lies within, so that it only ever brings a prediction nearer. At late t an error of eps is multiplied
+    by sigma_t / alpha_t, 157 at T of the linear schedule.
 
     Raises UserError for what cannot be.
     """
 
     name = "bpd"
 
-    def __init__(self, n: int | None = None, steps: int | None = None, variance: str = "auto"):
-        if variance not in ("auto", "fixed_small", "fixed_large"):
+    def __init__(
+        self,
+        n: int | None = None,
+        steps: int | None = None,
+        variance: str = "auto",
+        clipping: Clipping | None = None,
+    ):
+        if variance not in _MIX:
             raise UserError(f"metric.variance={variance}: expected auto, fixed_small or fixed_large")
         if steps is not None and steps < 2:
             raise UserError(f"metric.steps={steps}: expected at least 2 (the decoder, another term), or null for all")
-        self.n, self.steps, self.variance = n, steps, variance
+        self.n, self.steps, self.clipping = n, steps, clipping
+        self.variance, self.mix = variance, _MIX[variance]
 
     def check(self, model: LitDiffusion, data: Data) -> None:
         self._images(data.split("val")[0])
         self._steps(model.denoiser.schedule)
-        if model.clip != model.space.clip:
+        clipping = self._clipping(model.space)
+        if self.clipping is None and model.clip != clipping:
             warnings.warn(
-                f"metric=bpd {_clipping(model.space)}; the model's own clipping, {model.clip}, is for sampling",
+                f"metric.clipping is {clipping}; the model's own, {model.clip}, is for sampling",
                 Notice,
                 stacklevel=2,
             )
@@ -122,7 +132,7 @@ class BPD(Metric):
         batches may be of any size. tick: told of the images of each network evaluation.
         """
         schedule = denoiser.schedule
-        denoise = Clip(denoiser, space.clip)
+        denoise = Clip(denoiser, self._clipping(space))
         steps = self._steps(schedule)
         t, weights = _times(schedule, steps, index, seed)
         terms = []
@@ -149,12 +159,15 @@ class BPD(Metric):
         The decoder of 8-bit values has the small variance, which becomes it better (Nichol & Dhariwal's code). That of
         a density has the large one, beta_1: the variance of p(x_0 | x_1) where the density of x_0 is smooth.
         """
-        if self.variance == "auto" and prediction.variance_mix is not None:
+        if self.mix is None and prediction.variance_mix is not None:
             return prediction.variance_mix
-        later, decoder = float(self.variance == "fixed_large"), float(not discrete)
+        later, decoder = self.mix or 0.0, float(not discrete)
         if later == decoder:
             return later
         return broadcast(torch.where(prediction.t > 1, later, decoder), prediction.x_t)
+
+    def _clipping(self, space: Space) -> Clipping:
+        return self.clipping or space.clip
 
     def _images(self, x: Tensor) -> int:
         """How many of the images x are measured."""
@@ -172,22 +185,18 @@ class BPD(Metric):
         n, steps = bound.t.shape
         T, total = model.denoiser.schedule.T, bound.total
         value, error = total.mean().item(), (total.std() / math.sqrt(n)).item()
-        learned = self.variance == "auto" and model.objective.learns_variance
+        learned = self.mix is None and model.objective.learns_variance
         variance = "learned" if learned else self.variance.replace("auto", "fixed_small")
+        clipping = str(self._clipping(model.space))
         parts = {name: getattr(bound, name).mean().item() for name in ("prior", "diffusion", "decoder")}
         summary = (
-            f"{value:.4f} {_UNIT[model.space.discrete]}, standard error {error:.4f}: variational bound that "
-            f"{_clipping(model.space)}, variance {variance}, {steps} of {T} terms of each of {n} images of the "
-            f"validation split of {data.name}\n" + ", ".join(f"{name} {part:.4g}" for name, part in parts.items())
+            f"{value:.4f} {_UNIT[model.space.discrete]}, standard error {error:.4f}: variational bound with clipping "
+            f"{clipping}, variance {variance}, {steps} of {T} terms of each of {n} images of the validation split of "
+            f"{data.name}\n" + ", ".join(f"{name} {part:.4g}" for name, part in parts.items())
         )
-        clipping = "none" if model.space.bounds is None else "static"
         protocol = {"n": n, "steps": steps, "T": T, "variance": variance, "clipping": clipping, "seed": seed}
         figure = plots.draw_terms(bound.by_t(T), parts["prior"])
         return Score(value, {"standard_error": error, "parts": parts}, protocol, summary, figure)
-
-
-def _clipping(space: Space) -> str:
-    return "does not clip x_0" if space.bounds is None else "clips x_0 to [{:g}, {:g}]".format(*space.bounds)
 
 
 def _fields(bound: Bound) -> tuple[Tensor, ...]:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from diffusion import prediction, process, schedule
+from diffusion.clipping import Static, Unclipped
 from diffusion.denoiser import Denoiser
 from diffusion.errors import UserError
 from diffusion.evaluation.bpd import BPD, _times
@@ -139,8 +140,10 @@ def test_a_prediction_is_clipped_to_the_range_of_images():
         def forward(self, x, t, y):
             return torch.full_like(x, self.value)
 
-    far, edge = (bound(Denoiser(Says(value), made, prediction.X0()), x_0).total for value in (7.0, 1.0))
-    torch.testing.assert_close(far, edge)
+    far, edge = (Denoiser(Says(value), made, prediction.X0()) for value in (7.0, 1.0))
+    torch.testing.assert_close(bound(far, x_0).total, bound(edge, x_0).total)
+    assert (bound(far, x_0, clipping=Unclipped()).total > bound(edge, x_0, clipping=Unclipped()).total).all()
+    torch.testing.assert_close(bound(far, x_0, clipping=Static()).total, bound(edge, x_0).total)
 
 
 def test_a_subset_estimates_the_sum_without_bias():
