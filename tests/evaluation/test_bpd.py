@@ -14,6 +14,7 @@ from diffusion.errors import UserError
 from diffusion.evaluation.bpd import BPD, _times
 from diffusion.schedule import broadcast
 from diffusion.spaces.pixels import Pixels
+from diffusion.spaces.standardized import Standardized
 from tests.exact import GaussianDenoiser
 
 MEAN, STD = 0.1, 0.14  # nothing of it is clipped, and the width of a bin, 2/255, is small against it
@@ -84,6 +85,25 @@ def test_with_the_true_reverse_process_the_bound_is_the_entropy(T):
     assert lost.mean().item() == pytest.approx(0, abs=4 * lost.std().item() / 20 + 1e-3)
     assert lost.std().item() / 20 < 0.006
     assert got.total.mean().item() == pytest.approx(ENTROPY - BIN, abs=0.02)
+
+
+@pytest.mark.parametrize("T", [10, 100])
+def test_of_floats_it_is_the_differential_entropy_in_their_own_units(T):
+    """Of standardized Gaussian numbers p(x_s | x_t) has the variance beta_t, p(x_0 | x_1) that of the decoder: nothing
+    is lost. The channels have entropies 20 bits apart."""
+    std, mean = torch.tensor([1e-3, 1e3], dtype=torch.float64), torch.tensor([5.0, -7.0], dtype=torch.float64)
+    space = Standardized((2, 16, 16), mean.tolist(), std.tolist(), [0.0, 0.0], [1.0, 1.0])
+    made = schedule.cosine(T)
+    x_0 = torch.randn(200, 2, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    got = bound(GaussianDenoiser(made, 0.0, 1.0), x_0, space, variance="fixed_large")
+    density = torch.distributions.Normal(mean[:, None, None], std[:, None, None])
+    of_image = -density.log_prob(x_0 * std[:, None, None] + mean[:, None, None]).mean((1, 2, 3)) / math.log(2)
+    lost = got.total - of_image
+    assert lost.mean().item() == pytest.approx(0, abs=4 * lost.std().item() / math.sqrt(200) + 1e-3)
+    entropy = math.log2(math.sqrt(2 * math.pi * math.e)) + std.log2().mean().item()
+    assert got.total.mean().item() == pytest.approx(entropy, abs=0.03)
+    small = bound(GaussianDenoiser(made, 0.0, 1.0), x_0, space).total.mean().item()
+    assert small > entropy + 0.03  # a bound: the posterior's variance is too small
 
 
 def test_of_many_steps_the_terms_sum_to_what_x_1_tells_of_x_0():

@@ -41,10 +41,20 @@ def test_every_parameter_learns_and_images_do_not_see_each_other():
     torch.testing.assert_close(network(x[1:2], t[1:2]), out[1:2], atol=1e-5, rtol=0)
 
 
+def test_sides_may_differ():
+    torch.manual_seed(0)
+    network, square = LucidUNet(3, 3, (8, 12), **SMALL), LucidUNet(3, 3, 8, **SMALL)
+    square.load_state_dict(network.state_dict())
+    x, t = torch.randn(2, 3, 8, 12), torch.tensor([1.0, 50.0])
+    assert network(x, t).shape == x.shape
+    assert torch.equal(network(x, t), square(x, t))
+
+
 @pytest.mark.parametrize(
     ("size", "options", "words"),
     [
         (9, {}, "9 does not divide by 2 .*dataset.size=10"),
+        ((8, 9), {}, "8x9 does not divide by 2 .2 levels.: use fewer network.multiples"),
         (8, {"full_attention": (True,)}, "full_attention=.*one value for each of the 2 levels"),
         (8, {"width": 9}, "network.width=9: expected an even number"),
         (8, {"num_classes": 3}, "conditioning=none"),

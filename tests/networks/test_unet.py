@@ -5,6 +5,7 @@ import torch
 from omegaconf import OmegaConf
 
 from diffusion.errors import UserError
+from diffusion.networks import native
 from diffusion.networks.unet import UNet
 
 CONF = Path(__file__).parents[2] / "conf" / "network"
@@ -105,6 +106,33 @@ def test_labels():
     assert torch.equal(blind(x, t, torch.tensor([0, 2, -1])), blind(x, t))
 
 
+@pytest.mark.parametrize("size", [(8, 12), (12, 8), (4, 16)])
+@pytest.mark.parametrize("kernels", [True, False])
+def test_sides_may_differ(size, kernels, monkeypatch):
+    """The weights are those of a square, and so is each layer: attention where the shorter side says so."""
+    monkeypatch.setattr(native, "enabled", kernels)
+    options = SMALL | {"attention": [min(size)], "head_width": 8, "patch": 1}
+    torch.manual_seed(0)
+    network = awake(UNet(3, 3, size, **options))
+    square = awake(UNet(3, 3, min(size), **options))
+    square.load_state_dict(network.state_dict())
+    x, t = torch.randn(2, 3, *size), torch.tensor([3.0, 500.0])
+    out = network(x, t)
+    assert out.shape == x.shape
+    assert torch.equal(out, square(x, t))
+    monkeypatch.setattr(native, "enabled", False)
+    torch.testing.assert_close(out, network.double()(x.double(), t).float(), atol=1e-5, rtol=0)
+
+
+def test_a_pair_of_equal_sides_is_a_square():
+    networks = []
+    for size in 8, (8, 8), [8, 8]:
+        torch.manual_seed(0)
+        networks.append(UNet(1, 1, size, **SMALL).state_dict())
+    for other in networks[1:]:
+        assert all(torch.equal(weight, other[name]) for name, weight in networks[0].items())
+
+
 def test_dropout_acts_in_training_only():
     network = awake(UNet(1, 1, 8, dropout=0.5, **SMALL))
     x, t = torch.randn(1, 1, 8, 8), torch.zeros(1)
@@ -119,6 +147,9 @@ def test_dropout_acts_in_training_only():
         (28, {"widths": [32] * 4}, "28 does not divide by 8 .*4 levels.*dataset.size=32.*at most 3 levels"),
         (28, {"widths": [32] * 3, "patch": 2}, "28 does not divide by 8 .*patch 2.*dataset.size=32.*at most 2 levels"),
         (7, {"widths": [32] * 2}, "7 does not divide by 2 .*dataset.size=8.*at most 1 level "),
+        ((8, 12), {"widths": [32] * 4}, "8x12 does not divide by 8 .4 levels.: use a network with at most 3 levels"),
+        ((8, 9), {"widths": [32], "patch": 2}, "8x9 does not divide by 2 .1 levels, patch 2.: pad the data, or use a"),
+        ((8, 16), {"widths": [32, 32], "attention": [16]}, r"attention at \[16\] .* at size 8x16 .*\[8, 4\]"),
         (9, {"widths": [32], "patch": 2}, "9 does not divide by 2 .*dataset.size=10, which pads$"),
         (32, {"widths": [32, 32], "attention": [8]}, r"attention at \[8\].*\[32, 16\]"),
         (32, {"widths": [32, 32], "attention": [32], "patch": 2}, r"attention at \[32\].*\[16, 8\]"),

@@ -1,0 +1,197 @@
+"""A set of 3x8x12 floats of very different scales, end to end, by the commands: what no picture could be."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import diffusion
+from diffusion import checkpoint
+from tests.commands import command
+from tests.fields import MEANS, SCALES, fields, write
+from tests.test_kill import forking
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+WORDS = [
+    *("dataset=arrays", "network=unet_tiny", "network.widths=[8,16]", "dataset.batch_size=50", "optimizer.lr=4e-3"),
+    *("prediction=v", "schedule=cosine", "ema.decay=0.98", "preview.n=3", "preview.sampler.steps=2"),
+    *("optimizer.warmup_steps=30", "validate.every_n_epochs=10", "logger=none", "strategy=cpu"),
+]
+
+
+def words(*given):
+    """Those of a tiny training, and `given`, which win."""
+    return list({str(word).partition("=")[0]: str(word) for word in [*WORDS, *given]}.values())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("place")
+    write(place / "set", train=500, val=60)
+    return place
+
+
+@pytest.fixture(scope="module")
+def run(place):
+    from diffusion import cli
+
+    line = words(f"dataset.path={place / 'set'}", "trainer.max_steps=300", f"run.dir={place / 'run'}")
+    assert cli.main("train", line) == 0
+    return place / "run"
+
+
+def test_what_the_data_decide_is_in_the_checkpoint(run, place):
+    config = checkpoint.read(checkpoint.find(run))["config"]
+    x = np.load(place / "set" / "train" / "x.npy").astype(np.float64)
+    assert config["dataset"]["shape"] == [3, 8, 12]
+    np.testing.assert_allclose(config["space"]["mean"], x.mean((0, 2, 3)), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(config["space"]["std"], x.std((0, 2, 3)), rtol=1e-9)
+    assert config["clipping"]["_target_"].endswith("Unclipped")
+
+
+def test_previews_are_pictures(run):
+    for name in "epoch_*.png", "strip_*.png", "x_0_*.png", "states_*.gif":
+        files = sorted((run / "samples").glob(name))
+        assert files
+        with Image.open(files[-1]) as picture:
+            assert np.asarray(picture.convert("RGB")).std() > 10
+
+
+def test_samples_come_back_in_the_datas_units(run, tmp_path, capsys):
+    line = [f"ckpt={run}", "sampler=ddim", "sampler.steps=20", f"output={tmp_path / 'out'}", "keep=3", "npz=true"]
+    for n in 100, 200:  # the second goes on with the first
+        done = command("sample", *line, f"n={n}", "batch_size=100", capsys=capsys)
+        assert done.code == 0, done.err
+    with np.load(tmp_path / "out" / "samples.npz") as file:
+        x = file["arr_0"]
+    assert (x.shape, x.dtype) == ((200, 3, 8, 12), np.float32)
+    for i in 0, 150:
+        assert np.array_equal(np.load(tmp_path / "out" / "arrays" / f"{i:06d}.npy"), x[i])
+        assert Image.open(tmp_path / "out" / "images" / f"{i:06d}.png").size == (12, 8)
+    assert {"grid.png", "strip.png", "states.gif"} <= {file.name for file in (tmp_path / "out").iterdir()}
+    real = fields(500, seed=9)
+    np.testing.assert_allclose((x.mean((0, 2, 3)) - MEANS) / SCALES, 0, atol=0.15)
+    np.testing.assert_allclose(x.std((0, 2, 3)), real.std((0, 2, 3)), rtol=0.25)
+    alike = [np.corrcoef(each[:, 1, 2, 3], each[:, 1, 2, 4])[0, 1] for each in (x, real)]
+    assert alike[0] == pytest.approx(alike[1], abs=0.2)
+    model = diffusion.load(run)
+    x_0 = model.sample(4, seed=0, sampler=_ddim(), progress=False)
+    error = np.abs(model.space.decode(x_0).numpy() - x[:4]) / SCALES[:, None, None]
+    assert error.max() < 1e-2  # of other batches
+
+
+def _ddim():
+    from diffusion.samplers.ddim import DDIM
+
+    return DDIM(steps=20)
+
+
+def test_the_bound_is_a_density_in_the_datas_units(run, capsys, tmp_path):
+    done = command("evaluate", f"ckpt={run}", "metric.steps=50", f"output={tmp_path}", capsys=capsys)
+    assert done.code == 0, done.err
+    assert "bits/dim of a density in the data's units" in done.out
+    assert "does not clip x_0" in done.out
+    row = json.loads((tmp_path / "results.jsonl").read_text())
+    independent = 0.5 * np.log2(2 * np.pi * np.e) + np.log2(SCALES).mean()  # of numbers that say nothing of each other
+    assert -1.5 < row["value"] - independent < 0.5
+
+
+def test_killed_and_resumed_it_takes_the_same_steps(place, tmp_path):
+    line = words(f"dataset.path={place / 'set'}", "trainer.max_steps=40", "checkpoints.every_n_steps=4", "preview.n=0")
+    with forking(tmp_path / "log") as train:
+        assert train(*line, f"run.dir={tmp_path / 'whole'}") == 0
+        codes = [train(*line, f"run.dir={tmp_path / 'killed'}", "resume=auto", seconds=s) for s in (1.5, 1, 0.5, None)]
+    assert -9 in codes
+    assert codes[-1] == 0
+    whole, killed = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "killed")
+    )
+    for part in "state_dict", "ema_state_dict":
+        assert all(torch.equal(value, killed[part][name]) for name, value in whole[part].items())
+    assert whole["config"]["space"] == killed["config"]["space"]
+
+
+def test_a_resumed_run_keeps_its_statistics_when_rows_are_added(place, tmp_path, capsys):
+    line, spaces = ["preview.n=0", f"run.dir={tmp_path / 'run'}", "resume=auto"], []
+    for steps, folder in (2, place / "set"), (4, write(tmp_path / "more", train=600, val=60)):
+        line = words(*line, f"dataset.path={folder}", f"trainer.max_steps={steps}")
+        done = command("train", *line, capsys=capsys)
+        assert done.code == 0, done.err
+        spaces.append(checkpoint.read(checkpoint.find(tmp_path / "run"))["config"]["space"])
+    assert spaces[0] == spaces[1]
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        ("loss=hybrid",),
+        ("loss=vlb", "sampler.variance=learned"),
+        ("self_conditioning=true",),
+        ("network=unet_lucid", "network.width=8", "network.multiples=[1,2]", "network.full_attention=[false,true]"),
+        ("prediction=edm", "prediction.sigma_data=1"),
+    ],
+)
+def test_other_choices_work_as_well(choices, place, tmp_path, capsys):
+    line = words(*choices, f"dataset.path={place / 'set'}", f"run.dir={tmp_path / 'run'}", "trainer.max_steps=2")
+    if "network=unet_lucid" in choices:
+        line.remove("network.widths=[8,16]")
+    done = command("train", *line, capsys=capsys)
+    assert done.code == 0, done.err
+    done = command("sample", f"ckpt={tmp_path / 'run'}", "n=2", "sampler=ddim", "sampler.steps=2", capsys=capsys)
+    assert done.code == 0, done.err
+
+
+def test_tasks_take_arrays_in_the_datas_units(run, place, tmp_path, capsys):
+    x = np.load(place / "set" / "val" / "x.npy")
+    for i in 0, 1:
+        np.save(tmp_path / f"{i}.npy", x[i])
+    Image.fromarray(np.repeat(np.array([[0, 255]], np.uint8), 6, 1).repeat(8, 0)).save(tmp_path / "mask.png")
+    short = [f"ckpt={run}", "n=2"]
+    image = f"task.image={tmp_path / '0.npy'}"
+    for number, task in enumerate(
+        (
+            ["task=img2img", image],
+            ["task=inpaint", image, f"task.mask={tmp_path / 'mask.png'}"],
+            ["task=interpolate", f"task.start={tmp_path / '0.npy'}", f"task.end={tmp_path / '1.npy'}", "task.points=2"],
+        )
+    ):
+        out = tmp_path / str(number)
+        done = command("sample", *short, "sampler=ddim", "sampler.steps=5", *task, f"output={out}", capsys=capsys)
+        assert done.code == 0, done.err
+        if "task=inpaint" in task:  # the left half is kept
+            kept = np.load(out / "arrays" / "000000.npy")[:, :, :6]
+            np.testing.assert_allclose(kept, x[0][:, :, :6], atol=2e-3 * SCALES.max(), rtol=1e-4)
+    done = command("sample", *short, "task=compare", "task.steps=[2]", "task.samplers=[ddim]", capsys=capsys)
+    assert done.code == 0, done.err
+
+
+LINES = [
+    (["train", "space=pixels"], "stores torch.float32, but its space takes uint8 in 0..255"),
+    (["train", "clipping=static"], "clipping=static clips x_0 to bounds, which this space has not: say clipping=none"),
+    (["train", "clipping=dynamic"], "which are not this space's bounds: say clipping=none"),
+    (["train", "space.mean=[1,2]"], "space.mean=[1.0, 2.0]: expected a finite number for each of the 3 channels"),
+    (["train", "space.std=[1,2,-3]"], "expected numbers, 0 or more"),
+    (["train", "dataset.shape=[3,8,8]"], "dataset.shape is (3, 8, 8)"),
+    (["train", "network.attention=[8,12]"], "attention at [12] is impossible: at size 8x12"),
+    (["train", "network.widths=[8,8,8,8]"], "8x12 does not divide by 8"),
+    (["sample", "clipping=static"], "clipping=static clips x_0 to bounds"),
+    (["sample", "task=img2img", "task.image={place}/set"], "expected an array of shape (3, 8, 12)"),
+    (["sample", "task=img2img", "task.image={place}/set/train/x.npy"], "has the shape (500, 3, 8, 12)"),
+    (["sample", "task=img2img", "task.image={place}/set/no.npy"], "is missing"),
+]
+
+
+@pytest.mark.parametrize(("line", "said"), LINES, ids=[" ".join(line) for line, _ in LINES])
+def test_a_mistake_is_one_line(line, said, run, place, tmp_path, capsys):
+    name, *given = (word.format(place=place) for word in line)
+    if name == "train":
+        given = words(f"dataset.path={place / 'set'}", f"run.root={tmp_path}", *given)
+    else:
+        given += [f"ckpt={run}", f"output={tmp_path / 'out'}"]
+    done = command(name, *given, capsys=capsys)
+    assert done.code == 2
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
