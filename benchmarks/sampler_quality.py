@@ -58,7 +58,8 @@ class Judge:
     def __init__(self, node: Mapping[str, Any]):
         data = build.instantiate(node)
         data.prepare_data()
-        (train, labels), (val, val_labels) = data.split("train"), data.split("val")
+        (train, of_train), (val, of_val) = data.split("train"), data.split("val")
+        labels, val_labels = of_train.tensors["label"], of_val.tensors["label"]
         torch.manual_seed(0)
         self.classifier = classifier(train, labels)
         self.real = features(self.classifier, train)

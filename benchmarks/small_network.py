@@ -88,7 +88,8 @@ def main() -> None:
     torch.manual_seed(0)
     data = build.instantiate(choice("dataset", "mnist") | {"path": words.get("path", "data")})
     data.prepare_data()
-    (pictures, labels), (test, test_labels) = data.split("train"), data.split("val")
+    (pictures, of_pictures), (test, of_test) = data.split("train"), data.split("val")
+    labels, test_labels = of_pictures.tensors["label"], of_test.tensors["label"]
     judge = classifier(pictures, labels)
     right = accuracy(judge, test, test_labels)
     real = features(judge, test)

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 
 from diffusion.clipping import Clipping
+from diffusion.condition import PREVIOUS
+from diffusion.conditioners.base import Conditioner
+from diffusion.conditioners.previous import Previous
 from diffusion.denoiser import Denoiser
 from diffusion.errors import Notice, UserError
 from diffusion.evaluation.metric import Metric
@@ -39,6 +42,12 @@ def schedule(node: Mapping[str, Any]) -> Schedule:
     """The schedule of its config; `zero_terminal_snr` rescales it."""
     made = instantiate({key: value for key, value in node.items() if key != "zero_terminal_snr"})
     return made.with_zero_terminal_snr() if node.get("zero_terminal_snr") else made
+
+
+def conditioners(config: Mapping[str, Any]) -> dict[str, Conditioner]:
+    """The conditioners of a config, by name; self-conditioning is one of them, the last."""
+    made = {name: instantiate(node) for name, node in config["conditioning"].items()}
+    return made | ({PREVIOUS: Previous()} if config["self_conditioning"] else {})
 
 
 def with_steps_of(schedule: Schedule, node: Mapping[str, Any], key: str = "sampler") -> dict[str, Any]:
@@ -81,17 +90,17 @@ def model(config: Mapping[str, Any]) -> LitDiffusion:
     channels, *size = of.shape
     decoder = {"log_likelihood": of.log_likelihood}
     objective = instantiate(config["loss"], decoder, weighting=instantiate(config["weighting"]))
-    self_condition, classes = config["self_conditioning"], config["conditioning"]["classes"]
+    conditioning = conditioners(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["seed"] % 2**64)  # torch takes no more
         network = instantiate(
             config["network"],
-            in_channels=channels * (2 if self_condition else 1),
+            in_channels=channels,
             out_channels=channels * (2 if objective.learns_variance else 1),
             size=size,
-            num_classes=len(classes) if classes else None,
+            conditioners=conditioning,
         )
-    denoiser = Denoiser(network, schedule(config["schedule"]), instantiate(config["prediction"]), self_condition)
+    denoiser = Denoiser(network, schedule(config["schedule"]), instantiate(config["prediction"]))
     if (
         isinstance(objective, Distance)
         and objective.weighting(denoiser.schedule, torch.tensor(denoiser.schedule.T)) == 0
@@ -107,8 +116,7 @@ def model(config: Mapping[str, Any]) -> LitDiffusion:
         space=of,
         objective=objective,
         guidance=instantiate(config["guidance"]),
-        classes=classes,
-        label_drop=config["conditioning"]["drop"],
+        conditioning=conditioning,
         seed=config["seed"],
         config=dict(config),
     )

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from diffusion import config as configs
 from diffusion.errors import UserError, memory_wanted
+from diffusion.typed import items
 
 OPTIONS = {
     "--help": "-h: this page",
@@ -75,7 +76,8 @@ keys:
   ckpt                  a run folder, RUN_FOLDER/last, RUN_FOLDER/best, or a checkpoint file
   n                     number of images
   seed                  the same seed draws the same images, in batches of any size
-  y                     a class by its name, a list of them, or all
+  y                     a class by its name, a list of them, or all; short for condition.label
+  condition.NAME        what else the network was conditioned on, such as condition.vector=[0.5]
   output                folder: its images/ holds the samples, grid.png shows them
   batch_size            images at a time
   sampler.steps         steps of the reverse process
@@ -253,7 +255,7 @@ def _values(word: str) -> list[str]:
     if key in configs.LITERAL:  # a comma is part of a path
         return [word]
     if key in configs.RAW and not text.startswith(("range(", "choice(")):
-        return [f"{key}={value}" for value in configs.items(text)] or [word]
+        return [f"{key}={value}" for value in items(text)] or [word]
     override = configs.parse(key, text)
     if not override.is_sweep_override():
         return [word]

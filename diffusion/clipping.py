@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import Denoiser, Prediction
+from diffusion.condition import Condition
+from diffusion.denoiser import Denoise, Prediction
 from diffusion.errors import UserError
 from diffusion.schedule import precise
 
@@ -93,13 +94,11 @@ def _quantile(x: Tensor, q: float) -> Tensor:
 class Clip:
     """A denoiser whose x_0 passes through `clip`; its eps, v and score follow."""
 
-    def __init__(self, denoiser: Denoiser, clip: Callable[[Tensor], Tensor]):
+    def __init__(self, denoiser: Denoise, clip: Callable[[Tensor], Tensor]):
         self.denoiser = denoiser
         self.clip = clip
         self.schedule = denoiser.schedule
 
-    def __call__(
-        self, x_t: Tensor, t: Tensor | float, y: Tensor | None = None, x_0_before: Tensor | None = None
-    ) -> Prediction:
-        prediction = self.denoiser(x_t, t, y, x_0_before)
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
+        prediction = self.denoiser(x_t, t, condition)
         return replace(prediction, x_0=self.clip(prediction.x_0))

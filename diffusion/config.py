@@ -4,10 +4,8 @@ Hydra alone lets through a text where a section belongs, a number that is none a
 and its parser stumbles over paths that hold `=` or a comma. Here each mistake is one line with the way out.
 """
 
-import difflib
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hydra import compose as hydra_compose
@@ -21,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from diffusion import manifest
 from diffusion.errors import UserError
 from diffusion.registry import conf_folder
+from diffusion.typed import suggest
 from diffusion.values import TEXT, kind_of
 
 # What the shell handed over after the first `=` is the value of these, whatever characters it holds.
@@ -30,11 +29,13 @@ LITERAL = {
 }
 
 # So is that of these, which is read where more is known: here, among the names of the model's classes.
-RAW = {"y"}
-_ITEM = re.compile(r"""\s*(\[[^]]*]|'[^']*'|"[^"]*"|[^,]*?)\s*(?:,|$)""")
+RAW = {"y", "condition.label", "condition.vector"}
 
 # What a key was called before -> what it is called now.
-RENAMED = {"trainer.val_every_n_epochs": "validate.every_n_epochs"}
+RENAMED = {
+    "trainer.val_every_n_epochs": "validate.every_n_epochs",
+    "conditioning.drop": "conditioning.label.drop",
+}
 
 # What the command line fills, and nobody types.
 _FILLED = {"given", "overrides"}
@@ -145,11 +146,6 @@ def parse(key: str, text: str) -> Override:
         ) from error
 
 
-def items(text: str) -> list[str]:
-    """The parts of a value of RAW between its commas, but for those within quotes or brackets."""
-    return _ITEM.findall(text)[:-1]  # the last is what is left at the end, nothing
-
-
 def known_keys(config: DictConfig, known: dict[str, Group]) -> dict[str, Any]:
     """Every dotted key that a word may set, with its default (a dict for a section)."""
     keys: dict[str, Any] = {}
@@ -169,19 +165,6 @@ def known_keys(config: DictConfig, known: dict[str, Group]) -> dict[str, Any]:
             tree[section] = _union(known[section])
     walk(tree, "")
     return keys
-
-
-def suggest(word: str, names: Iterable[str]) -> str:
-    """'; did you mean ...?', or nothing. A name is alike as a whole, or in what follows its last dot."""
-    names = sorted(names)
-    last = word.rpartition(".")[2]
-    ends = {}
-    for name in names:
-        ends.setdefault(name.rpartition(".")[2], []).append(name)
-    alike = ends.get(last) or difflib.get_close_matches(word, names, n=1, cutoff=0.7)
-    for end in [] if alike else difflib.get_close_matches(last, ends, n=1, cutoff=0.7):
-        alike = ends[end]
-    return f"; did you mean {' or '.join(alike[:3])}?" if alike else ""
 
 
 def _choice(group: Group, text: str) -> str:

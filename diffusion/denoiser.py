@@ -1,10 +1,12 @@
-"""Denoiser: network + schedule + parametrization, (x_t, t, y) -> Prediction."""
+"""Denoiser: network + schedule + parametrization, (x_t, t, condition) -> Prediction."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from diffusion.condition import Condition
 from diffusion.errors import UserError
 from diffusion.prediction import Eps, Parametrization
 from diffusion.schedule import Schedule, broadcast, precise
@@ -16,7 +18,8 @@ class Prediction:
     leave a stale eps behind.
 
     x_0, x_t: (B, C, H, W); t, alpha, sigma: `precise`, scalar or (B,). variance_mix: (B, C, H, W), where between the
-    posterior's variance (0) and beta_t (1) a network with learned variance puts the reverse step's, else None.
+    posterior's variance (0) and beta_t (1) a network with learned variance puts the reverse step's, else None. nfe:
+    network evaluations of each image that it took.
     """
 
     x_0: Tensor
@@ -25,6 +28,7 @@ class Prediction:
     alpha: Tensor
     sigma: Tensor
     variance_mix: Tensor | None = None
+    nfe: int = 1
 
     @property
     def eps(self) -> Tensor:
@@ -42,45 +46,45 @@ class Prediction:
         return -self.eps / broadcast(self.sigma, self.x_t)
 
 
-class Denoiser(nn.Module):
-    """A network that is called with the paper's t. Published networks number their steps 0..T-1: only here is t - 1.
+class Denoise(Protocol):
+    """What a network with its schedule is, and every wrapper around it: guidance, clipping, a task."""
 
-    self_condition: the network has twice the input channels and also sees x_0 as it was predicted one step before, or 0
-    (Chen et al. 2022, Bit Diffusion). Raises UserError for eps prediction with zero terminal SNR (Lin et al. 2023).
+    schedule: Schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
+        """x_t: (B, C, H, W); t: scalar or (B,), in steps 0..T; condition: of B images, None for an empty one."""
+        ...
+
+
+class Denoiser(nn.Module):
+    """A network that is called with the paper's t.
+
+    Raises UserError for eps prediction with zero terminal SNR (Lin et al. 2023).
     """
 
-    def __init__(
-        self, network: nn.Module, schedule: Schedule, parametrization: Parametrization, self_condition: bool = False
-    ):
+    def __init__(self, network: nn.Module, schedule: Schedule, parametrization: Parametrization):
         super().__init__()
         if isinstance(parametrization, Eps) and schedule(schedule.T)[0] == 0:
             raise UserError("zero_terminal_snr leaves x_T without signal, and eps says nothing there: use prediction=v")
         self.network = network
         self.schedule = schedule
         self.parametrization = parametrization
-        self.self_condition = self_condition
 
-    def output(self, x_t: Tensor, t: Tensor, y: Tensor | None = None, x_0_before: Tensor | None = None) -> Tensor:
+    def output(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """The bare network output (B, C, H, W), or (B, 2C, H, W) with learned variance; arguments as in `forward`."""
-        step = x_t.new_zeros(x_t.shape[0], dtype=torch.float32)
-        step = step + broadcast(t - 1, step)
-        x = x_t
-        if self.parametrization.scales_input:
-            x = broadcast(self.parametrization.input_scale(*self.schedule(t)), x_t) * x_t
-        if self.self_condition:
-            x = torch.cat([x, torch.zeros_like(x) if x_0_before is None else x_0_before], dim=1)
+        shown, scales = self.parametrization, self.schedule(t)
+        time = x_t.new_zeros(x_t.shape[0], dtype=torch.float32)
+        time = time + broadcast(shown.clock(t, *scales), time)
+        x = broadcast(shown.input_scale(*scales), x_t) * x_t if shown.scales_input else x_t
         # Only the network is in its own precision: x_t and the time keep theirs when the module is cast to half.
         precision = next(self.network.parameters(), x).dtype
-        return self.network(x.to(precision), step, y).to(x_t.dtype)
+        return self.network(x.to(precision), time, condition).to(x_t.dtype)
 
-    def forward(
-        self, x_t: Tensor, t: Tensor | float, y: Tensor | None = None, x_0_before: Tensor | None = None
-    ) -> Prediction:
-        """x_t: (B, C, H, W); t: scalar or (B,), in steps 0..T; y: int64 (B,) labels or None; x_0_before: (B, C, H, W),
-        the latest prediction on the way, which only a self-conditioned network looks at."""
+    def forward(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
+        """As in `Denoise`."""
         t = precise(t)
         alpha, sigma = self.schedule(t)
-        output, variance_mix = split_variance(self.output(x_t, t, y, x_0_before), x_t.shape[1])
+        output, variance_mix = split_variance(self.output(x_t, t, condition), x_t.shape[1])
         return Prediction(self.x_0_of(output, x_t, alpha, sigma), x_t, t, alpha, sigma, variance_mix)
 
     def x_0_of(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

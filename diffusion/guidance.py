@@ -1,24 +1,26 @@
-"""Classifier-free guidance, as a wrapper around a denoiser (Ho & Salimans 2022)."""
+"""Guidance: away from what a weaker denoiser predicts, as a wrapper around a denoiser."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from diffusion.denoiser import Denoiser, Prediction
+from diffusion.condition import Condition
+from diffusion.denoiser import Denoise, Prediction
 from diffusion.errors import UserError
 from diffusion.schedule import Schedule, broadcast, precise
 
 
 @dataclass(frozen=True)
-class Guidance:
-    """Moves the prediction away from the unconditional one: v = v_none + scale (v_y - v_none), and so eps and x_0.
+class Guidance(ABC):
+    """v = v_weak + scale (v - v_weak), and so eps and x_0; what is weak is the subclass's answer.
 
     scale: 1 is no guidance. interval: the noise levels at which it acts (Kynkäänniemi et al. 2024), in the unit `of`:
     `t`, in steps, or `sigma`, sigma_t / alpha_t; elsewhere scale is 1. rescale: 0 to 1, how far the result is brought
-    back to the standard deviation of v_y (Lin et al. 2023, section 3.4). Raises UserError for what cannot be.
+    back to the standard deviation of v (Lin et al. 2023, section 3.4). Raises UserError for what cannot be.
     """
 
     scale: float = 2.0
@@ -57,36 +59,56 @@ class Guidance:
         low, high = self.interval
         return torch.where((level >= low) & (level <= high), self.scale, 1.0)
 
-    def wrap(self, denoiser: Denoiser) -> "Guided":
+    @abstractmethod
+    def needs(self, condition: Condition | None) -> str | None:
+        """What this guidance lacks where it is to lead towards `condition`; None where nothing."""
+
+    @abstractmethod
+    def pair(
+        self, denoiser: Denoise, x_t: Tensor, t: Tensor, condition: Condition | None
+    ) -> tuple[Prediction, Prediction]:
+        """The predictions to lead towards, and away from."""
+
+    def wrap(self, denoiser: Denoise) -> "Guided":
         return Guided(denoiser, self)
 
 
-class Guided:
-    """A denoiser that is guided towards y: two network evaluations in one batch where guidance acts, else one."""
+@dataclass(frozen=True)
+class ClassifierFree(Guidance):
+    """Away from the prediction without the condition (Ho & Salimans 2022): two evaluations in one batch."""
 
-    def __init__(self, denoiser: Denoiser, guidance: Guidance):
+    def needs(self, condition):
+        if condition is None or not condition.asked:
+            return "guidance leads towards a class: say y=..., of a model trained with conditioning=label"
+        return None
+
+    def pair(self, denoiser, x_t, t, condition):
+        both = denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]) if t.ndim else t, condition.cat(condition.without()))
+        alpha, sigma = denoiser.schedule(t)
+        mixes = (None, None) if both.variance_mix is None else both.variance_mix.chunk(2)
+        given, none = (
+            replace(both, x_0=x_0, x_t=x_t, t=t, alpha=alpha, sigma=sigma, variance_mix=mix)
+            for x_0, mix in zip(both.x_0.chunk(2), mixes, strict=True)
+        )
+        return given, none
+
+
+class Guided:
+    """A denoiser that is guided: two network evaluations where guidance acts, else one."""
+
+    def __init__(self, denoiser: Denoise, guidance: Guidance):
         self.denoiser, self.guidance = denoiser, guidance
         self.schedule = denoiser.schedule
 
-    def __call__(
-        self, x_t: Tensor, t: Tensor | float, y: Tensor | None = None, x_0_before: Tensor | None = None
-    ) -> Prediction:
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
         t = precise(t)
         scale = self.guidance.scales(self.schedule, t)
-        if y is None or (scale == 1).all():
-            return self.denoiser(x_t, t, y, x_0_before)
-        both = self.denoiser(
-            torch.cat([x_t, x_t]),
-            torch.cat([t, t]) if t.ndim else t,
-            torch.cat([y, torch.full_like(y, -1)]),
-            None if x_0_before is None else torch.cat([x_0_before, x_0_before]),
-        )
-        given, none = both.v.chunk(2)
-        v = none + broadcast(scale, x_t) * (given - none)
+        if self.guidance.needs(condition) or (scale == 1).all():
+            return self.denoiser(x_t, t, condition)
+        good, weak = self.guidance.pair(self.denoiser, x_t, t, condition)
+        v = weak.v + broadcast(scale, x_t) * (good.v - weak.v)
         if self.guidance.rescale:
-            std = [x.flatten(1).std(dim=1) for x in (given, v)]
+            std = [x.flatten(1).std(dim=1) for x in (good.v, v)]
             v = v * broadcast(torch.lerp(torch.ones_like(std[0]), std[0] / std[1], self.guidance.rescale), x_t)
-        alpha, sigma = self.schedule(t)
-        mix = None if both.variance_mix is None else both.variance_mix.chunk(2)[0]
-        x_0 = broadcast(alpha, x_t) * x_t - broadcast(sigma, x_t) * v
-        return replace(both, x_0=x_0, x_t=x_t, t=t, alpha=alpha, sigma=sigma, variance_mix=mix)
+        x_0 = broadcast(good.alpha, x_t) * x_t - broadcast(good.sigma, x_t) * v
+        return replace(good, x_0=x_0, nfe=good.nfe + weak.nfe)

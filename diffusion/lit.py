@@ -1,8 +1,8 @@
 """LitDiffusion: a denoiser that Lightning trains and that draws images."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from diffusion import notices, optimizers, random, upgrades
 from diffusion.clipping import Clip, Clipping
+from diffusion.condition import PREVIOUS, Condition
+from diffusion.conditioners.base import Conditioner
 from diffusion.data.base import Batch
 from diffusion.denoiser import Denoiser
-from diffusion.guidance import Guidance, Guided
+from diffusion.errors import UserError
+from diffusion.guidance import ClassifierFree, Guidance
 from diffusion.losses.objective import L2, Objective, by_quarter
 from diffusion.losses.timesteps import GOLDEN, Timesteps, Uniform, steps
 from diffusion.losses.weighting import Simple
@@ -31,13 +34,13 @@ SIMPLE = L2(Simple())  # L_simple, in which every validation loss is given, what
 class TrainingPair(NamedTuple):
     """A batch with what the forward process needs.
 
-    x: (B, C, H, W), as stored. y: int64 (B,), -1 where there is no label or it was dropped. t: (B,), in steps. eps:
+    x: (B, C, H, W), as stored. condition: of its images, absent where it was dropped. t: (B,), in steps. eps:
     (B, C, H, W). importance: (B,), the weight of each loss. shown: bool (B,), whether a self-conditioned network is
     shown its own prediction.
     """
 
     x: Tensor
-    y: Tensor
+    condition: Condition
     t: Tensor
     eps: Tensor
     importance: Tensor
@@ -48,10 +51,9 @@ class LitDiffusion(LightningModule):
     """Trains `denoiser` by Algorithm 1 and samples from it by the reverse process.
 
     clip: applied to x_0 while sampling. shown_clip: to what a self-conditioned network is shown in training; None: as
-    clip. space: between what the data set stores and x_0. objective: what training
-    minimises; optimizer: how (None: this one does not train); timesteps: which t it draws. classes: the names of the
-    labels that the network is told, or None; label_drop: the part of them that is left out in training, so that
-    guidance has something to compare with. config: plain containers that rebuild this module; it travels in every
+    clip. space: between what the data set stores and x_0. objective: what training minimises; optimizer: how (None:
+    this one does not train); timesteps: which t it draws. conditioning: the conditioners of the network, by name.
+    config: plain containers that rebuild this module; it travels in every
     checkpoint.
     """
 
@@ -66,8 +68,7 @@ class LitDiffusion(LightningModule):
         objective: Objective | None = None,
         timesteps: Timesteps | None = None,
         guidance: Guidance | None = None,
-        classes: Sequence[str] | None = None,
-        label_drop: float = 0.0,
+        conditioning: Mapping[str, Conditioner] | None = None,
         seed: int = 0,
         config: dict | None = None,
     ):
@@ -80,9 +81,8 @@ class LitDiffusion(LightningModule):
         self.optimizer = optimizer
         self.objective = objective or L2(Simple())
         self.timesteps = timesteps or Uniform()
-        self.guidance = guidance or Guidance(scale=1.0)
-        self.classes = classes
-        self.label_drop = label_drop
+        self.guidance = guidance or ClassifierFree(scale=1.0)
+        self.conditioning = dict(conditioning or {})
         self.seed = seed
         self.config = config
         self._validation: list[tuple[Tensor, Tensor]] = []
@@ -92,10 +92,16 @@ class LitDiffusion(LightningModule):
         """(C, H, W) of one x_0."""
         return self.space.shape
 
+    @property
+    def classes(self) -> Sequence[str] | None:
+        """The names of the labels that the network is given, or None."""
+        label = self.conditioning.get("label")
+        return None if label is None else label.classes
+
     # Training: Algorithm 1
 
     def on_fit_start(self) -> None:
-        notices.of_training(self.denoiser.self_condition, self.shown_clip, self.guidance, self.classes, self.label_drop)
+        notices.of_training(self.shown_clip, self.guidance, self.conditioning)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> TrainingPair:
         """Draws t and eps while the batch is still on the host: noise is drawn there, and nothing waits for a GPU."""
@@ -103,13 +109,23 @@ class LitDiffusion(LightningModule):
         if self.trainer.training:
             t, importance = self.timesteps.draw(self.seed, index, schedule)
             eps = random.normal(self.seed, "train/eps", index, self.shape)
-            y = torch.where(self._chance("train/label", index, self.label_drop), -1, batch.y)
-            shown = self._chance("train/shown", index, 0.5 if self.denoiser.self_condition else 0.0)
+            condition, shown = self._drawn(batch.condition, index)
         else:  # the same for every epoch and every run, spread evenly over t, so that epochs can be compared
             t, importance = steps(index.double() * GOLDEN % 1, schedule.T), torch.ones(len(index))
             eps = random.normal(0, "validation/eps", index, self.shape)
-            y, shown = batch.y, torch.zeros(len(index), dtype=torch.bool)
-        return TrainingPair(batch.x, y, t.float(), eps, importance.float(), shown)
+            condition, shown = batch.condition, torch.zeros(len(index), dtype=torch.bool)
+        return TrainingPair(batch.x, condition, t.float(), eps, importance.float(), shown)
+
+    def _drawn(self, condition: Condition, index: Tensor) -> tuple[Condition, Tensor]:
+        """The condition as one training step sees it, with a part of the rows dropped; and which images are shown what
+        was predicted before."""
+        shown = torch.zeros(len(index), dtype=torch.bool)
+        for name, conditioner in self.conditioning.items():
+            if name == PREVIOUS:
+                shown = self._chance("train/shown", index, 1 - conditioner.drop)
+            elif conditioner.drop:
+                condition = condition.without(self._chance(f"train/{name}", index, conditioner.drop), [name])
+        return condition, shown
 
     def _chance(self, purpose: str, index: Tensor, probability: float) -> Tensor:
         """Whether it falls on each image, bool (B,); what cannot happen is not drawn, since each step waits for it."""
@@ -122,11 +138,12 @@ class LitDiffusion(LightningModule):
 
     def training_step(self, batch: TrainingPair, batch_idx: int) -> Tensor:
         noised = self._noised(batch)
-        loss = self.objective(self.denoiser, noised, batch.y, self._shown(batch, noised))
+        loss = self.objective(self.denoiser, noised, self._with_previous(batch, noised))
         self.timesteps.observe(batch.t, loss, self.all_gather)
         loss = (batch.importance * loss).mean()
-        self.log("train/loss", loss, prog_bar=True)
-        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        size = len(batch.x)  # Lightning would look for it in the condition
+        self.log("train/loss", loss, prog_bar=True, batch_size=size)
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
         return loss
 
     def _noised(self, batch: TrainingPair) -> Noised:
@@ -135,16 +152,15 @@ class LitDiffusion(LightningModule):
         return Noised.of(self.denoiser.schedule, x_0, batch.t, batch.eps)
 
     @torch.no_grad()
-    def _shown(self, batch: TrainingPair, noised: Noised) -> Tensor | None:
-        """What a self-conditioned network is shown: its own prediction for a half of the images, 0 for the others."""
-        if not self.denoiser.self_condition:
-            return None
+    def _with_previous(self, batch: TrainingPair, noised: Noised) -> Condition:
+        """The condition of a step; a self-conditioned network is shown its own prediction for a part of the images."""
+        if PREVIOUS not in self.conditioning:
+            return batch.condition
         rows = batch.shown
-        x_t = noised.x_t[rows]
-        shown = torch.zeros_like(noised.x_0)
+        x_t, previous = noised.x_t[rows], torch.zeros_like(noised.x_0)
         if len(x_t):
-            shown[rows] = self.shown_clip(self.denoiser(x_t, batch.t[rows], batch.y[rows]).x_0)
-        return shown
+            previous[rows] = self.shown_clip(self.denoiser(x_t, batch.t[rows], batch.condition.rows(rows)).x_0)
+        return batch.condition.also(**{PREVIOUS: previous})
 
     def on_train_batch_end(self, outputs, batch: TrainingPair, batch_idx: int) -> None:
         trainer = self.trainer
@@ -187,7 +203,7 @@ class LitDiffusion(LightningModule):
 
     def validation_step(self, batch: TrainingPair, batch_idx: int) -> Tensor:
         """The loss of each image, (B,)."""
-        loss = SIMPLE(self.denoiser, self._noised(batch), batch.y)
+        loss = SIMPLE(self.denoiser, self._noised(batch), batch.condition)
         self._validation.append(by_quarter(loss, batch.t, self.denoiser.schedule.T))
         return loss
 
@@ -207,6 +223,7 @@ class LitDiffusion(LightningModule):
         index: Tensor | Sequence[int],
         seed: int = 0,
         *,
+        condition: Condition | Mapping[str, Any] | None = None,
         y: Tensor | Sequence[int | str] | int | str | None = None,
         task: Generate | None = None,
         sampler: Sampler | None = None,
@@ -219,29 +236,33 @@ class LitDiffusion(LightningModule):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The images `index` (n whole numbers) of the endless row that belongs to `seed`, in batches.
 
-        y: a class for all images, or one for each, by its number in `classes` or its name; None draws without a class.
+        condition: of the n images, or by name what a conditioner takes, for all images or for each; None draws without.
+        y: short for condition={"label": y}: a class for all images, or one for each, by its number in `classes` or its
+        name.
         task: None is `Generate`. sampler, clip, guidance: instead of those of the training. keep: k, the last k states;
         `all`; `every:k`; or their numbers, from 0 (x_T) up to that of x_0.
         Yields indices (B,) and kept states (kept, B, C, H, W), float32 on the CPU, x_0 last; the state and its noise
         are float32 whatever the network was cast to.
         Raises UserError for what cannot be, before the first image is drawn; warns of what may not be meant.
         """
-        arguments.check_objects(self.space, y, task=task, sampler=sampler, clip=clip, guidance=guidance)
+        arguments.check_objects(self.space, task=task, sampler=sampler, clip=clip, guidance=guidance)
         index = arguments.indices(index)
-        y = arguments.labels(y, len(index), self.classes)
+        condition = arguments.condition(condition, y, len(index), self.conditioning)
+        if guidance is not None and (missing := guidance.needs(condition)):
+            raise UserError(missing)
         guidance, sampler = guidance or self.guidance, sampler or self.sampler
         sampler.check(self.denoiser.schedule, self.objective.learns_variance)
-        notices.of_sampling(guidance, self.classes, self.label_drop, y)
+        notices.of_sampling(guidance, self.conditioning, condition)
         return self._sampled(
             generate(
-                Clip(Guided(self.denoiser, guidance), clip or self.clip),
+                Clip(guidance.wrap(self.denoiser), clip or self.clip),
                 sampler,
                 self.shape,
                 index,
                 whole("seed", seed, least=0),
                 task=task or Generate(self.space),
                 purpose=purpose,
-                y=y,
+                condition=condition,
                 batch_size=whole("batch_size", batch_size, least=1),
                 keep=keep,
                 device=self.device,

@@ -1,51 +1,55 @@
 """What is allowed, but perhaps not meant: each function warns with a Notice, or says nothing."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
 from diffusion.clipping import Static
+from diffusion.condition import PREVIOUS, Condition
+from diffusion.conditioners.base import Conditioner
 from diffusion.errors import Notice
 from diffusion.guidance import Guidance
 
 _FAR = 1.5  # times the data's own size: up to there it is done for a size that divides well
 
 
-def of_training(
-    self_condition: bool,
-    clip: Callable[[Tensor], Tensor],
-    guidance: Guidance,
-    classes: Sequence[str] | None,
-    label_drop: float,
-) -> None:
-    """Arguments as those of LitDiffusion; self_condition: whether the network is shown its own last x_0, after clip."""
-    if self_condition and clip != Static():
+def of_training(clip: Callable[[Tensor], Tensor], guidance: Guidance, conditioning: Mapping[str, Conditioner]) -> None:
+    """Arguments as those of LitDiffusion; clip: of what a self-conditioned network is shown."""
+    if PREVIOUS in conditioning and clip != Static():
         _notice(
             f"self_conditioning=true: in training, too, the network is shown its x_0 after the clipping, {clip}; "
             "with self_conditioning_clipping=static it learns from [-1, 1]"
         )
-    if not classes:
-        for key, given, usual in ("guidance.scale", guidance.scale, 1), ("conditioning.drop", label_drop, 0):
-            if given != usual:
-                _notice(f"{key}={given:g} has no effect: the network is told no classes (conditioning=none)")
-    elif label_drop == 1:
-        _notice("conditioning.drop=1: no class is ever told to the network; with 0.1 one label in ten is left out")
-    elif guidance.scale != 1:
-        _of_drops(guidance, label_drop)
+    asked = {name: conditioner.drop for name, conditioner in conditioning.items() if name != PREVIOUS}
+    if not asked and guidance.scale != 1 and guidance.needs(None):
+        _notice(
+            f"guidance.scale={guidance.scale:g} has no effect: the network is given no condition (conditioning=none)"
+        )
+    for name, drop in asked.items():
+        if drop == 1:
+            _notice(
+                f"conditioning.{name}.drop=1: the network is never given its {name}; with 0.1 one in ten is left out"
+            )
+    if asked and guidance.scale != 1:
+        _of_drops(guidance, asked)
 
 
-def of_sampling(guidance: Guidance, classes: Sequence[str] | None, label_drop: float, y: Tensor | None) -> None:
+def of_sampling(guidance: Guidance, conditioning: Mapping[str, Conditioner], condition: Condition | None) -> None:
     """Arguments as those of LitDiffusion.sample_batches."""
-    if classes and y is None:
-        never = "" if label_drop else ", which this network was never trained to do (conditioning.drop=0)"
-        _notice(f"y is not given: the images are drawn without a class{never}")
-    elif classes and guidance.scale != 1:
-        _of_drops(guidance, label_drop)
+    asked = {name: conditioner.drop for name, conditioner in conditioning.items() if name != PREVIOUS}
+    given = condition.asked if condition else ()
+    for name, drop in asked.items():
+        if name not in given:
+            never = "" if drop else f", which this network was never trained to do (conditioning.{name}.drop=0)"
+            key, what = ("y", "a class") if name == "label" else (f"condition.{name}", "it")
+            _notice(f"{key} is not given: the images are drawn without {what}{never}")
+    if given and guidance.scale != 1:
+        _of_drops(guidance, {name: asked[name] for name in given if name in asked})
 
 
-def of_classes(asked: int, drawn: int, n: int, enough: int) -> None:
-    """Of the classes asked for, how many are drawn by n images, and the n that draws them all."""
+def of_turns(asked: int, drawn: int, n: int, enough: int) -> None:
+    """Of the classes, or other conditions, asked for, how many are drawn by n images, and the n that draws them all."""
     if drawn < asked:
         _notice(f"y has {asked} classes, and n={n} images are of the first {drawn} of them: n={enough} has all")
 
@@ -59,12 +63,15 @@ def of_size(name: str, size: int, own: int | None) -> None:
         )
 
 
-def _of_drops(guidance: Guidance, label_drop: float) -> None:
-    if not label_drop:
-        _notice(
-            f"guidance.scale={guidance.scale:g} compares with images without a class, which this network never saw "
-            "(conditioning.drop=0): guidance.scale=1, or train with conditioning.drop=0.1"
-        )
+def _of_drops(guidance: Guidance, drops: Mapping[str, float]) -> None:
+    """drops: of what guidance leads towards, by name."""
+    for name, drop in drops.items():
+        if not drop and guidance.needs(None):
+            what = "a class" if name == "label" else f"a {name}"
+            _notice(
+                f"guidance.scale={guidance.scale:g} compares with images without {what}, which this network never saw "
+                f"(conditioning.{name}.drop=0): guidance.scale=1, or train with conditioning.{name}.drop=0.1"
+            )
 
 
 def _notice(text: str) -> None:

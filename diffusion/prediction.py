@@ -1,4 +1,5 @@
-"""What the network predicts: eps, x_0, v, or EDM's F. Each is one linear form, x_0 = c_skip x_t + c_out output."""
+"""What the network is shown and what it predicts: eps, x_0, v, or EDM's F. Each is one linear form,
+x_0 = c_skip x_t + c_out output."""
 
 from abc import ABC, abstractmethod
 
@@ -15,6 +16,11 @@ class Parametrization(ABC):
     @abstractmethod
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """c_skip and c_out of x_0 = c_skip x_t + c_out output."""
+
+    def clock(self, t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """What the network is told for t, the shape of t: by default its own number of the step, since published
+        networks count theirs 0..T-1 and the paper 1..T."""
+        return t - 1
 
     @abstractmethod
     def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

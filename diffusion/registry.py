@@ -30,6 +30,8 @@ NODES = {
     "preview.sampler": "sampler",
     "self_conditioning_clipping": "clipping",
 }
+# The sections whose values are such nodes, each under a name: key -> group.
+NAMED = {"conditioning": "conditioning"}
 
 # What is built in a group is one of these. By import path, so that naming a part imports nothing.
 BASES = {
@@ -119,7 +121,7 @@ def resolved(config: Mapping[str, Any], source: object) -> dict[str, Any]:
         raise UserError(f"{source}: {stray[0]} names {stray[1]!r}, but nothing is built there: not a config of ours")
     for key, node in nodes(config):
         if CLASS in node:
-            group, name = NODES[key], node.pop(CLASS)
+            group, name = _group(key), node.pop(CLASS)
             if not isinstance(name, str) or name not in classes(group):
                 raise UserError(f"{source}: {key} is {name!r}, which no file of conf/{group}/ names: it is not built")
             node[TARGET] = classes(group)[name]
@@ -134,6 +136,17 @@ def nodes(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             node = node.get(part) if isinstance(node, dict) else None
         if isinstance(node, dict):
             yield key, node
+    for section in NAMED:
+        named = config.get(section)
+        for name, node in named.items() if isinstance(named, dict) else ():
+            if isinstance(node, dict):
+                yield f"{section}.{name}", node
+
+
+def _group(key: str) -> str | None:
+    """The group of the node at `key`, None where no node may be."""
+    section, _, name = key.rpartition(".")
+    return NODES.get(key) or (NAMED.get(section) if name else None)
 
 
 def _strays(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -143,6 +156,6 @@ def _strays(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     if not isinstance(value, Mapping):
         return
     for name, one in value.items():
-        if name == TARGET or (name == CLASS and key not in NODES):
+        if name == TARGET or (name == CLASS and _group(key) is None):
             yield key or "the config", one
         yield from _strays(one, f"{key}.{name}" if key else str(name))

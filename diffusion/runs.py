@@ -1,6 +1,7 @@
 """Run folders: where one is, that it is never reused by accident, and what a resume starts from."""
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -21,10 +22,13 @@ from diffusion.files import atomic
 _SHARED = "DIFFUSION_RUN_DIR"
 _LOCK = ".lock"
 _SHAPE = ("dataset.channels", "dataset.size", "dataset.shape")
-_NETWORK = ("network", "self_conditioning", "conditioning.classes", *_SHAPE)
+_FREE = re.compile(r"conditioning\.\w+\.drop")  # of the training, not of the network
+_NETWORK = ("network", "self_conditioning", "conditioning", *_SHAPE)
 # How a run reads its data, what it holds back from training, how its rate rises and falls, how its sums are rounded: a
 # run that goes on keeps what it began with.
 RULES = ("dataset.split", "dataset.range", "optimizer.warmup_share", "lr_schedule.steps", "kernels")
+# What was computed from the training data, and is part of the model since.
+STATISTICS = tuple(f"conditioning.vector.{key}" for key in ("mean", "std", "low", "high"))
 _UNLESS_GIVEN = {"lr_schedule.steps": None, "kernels": "auto"}  # another value than this one means what it says
 _UNCHANGED = {"full": (*_NETWORK, "schedule", "prediction", "space", "dataset.name"), "weights": _NETWORK}
 
@@ -139,20 +143,23 @@ def check_same_model(old: Mapping[str, Any], new: Mapping[str, Any], mode: str =
             )
 
 
-def keep_rules(config: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Puts the RULES of `old`, the config of a checkpoint, into `config`: a later default, or a word that is forgotten
-    on resume, never moves training images into validation. Returns what that changed, dotted key -> (kept, given)."""
+def keep_rules(
+    config: Mapping[str, Any], old: Mapping[str, Any], rules: Sequence[str] = RULES
+) -> dict[str, tuple[Any, Any]]:
+    """Puts the `rules` of `old`, the config of a checkpoint, into `config`: a later default, or a word that is
+    forgotten on resume, never moves training images into validation. Returns what that changed, dotted key ->
+    (kept, given)."""
     found = {}
-    for rule in RULES:
+    for rule in rules:
         section, _, key = rule.rpartition(".")
-        kept, given = (old.get(section), config[section]) if section else (old, config)
-        if not isinstance(kept, Mapping) or kept.get("_target_") != given.get("_target_"):
+        before, now = _section(old, section), _section(config, section)
+        if before is None or now is None or before.get("_target_") != now.get("_target_"):
             continue
-        if rule in _UNLESS_GIVEN and given.get(key) != _UNLESS_GIVEN[rule]:
+        if rule in _UNLESS_GIVEN and now.get(key) != _UNLESS_GIVEN[rule]:
             continue
-        if key in kept and key in given and kept[key] != given[key]:
-            found[rule] = kept[key], given[key]
-            given[key] = kept[key]
+        if key in before and key in now and before[key] != now[key]:
+            found[rule] = before[key], now[key]
+            now[key] = before[key]
     return found
 
 
@@ -163,6 +170,14 @@ def keep_statistics(config: Mapping[str, Any], old: Mapping[str, Any]) -> None:
         space |= {key: before.get(key) for key, value in space.items() if value is None}
 
 
+def _section(config: Mapping[str, Any], key: str) -> dict[str, Any] | None:
+    """The section at a dotted key, the whole where it is empty, None where there is none."""
+    found: Any = config
+    for part in key.split(".") if key else ():
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else None
+
+
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What differs between the config of a checkpoint and this one, dotted key -> (old, new), where it matters."""
     found = manifest.differences(old, new)
@@ -170,7 +185,8 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[A
 
 
 def _within(key: str, sections: Sequence[str]) -> bool:
-    return any(key == section or key.startswith(f"{section}.") for section in sections)
+    inside = any(key == section or key.startswith(f"{section}.") for section in sections)
+    return inside and not _FREE.fullmatch(key)
 
 
 def _check_resume(config: Mapping[str, Any], named: Path | None) -> None:

@@ -65,7 +65,7 @@ def _from_0(contents: dict[str, Any]) -> None:
 
 def _name_from_0(name: str) -> str:
     """Of a weight."""
-    return name
+    return name.replace(".label_embedding.", ".conditioners.label.")
 
 
 def _rename_weights(contents: dict[str, Any], rename: Callable[[str], str]) -> None:
@@ -91,8 +91,20 @@ def _behave_as_0(config: dict[str, Any]) -> None:
         config["self_conditioning_clipping"] = None  # that of sampling
     if "compile" in config:  # its word for kernels of our own
         config |= {"kernels": "auto" if config["compile"] else False, "compile": False}
+    _conditions_from_0(config)
     _cadences_from_0(config)
     _learning_rate_from_0(config)
+
+
+def _conditions_from_0(config: dict[str, Any]) -> None:
+    """A label was the only condition, and guidance was classifier-free."""
+    conditioning, guidance = config.get("conditioning"), config.get("guidance")
+    if isinstance(conditioning, dict):
+        classes = conditioning.get("classes")
+        label = {registry.CLASS: "Label", "classes": classes, "drop": conditioning.get("drop", 0.0)}
+        config["conditioning"] = {"label": label} if classes else {}
+    if isinstance(guidance, dict) and guidance.get(registry.CLASS) == "Guidance":
+        guidance[registry.CLASS] = "ClassifierFree"
 
 
 def _cadences_from_0(config: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from diffusion.schedule import broadcast
 
 
 class _Exact:
-    def __call__(self, x_t, t, y=None, x_0_before=None):
+    def __call__(self, x_t, t, condition=None):
         t = torch.as_tensor(t, dtype=torch.float64)
         alpha, sigma = self.schedule(t)
         return Prediction(self.x_0(x_t, alpha, sigma), x_t, t, alpha, sigma)

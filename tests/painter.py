@@ -1,6 +1,7 @@
 """A module whose pictures tell which weight drew them."""
 
 from types import SimpleNamespace
+from typing import ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -16,6 +17,7 @@ class Painter(LightningModule):
     """Draws noise times its one weight: as x_0; the states before it are of another weight, half at each."""
 
     classes = None
+    conditioning: ClassVar = {}
     sampler = DDIM(steps=3)
     denoiser = SimpleNamespace(schedule=linear())
 
@@ -28,7 +30,7 @@ class Painter(LightningModule):
     def paint(self, noise):
         return noise * self.weight.item()
 
-    def sample_batches(self, index, seed, y, sampler, keep, purpose, progress):
+    def sample_batches(self, index, seed, condition, sampler, keep, purpose, progress):
         self.drawn.append((len(index), seed, purpose, sampler, self.weight.item()))
         x_0 = self.paint(normal(seed, purpose, index, self.space.shape))
         states = torch.stack([x_0 / 2**k for k in range(sampler.steps, -1, -1)])

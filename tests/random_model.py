@@ -12,7 +12,8 @@ from tests.commands import words
 def random_model(path: Path, *given, classes=None) -> Path:
     """Writes the checkpoint that a training by those words would, its weights and their average at random."""
     config = configs.OmegaConf.to_container(configs.compose("train", words(*given)), resolve=True)
-    config["conditioning"] = {"classes": classes, "drop": 0.1 if classes else 0.0}
+    if classes:
+        config["conditioning"] = {"label": {**configs.choice("conditioning", "label")["label"], "classes": classes}}
     states = []
     generator = torch.Generator().manual_seed(config["seed"])
     for _ in range(2):

@@ -282,7 +282,7 @@ def test_a_classifier_agrees_with_the_label_that_was_asked_for(conditional, tmp_
     from sklearn.svm import SVC
 
     digits = Digits(channels=1, size=8, batch_size=1)
-    images, labels = digits.split("train")
+    images, labels = digits.split("train")[0], digits.split("train")[1].tensors["label"]
     judge = SVC(C=10).fit(images.flatten(1).numpy() / 255, labels.numpy())
     words = [f"ckpt={conditional}", "n=200", "sampler=dpm_solver_pp", "guidance.scale=2", "npz=true"]
     made, _ = succeed("sample.py", *words, "y=all", f"output={tmp_path / 'all'}")
@@ -426,8 +426,9 @@ def test_evaluate_measures_the_validation_images_with_the_weights_asked_for(run,
     model = diffusion.load(folder)
     data = build.instantiate(model.config["dataset"])
     index = torch.arange(40) * 297 // 40
-    x, y = (part[index] for part in data.split("val"))
-    here = BPD(steps=5).bound(model.denoiser, model.space, diffusion.images.from_uint8(x), index, y).total.mean().item()
+    x, condition = data.split("val")
+    x_0 = diffusion.images.from_uint8(x[index])
+    here = BPD(steps=5).bound(model.denoiser, model.space, x_0, index, condition.rows(index)).total.mean().item()
     assert here == pytest.approx(ema, rel=1e-5)
 
 

@@ -14,7 +14,7 @@ class Output(nn.Module):
         super().__init__()
         self.output = output
 
-    def forward(self, x, t, y):
+    def forward(self, x, t, condition):
         self.t = t
         return self.output
 

@@ -8,9 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "diffusion"
 
 FLOORS = [
-    ["errors", "files", "random", "bar"],
+    ["errors", "files", "random", "bar", "typed", "condition"],
     ["archive", "registry", "quiet", "values"],
-    ["upgrades"],
+    ["upgrades", "conditioners"],
     ["images", "schedule", "networks", "manifest", "averages"],
     ["process", "prediction", "config", "snapshots"],
     ["denoiser"],

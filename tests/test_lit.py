@@ -9,6 +9,8 @@ from diffusion import clipping, prediction, process, schedule
 from diffusion.averages import Decay
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
+from diffusion.condition import PREVIOUS, Condition
+from diffusion.conditioners.previous import Previous
 from diffusion.data.base import Batch
 from diffusion.data.digits import Digits
 from diffusion.denoiser import Denoiser
@@ -22,6 +24,7 @@ from diffusion.process import Noised
 from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
 from diffusion.spaces.pixels import Pixels
+from tests.labels import labels, of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -35,7 +38,7 @@ class Small(nn.Module):
             nn.Conv2d(2, 8, 3, padding=1), nn.SiLU(), nn.Dropout(0.1), nn.Conv2d(8, 1, 3, padding=1)
         )
 
-    def forward(self, x, t, y):
+    def forward(self, x, t, condition):
         return self.layers(torch.cat([x, (t / 1000).reshape(-1, 1, 1, 1).expand_as(x)], dim=1))
 
 
@@ -85,17 +88,19 @@ def test_n_plus_n_steps_equal_2n_steps_bit_for_bit(tmp_path, first):
 def everything_model():
     """All that could forget itself: labels dropped, self-conditioning, learned variance, resampling by past losses."""
     torch.manual_seed(0)
-    network = UNet(2, 2, 8, widths=(16,), layers=1, attention=(), mid_attention=False, norm_groups=8, num_classes=10)
+    conditioning = {**of(*"0123456789", drop=0.3), PREVIOUS: Previous()}
+    network = UNet(
+        1, 2, 8, widths=(16,), layers=1, attention=(), mid_attention=False, norm_groups=8, conditioners=conditioning
+    )
     return LitDiffusion(
-        Denoiser(network, schedule.linear(20), prediction.V(), self_condition=True),
+        Denoiser(network, schedule.linear(20), prediction.V()),
         DDPM(),
         clipping.Static(),
         Pixels((1, 8, 8)),
         AdamW(lr=1e-3, warmup_steps=2),
         objective=Hybrid(MinSNR()),
         timesteps=LossSecondMoment(history=2),
-        classes=tuple("0123456789"),
-        label_drop=0.3,
+        conditioning=conditioning,
         config={},
     )
 
@@ -113,16 +118,16 @@ def test_what_objectives_remember_survives_a_resume_bit_for_bit(tmp_path):
 
 
 class Echo(nn.Module):
-    """Says the second half of what it is shown, and remembers it."""
+    """Says the previous x_0, and remembers it."""
 
-    def forward(self, x, t, y):
-        self.shown = x[:, 1:]
+    def forward(self, x, t, condition):
+        self.shown = torch.zeros_like(x) if condition is None else condition.tensors[PREVIOUS]
         return self.shown
 
 
 def test_a_self_conditioned_network_is_shown_its_last_prediction():
     network = Echo()
-    denoise = Denoiser(network, schedule.linear(), prediction.X0(), self_condition=True)
+    denoise = Denoiser(network, schedule.linear(), prediction.X0())
     x_T, shown = torch.ones(2, 1, 4, 4), []
     sampler = DDIM(steps=3)
     for state in sampler.trajectory(adding(denoise), x_T, noise=None):
@@ -150,13 +155,16 @@ def test_in_training_half_of_the_images_are_shown_a_prediction():
     model = everything_model()
     x_0, eps = torch.randn(2, 6, 1, 8, 8)
     t, half = torch.full((6,), 10.0), torch.tensor([True, False] * 3)
-    pair = TrainingPair(x_0, torch.zeros(6, dtype=torch.int64), t, eps, torch.ones(6), half)
+    pair = TrainingPair(x_0, Condition.of(label=torch.zeros(6, dtype=torch.int64)), t, eps, torch.ones(6), half)
     with torch.no_grad():
         model.denoiser.network.conv_out.weight.normal_()
-    shown = model._shown(pair, Noised.of(model.denoiser.schedule, x_0, pair.t, pair.eps))
+    noised = Noised.of(model.denoiser.schedule, x_0, pair.t, pair.eps)
+    shown = model._with_previous(pair, noised).tensors[PREVIOUS]
     assert (shown[1::2] == 0).all()
     x_t = process.q_sample(model.denoiser.schedule, x_0, t, eps)
-    torch.testing.assert_close(shown[::2], model.clip(model.denoiser(x_t, t, pair.y).x_0)[::2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        shown[::2], model.clip(model.denoiser(x_t, t, pair.condition).x_0)[::2], rtol=1e-4, atol=1e-5
+    )
     assert not shown.requires_grad
 
 
@@ -164,8 +172,8 @@ def test_labels_are_dropped_with_the_probability_asked_for():
     model = everything_model()
     model.trainer = type("Training", (), {"training": True})()
     model._trainer = model.trainer
-    batch = Batch(torch.zeros(5000, 1, 8, 8), torch.full((5000,), 7), torch.arange(5000))
-    y = model.on_before_batch_transfer(batch, 0).y
+    batch = Batch(torch.zeros(5000, 1, 8, 8), Condition.of(label=torch.full((5000,), 7)), torch.arange(5000))
+    y = labels(model.on_before_batch_transfer(batch, 0).condition, batch.x)
     assert set(y.tolist()) == {-1, 7}
     assert (y == -1).double().mean() == pytest.approx(0.3, abs=0.02)
 

@@ -9,9 +9,12 @@ import pytest
 from PIL import Image
 
 from diffusion import clipping, notices
+from diffusion.condition import PREVIOUS
+from diffusion.conditioners.previous import Previous
 from diffusion.errors import Notice
-from diffusion.guidance import Guidance
+from diffusion.guidance import ClassifierFree
 from tests.commands import command, words
+from tests.labels import of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LABEL = Path(__file__).parent / "fixtures" / "format_0" / "label"  # guidance.scale=1.5, clipping=dynamic
@@ -22,10 +25,10 @@ def said(done):
 
 
 def of_training(**changed):
-    usual = {"self_condition": False, "clip": clipping.Static(), "guidance": Guidance(1.0), "classes": None}
+    usual = {"clip": clipping.Static(), "guidance": ClassifierFree(1.0), "conditioning": {}}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        notices.of_training(**usual | {"label_drop": 0.0} | changed)
+        notices.of_training(**usual | changed)
     assert all(each.category is Notice for each in caught)
     return [str(each.message) for each in caught]
 
@@ -35,21 +38,23 @@ def of_training(**changed):
     [
         ({}, None),
         ({"clip": clipping.Dynamic()}, None),
-        ({"self_condition": True}, None),
-        ({"classes": ("a", "b")}, None),
-        ({"classes": ("a", "b"), "label_drop": 0.1, "guidance": Guidance(2.0)}, None),
+        ({"conditioning": {PREVIOUS: Previous()}}, None),
+        ({"conditioning": of("a", "b", drop=0)}, None),
+        ({"conditioning": of("a", "b"), "guidance": ClassifierFree(2.0)}, None),
         (
-            {"self_condition": True, "clip": clipping.Dynamic(0.9)},
+            {"conditioning": {PREVIOUS: Previous()}, "clip": clipping.Dynamic(0.9)},
             "self_conditioning=true: in training, too, the network",
         ),
         (
-            {"self_condition": True, "clip": clipping.Unclipped()},
+            {"conditioning": {PREVIOUS: Previous()}, "clip": clipping.Unclipped()},
             "self_conditioning=true: in training, too, the network",
         ),
-        ({"label_drop": 0.5}, "conditioning.drop=0.5 has no effect: the network is told no classes"),
-        ({"classes": ("a", "b"), "label_drop": 1.0}, "conditioning.drop=1: no class is ever told to the network"),
-        ({"guidance": Guidance(2.0)}, "guidance.scale=2 has no effect: the network is told no classes"),
-        ({"classes": ("a", "b"), "guidance": Guidance(2.5)}, "guidance.scale=2.5 compares with images without a class"),
+        ({"conditioning": of("a", "b", drop=1)}, "conditioning.label.drop=1: the network is never given its label"),
+        ({"guidance": ClassifierFree(2.0)}, "guidance.scale=2 has no effect: the network is given no condition"),
+        (
+            {"conditioning": of("a", "b", drop=0), "guidance": ClassifierFree(2.5)},
+            "guidance.scale=2.5 compares with images without a class",
+        ),
     ],
 )
 def test_a_training_that_may_not_be_meant_is_noticed(changed, start):
@@ -68,7 +73,7 @@ def test_a_training_that_may_not_be_meant_is_noticed(changed, start):
         (["self_conditioning=true", "clipping=dynamic", "self_conditioning_clipping=static"], None),
         (["self_conditioning=true", "self_conditioning_clipping=none"], "self_conditioning=true: in training, too"),
         (
-            ["conditioning=label", "conditioning.drop=0", "guidance.scale=2"],
+            ["conditioning=label", "conditioning.label.drop=0", "guidance.scale=2"],
             "guidance.scale=2 compares with images without",
         ),
         (["guidance.scale=2"], "guidance.scale=2 has no effect"),

@@ -25,13 +25,14 @@ def test_every_group_with_classes_is_known():
     """A group whose choices name a class is a node of the config, or belongs to another command than training."""
     groups = {group.folder for group in configs.groups("train").values()}
     named = {group for group in groups if registry.classes(group)}
-    assert named == {*registry.NODES.values()}
+    assert named == {*registry.NODES.values(), *registry.NAMED.values()}
 
 
 def test_no_two_classes_of_a_group_share_a_name():
     for folder in registry.conf_folder().iterdir():
         files = [OmegaConf.load(file) for file in folder.glob("*.yaml")]
-        paths = {node["_target_"] for node in files if "_target_" in node}
+        nodes = [node for file in files for node in (file, *file.values()) if hasattr(node, "keys")]
+        paths = {node["_target_"] for node in nodes if "_target_" in node}
         assert len(paths) == len(registry.classes(folder.name)) or folder.name in ("task", "experiment", "debug")
 
 

@@ -250,7 +250,7 @@ def test_samples_tell_what_they_are_of(sample):
 def test_parts_are_named_by_class(sample):
     ours = sample("ckpt={place}/labels.ckpt", "n=1", "y=0").described
     names = [ours[part].pop("class") for part in ("task", "sampler", "clipping", "guidance")]
-    assert names == ["Generate", "DDIM", "Static", "Guidance"]
+    assert names == ["Generate", "DDIM", "Static", "ClassifierFree"]
     assert "_target_" not in str(ours)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from diffusion import clipping, prediction, schedule
 from diffusion.denoiser import Denoiser
 from diffusion.errors import Notice, UserError
-from diffusion.guidance import Guidance
+from diffusion.guidance import ClassifierFree
 from diffusion.lit import LitDiffusion
 from diffusion.networks.lucid import LucidUNet
 from diffusion.networks.unet import UNet
@@ -18,6 +18,8 @@ from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
 from diffusion.spaces.pixels import Pixels
 from diffusion.tasks.generate import Generate
+from tests.labels import labels
+from tests.labels import of as label_conditioning
 
 SHAPE = (1, 4, 4)
 
@@ -25,22 +27,15 @@ SHAPE = (1, 4, 4)
 class Labelled(nn.Module):
     """A network whose images are of one grey value, that of their label: -1 without one."""
 
-    def forward(self, x, t, y):
-        y = torch.full((len(x),), -1) if y is None else y
-        return (y / 4).reshape(-1, 1, 1, 1).expand_as(x).to(x.dtype)
+    def forward(self, x, t, condition):
+        return (labels(condition, x) / 4).reshape(-1, 1, 1, 1).expand_as(x).to(x.dtype)
 
 
 def lit(network=None, classes=("cat", "dog", "7"), drop=0.1, shape=SHAPE, **options):
     denoiser = Denoiser(network or Labelled(), schedule.cosine(100), prediction.X0())
+    conditioning = label_conditioning(*classes, drop=drop) if classes else {}
     return LitDiffusion(
-        denoiser,
-        DDIM(steps=2),
-        clipping.Unclipped(),
-        Pixels(shape),
-        classes=classes,
-        label_drop=drop,
-        config={},
-        **options,
+        denoiser, DDIM(steps=2), clipping.Unclipped(), Pixels(shape), conditioning=conditioning, config={}, **options
     )
 
 
@@ -107,10 +102,13 @@ def test_a_model_without_classes_takes_none():
         ({"sampler": DDIM}, r"sampler=<class .*DDIM'>: expected an object, such as"),
         ({"clip": "dynamic"}, r"clip='dynamic': expected an object, such as diffusion.clipping.Dynamic\(\)"),
         ({"clip": clipping.Static}, r"clip=<class .*Static'>: expected an object"),
-        ({"guidance": 3.0, "y": 1}, r"guidance=3.0: expected .*, such as diffusion.guidance.Guidance\(scale=2.0\)"),
+        (
+            {"guidance": 3.0, "y": 1},
+            r"guidance=3.0: expected .*, such as diffusion.guidance.ClassifierFree\(scale=2.0\)",
+        ),
         ({"task": "img2img"}, r"task='img2img': expected an object, such as diffusion.tasks.img2img.Img2Img"),
         ({"task": Generate}, r"task=<class .*Generate'>: expected an object"),
-        ({"guidance": Guidance(3.0)}, "guidance leads towards a class: give y"),
+        ({"guidance": ClassifierFree(3.0)}, "guidance leads towards a class: say y="),
         ({"task": Generate(Pixels((3, 4, 4)))}, r"task is for .*\(3, 4, 4\).*, the model's is .*\(1, 4, 4\)"),
         ({"n": 0}, "n=0: expected a whole number, 1 or more"),
         ({"n": -2}, "n=-2: expected a whole number, 1 or more"),
@@ -206,26 +204,26 @@ def notices(call):
 
 
 def test_what_is_meant_needs_no_word():
-    assert notices(lambda: lit().sample(2, y=1, guidance=Guidance(3.0), progress=False)) == []
+    assert notices(lambda: lit().sample(2, y=1, guidance=ClassifierFree(3.0), progress=False)) == []
     assert notices(lambda: lit(classes=None, drop=0.0).sample(2, progress=False)) == []
-    assert notices(lambda: lit(drop=0.0).sample(2, y=1, guidance=Guidance(1.0), progress=False)) == []
+    assert notices(lambda: lit(drop=0.0).sample(2, y=1, guidance=ClassifierFree(1.0), progress=False)) == []
 
 
 def test_a_model_of_classes_without_y_is_noticed():
     [said] = notices(lambda: lit().sample(2, progress=False))
     assert said == "y is not given: the images are drawn without a class"
     [said] = notices(lambda: lit(drop=0.0).sample(2, progress=False))
-    assert said.endswith(", which this network was never trained to do (conditioning.drop=0)")
+    assert said.endswith(", which this network was never trained to do (conditioning.label.drop=0)")
 
 
 @pytest.mark.parametrize("own", [False, True])
 def test_guidance_without_trained_drops_is_noticed(own):
-    guidance = Guidance(3.0)
+    guidance = ClassifierFree(3.0)
     model = lit(drop=0.0, guidance=guidance if own else None)
     [said] = notices(lambda: model.sample(2, y=1, guidance=None if own else guidance, progress=False))
     assert said == (
-        "guidance.scale=3 compares with images without a class, which this network never saw (conditioning.drop=0): "
-        "guidance.scale=1, or train with conditioning.drop=0.1"
+        "guidance.scale=3 compares with images without a class, which this network never saw "
+        "(conditioning.label.drop=0): guidance.scale=1, or train with conditioning.label.drop=0.1"
     )
 
 
@@ -239,4 +237,4 @@ def test_steps_are_a_whole_number(steps):
 @pytest.mark.parametrize("scale", ["3", float("nan"), float("inf"), None])
 def test_a_scale_is_a_number(scale):
     with pytest.raises(UserError, match=f"guidance.scale={scale!r}: expected a number"):
-        Guidance(scale)
+        ClassifierFree(scale)

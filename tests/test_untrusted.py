@@ -26,6 +26,8 @@ def contents():
     """A checkpoint of a tiny network, as `checkpoint.read` gives it."""
     config = configs.OmegaConf.to_container(configs.compose("train", words()), resolve=True)
     state = build.model(config).state_dict()
+    config["guidance"]["_target_"] = "diffusion.guidance.Guidance"  # of format 0, which has no number
+    config["conditioning"] = {"classes": None, "drop": 0.0}
     return {"config": config, "state_dict": state, "ema_state_dict": state, "global_step": 3}
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffusion import images, random
 from diffusion.callbacks.pictures import Pictures
+from diffusion.condition import Condition
 from diffusion.lit import TrainingPair
 from diffusion.process import q_sample
 
@@ -22,23 +23,23 @@ class Predictions(Pictures):
 
     def __init__(self, folder: Path | str, **pictures: Any) -> None:
         super().__init__(folder, **pictures)
-        self._first: tuple[Tensor, Tensor] | None = None  # x, y
+        self._first: tuple[Tensor, Condition] | None = None
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs, batch: TrainingPair, batch_idx: int
     ) -> None:
         if batch_idx == 0:
-            self._first = batch.x[:_IMAGES], batch.y[:_IMAGES]
+            self._first = batch.x[:_IMAGES], batch.condition.rows(slice(_IMAGES))
 
     def draw(self, pl_module: LightningModule, when: str) -> dict[str, Path]:
-        (x, y), denoiser = self._first, pl_module.denoiser
+        (x, condition), denoiser = self._first, pl_module.denoiser
         x_0 = pl_module.space.encode(x)
         eps = random.normal(0, "validation/eps", torch.arange(len(x)), x.shape[1:]).to(x.device)
         levels = torch.linspace(0, denoiser.schedule.T, _LEVELS + 1).round().unique()[1:]
         columns = [torch.stack([x_0, x_0], dim=1)]
         for t in levels:
             x_t = q_sample(denoiser.schedule, x_0, t, eps)
-            columns.append(torch.stack([x_t, denoiser(x_t, t, y).x_0], dim=1))
+            columns.append(torch.stack([x_t, denoiser(x_t, t, condition).x_0], dim=1))
         cells = torch.stack(columns, dim=2)  # image, x_t or x_0, t, and the image's own three
         grid = images.grid(
             pl_module.space.picture(cells.flatten(0, 2)).cpu(),

@@ -35,6 +35,7 @@ class Preview(Pictures):
 
     def draw(self, pl_module: LightningModule, when: str) -> dict[str, Path]:
         sampler, classes = self.sampler or pl_module.sampler, pl_module.classes
+        examples = {name: conditioner.examples(self.n) for name, conditioner in pl_module.conditioning.items()}
         times = sampler.times(pl_module.denoiser.schedule)
         steps = len(times) - 1
         keep = f"every:{-(-steps // (_FRAMES - 1))}"
@@ -43,7 +44,7 @@ class Preview(Pictures):
             for _, states in pl_module.sample_batches(
                 torch.arange(self.n),
                 self.seed,
-                y=torch.arange(self.n) % len(classes) if classes else None,  # a column a class
+                condition=examples,  # with labels a column a class
                 sampler=sampler,
                 keep=keep,
                 purpose="preview",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffusion import build, images, notices, plots
 from diffusion.bar import Bar
+from diffusion.commands.asked import Asked
 from diffusion.config import choice
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion
@@ -44,13 +45,17 @@ class Comparison:
             raise UserError(f"task.steps={self.steps}: none of task.samplers can take so many or so few")
         self.times = torch.cat([each for each in times if each is not None])
 
-    def draw(self, samples: Samples, y: Sequence[int] | None, seed: int, batch_size: int) -> Path:
-        """Draws the picture. Image i of a cell is of label y[i % len(y)]. Returns its file."""
-        if y is not None:
-            notices.of_classes(len(y), min(len(y), self.n), self.n, len(y))
+    def draw(self, samples: Samples, asked: Asked, seed: int, batch_size: int) -> Path:
+        """Draws the picture. Image i of a cell has turn i. Returns its file."""
+        if asked.period:
+            notices.of_turns(asked.period, min(asked.period, self.n), self.n, asked.period)
         start = time.perf_counter()
-        labels = None if y is None else torch.tensor(y)[torch.arange(self.n) % len(y)]
-        options = {"y": labels, "seed": seed, "batch_size": batch_size, "progress": False}
+        options = {
+            "condition": asked.condition(torch.arange(self.n)),
+            "seed": seed,
+            "batch_size": batch_size,
+            "progress": False,
+        }
         possible = [sampler for row in self.rows.values() for sampler in row if self._times(sampler) is not None]
         self._cell(possible[0], options)  # the first of all pays for what is set up once
         with Bar(total=len(self.rows) * len(self.steps), desc="comparing", unit=" cell") as bar:

@@ -86,8 +86,7 @@ def _words(config: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"dataset.{key}={config['dataset'][key]}" for key in ("channels", "size"))
     if config["self_conditioning"]:
         yield "self_conditioning=true"
-    if config["conditioning"]["classes"]:
-        yield "conditioning=label"
+    yield from (f"conditioning={name}" for name in config["conditioning"])
     for group in _FIXED:
         known = configs.groups("train")[group]
         others = {name: _others(config[group], configs.choice(group, name)) for name in known.choices}

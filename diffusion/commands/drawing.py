@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion import images, notices
+from diffusion.commands.asked import Asked
 from diffusion.lit import LitDiffusion
 from diffusion.samples import Samples, read
 from diffusion.tasks.generate import Generate, kept_steps
@@ -39,14 +40,14 @@ class Drawing:
         self.kept = kept_steps(config["keep"], len(self.times) - 1)
         self.unused = {**sampler.unused(), **task.unused(sampler)}
 
-    def draw(self, samples: Samples, y: Sequence[int] | None, seed: int, batch_size: int) -> Path:
-        """Draws the images that are not in the folder yet. Row r of the task, often a single image, is of label
-        y[r % len(y)]. Returns the folder."""
-        if y is not None:
+    def draw(self, samples: Samples, asked: Asked, seed: int, batch_size: int) -> Path:
+        """Draws the images that are not in the folder yet. Row r of the task, often a single image, has turn
+        r. Returns the folder."""
+        if asked.period:
             rows = self.task.streams(torch.tensor(self.n - 1)).item() + 1
-            notices.of_classes(len(y), rows, self.n, len(y) * (self.task.columns or 1))
+            notices.of_turns(asked.period, rows, self.n, asked.period * (self.task.columns or 1))
         start = time.perf_counter()
-        options = {"y": y, "seed": seed, "batch_size": batch_size}
+        options = {"asked": asked, "seed": seed, "batch_size": batch_size}
         if len(self.kept) > 1:
             self._draw_moving(samples, options)
         missing = [i for i in range(self.n) if not samples.picture(i).exists()]
@@ -54,16 +55,16 @@ class Drawing:
             samples.write(index, states[-1])
         seconds = time.perf_counter() - start
         pictures = samples.pictures()
-        images.write_png(samples.folder / "grid.png", self._grid(pictures, y))
+        images.write_png(samples.folder / "grid.png", self._grid(pictures, asked))
         if self.npz or samples.npz.exists():
             samples.write_npz()
         samples.describe(n=len(pictures), seconds=round(seconds, 3))
         return samples.folder
 
-    def _batches(self, index, y, **options):
+    def _batches(self, index, asked, **options):
         index = torch.tensor(index, dtype=torch.int64)
-        y = None if y is None else torch.tensor(y)[self.task.streams(index) % len(y)]
-        return self.model.sample_batches(index, task=self.task, y=y, **options) if len(index) else ()
+        condition = asked.condition(self.task.streams(index))
+        return self.model.sample_batches(index, task=self.task, condition=condition, **options) if len(index) else ()
 
     def _draw_moving(self, samples: Samples, options: Mapping[str, Any]) -> None:
         """The first images with how they came about: strip.png, an image a row and time to the right, and states.gif.
@@ -81,22 +82,19 @@ class Drawing:
         moving = states[[keep.index(k) for k in frames], : columns**2]
         images.write_gif(samples.folder / "states.gif", [images.grid(frame) for frame in moving])
 
-    def _grid(self, pictures: Sequence[Path], y: Sequence[int] | None) -> Tensor:
-        """The first images side by side; with labels a row for each of them, its name in front."""
-        columns = self.task.columns
+    def _grid(self, pictures: Sequence[Path], asked: Asked) -> Tensor:
+        """The first images side by side; with a condition a row for each of its turns, its title in front."""
+        columns, turns = self.task.columns, asked.period
         if columns:
             pictures = pictures[: max(1, _GRID // columns) * columns]
             rows = range(-(-len(pictures) // columns))
-            return images.grid(read(pictures), columns=columns, names=y and [self._name(y, row) for row in rows])
-        if y is None:
+            return images.grid(read(pictures), columns=columns, names=[*map(asked.title, rows)] if turns else None)
+        if not turns:
             return images.grid(read(pictures[:_GRID]))
-        rows = [pictures[k :: len(y)][:_COLUMNS] for k in range(min(len(y), len(pictures), _GRID))]
+        rows = [pictures[k::turns][:_COLUMNS] for k in range(min(turns, len(pictures), _GRID))]
         columns = len(rows[0])
         drawn = [read(row) for row in rows]
         cells = torch.full((len(rows), columns, *drawn[0].shape[1:]), images.GREY, dtype=torch.uint8)
         for cell, row in zip(cells, drawn, strict=True):  # the last rows may have an image less
             cell[: len(row)] = row
-        return images.grid(cells.flatten(0, 1), columns, names=[self._name(y, row) for row in range(len(rows))])
-
-    def _name(self, y: Sequence[int], row: int) -> str:
-        return self.model.classes[y[row % len(y)]]
+        return images.grid(cells.flatten(0, 1), columns, names=[*map(asked.title, range(len(rows)))])

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion import build, checkpoint, manifest
 from diffusion.commands.device import device_of
 from diffusion.commands.speed import compile_network
+from diffusion.condition import PREVIOUS
 from diffusion.data.base import Data
 from diffusion.errors import UserError
 from diffusion.evaluation.results import Results
@@ -63,6 +64,10 @@ def _data(model: LitDiffusion, path: str | None) -> Data:
     data.prepare_data()
     if model.classes is not None and list(data.classes or []) != list(model.classes):
         raise UserError(f"{data.name} in {data.path} has other classes than the model: {data.classes}, {model.classes}")
+    known = data.split("val")[1].tensors
+    for name in model.conditioning:
+        if name != PREVIOUS and name not in known:
+            raise UserError(f"{data.name} in {data.path} has no {name}, which the model is conditioned on")
     return data
 
 

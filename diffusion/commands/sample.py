@@ -2,16 +2,17 @@
 
 import copy
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from diffusion import build, checkpoint, registry
-from diffusion.commands import labels
+from diffusion.commands.asked import Asked
 from diffusion.commands.compare import Comparison
 from diffusion.commands.device import device_of
 from diffusion.commands.drawing import Drawing
@@ -35,7 +36,7 @@ def run(config: DictConfig) -> Path:
     if config["compile"]:
         compile_network(model.denoiser.network, model.device)
     del contents  # the optimiser's state is large
-    y = labels.read(config["y"], model.classes)
+    asked = Asked.read(config["y"], config["condition"], model.conditioning)
     chosen = {group: _chosen(config, model.config, group) for group in ("clipping", "guidance")}
     model.clip = build.clipping(chosen["clipping"], model.space)
     model.guidance = build.instantiate(chosen["guidance"])
@@ -46,7 +47,7 @@ def run(config: DictConfig) -> Path:
         chosen["sampler"] = _sampler(config, model)
         model.sampler = build.instantiate(chosen["sampler"])
         work = Drawing(model, build.instantiate(config["task"], space=model.space, limits=_limits(model)), config)
-    unused = {**work.unused, **_unused_guidance(model, y, work.times)}
+    unused = {**work.unused, **_unused_guidance(model, asked, work.times)}
     _refuse(config["given"], unused)
     settings = {
         "task": {**config["task"], **_pictures(config["task"])},
@@ -55,13 +56,12 @@ def run(config: DictConfig) -> Path:
         "weights_sha256": checkpoint.weights_sha256(model),
         **chosen,
         **work.settings,
-        "y": y,
-        "classes": None if y is None else [model.classes[label] for label in y],
+        **asked.settings(),
         "seed": config["seed"],
     }
     samples = Samples(_folder(config["output"], ckpt), _obeyed(settings, unused), model.space)
     with samples.writing():
-        return work.draw(samples, y, seed=config["seed"], batch_size=config["batch_size"])
+        return work.draw(samples, asked, seed=config["seed"], batch_size=config["batch_size"])
 
 
 def _chosen(config: Mapping[str, Any], trained: Mapping[str, Any], group: str) -> dict[str, Any]:
@@ -91,9 +91,9 @@ def _pictures(task: Mapping[str, Any]) -> dict[str, str]:
     return {f"{key}_sha256": hashlib.sha256(file.read_bytes()).hexdigest() for key, file in files.items()}
 
 
-def _unused_guidance(model: LitDiffusion, y: Sequence[int] | None, times: Tensor) -> dict[str, str]:
-    if y is None:
-        return {"guidance": "guidance leads towards a class: say y=..., of a model trained with conditioning=label"}
+def _unused_guidance(model: LitDiffusion, asked: Asked, times: Tensor) -> dict[str, str]:
+    if missing := model.guidance.needs(asked.condition(torch.arange(1))):
+        return {"guidance": missing}
     return model.guidance.unused(model.denoiser.schedule, times)
 
 

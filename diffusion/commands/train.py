@@ -47,14 +47,16 @@ def run(config: DictConfig) -> Path:
     with runs.Run(config) as this:
         saved = checkpoint.read(this.ckpt) if this.ckpt else None
         if saved is not None and config["resume_mode"] == "full":
-            _keep_rules(config, saved["config"])
+            _keep_rules(config, saved["config"], runs.RULES)
         native.use(config["kernels"])
         _check_end(config)
         _fit_samplers(config, given)
         data = build.instantiate(config["dataset"], seed=config["seed"])
         _settle_space(config, data, saved)
-        if config["conditioning"]["classes"] is not None:
-            config["conditioning"]["classes"] = _classes(data)
+        for name, node in config["conditioning"].items():
+            node |= build.class_at(node["_target_"]).settle(name, data)
+        if saved is not None and config["resume_mode"] == "full":
+            _keep_rules(config, saved["config"], runs.STATISTICS)
         model = build.trainable(config)
         if saved is None or not _finished(config, saved, this):
             _train(config, model, data, this, saved)
@@ -105,8 +107,8 @@ def _train(
         raise KeyboardInterrupt from None
 
 
-def _keep_rules(config: Mapping[str, Any], old: Mapping[str, Any]) -> None:
-    for key, (kept, given) in runs.keep_rules(config, old).items():
+def _keep_rules(config: Mapping[str, Any], old: Mapping[str, Any], rules: Sequence[str]) -> None:
+    for key, (kept, given) in runs.keep_rules(config, old, rules).items():
         _say(f"{key}={kept}, as the run began; {given} is for new runs")
 
 
@@ -156,14 +158,6 @@ def _settle_space(config: dict[str, Any], data: Data, saved: Mapping[str, Any] |
     if not space.takes(dtype):
         raise UserError(f"{data.name} stores {dtype}, but its space takes {space.stores}: say space=standardized")
     config["space"] |= space.settled(training_split)
-
-
-def _classes(data: Data) -> list[str]:
-    if not data.classes:
-        raise UserError(
-            f"conditioning=label: {data.name} has no classes; image_folder takes them from the names of its folders"
-        )
-    return list(data.classes)
 
 
 def _finished(config: Mapping[str, Any], saved: Mapping[str, Any], this: runs.Run) -> bool:

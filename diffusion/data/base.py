@@ -16,6 +16,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from diffusion import random
+from diffusion.condition import Condition
 from diffusion.errors import UserError
 
 _FINGERPRINTED = 10_000
@@ -36,14 +37,20 @@ class Batch(NamedTuple):
     """Images as they are stored, and who they are.
 
     x:     (B, C, H, W), of the declared type.
-    y:     int64 (B,), the class; -1 where there is none.
+    condition: what the set tells of them, such as `label`, the class, int64 (B,).
     index: int64 (B,). In training the place of the image in the whole run (batch number * batch size + place in the
            batch of all processes), in validation its place in the validation set. Noise is drawn by it.
     """
 
     x: Tensor
-    y: Tensor
+    condition: Condition
     index: Tensor
+
+
+def labelled(y: Tensor) -> Condition:
+    """Labels int64 (N,), -1 where there is none, as a condition."""
+    known = Condition.of(label=y.clamp(min=0))
+    return known.without(y < 0, ["label"]) if (y < 0).any() else known
 
 
 class Data(LightningDataModule, ABC):
@@ -86,7 +93,7 @@ class Data(LightningDataModule, ABC):
         self.flip = flip
         self.val_images = val_images
         self.position = 0
-        self._splits: dict[str, tuple[Tensor, Tensor]] = {}
+        self._splits: dict[str, tuple[Tensor, Condition]] = {}
 
     @property
     @abstractmethod
@@ -94,15 +101,15 @@ class Data(LightningDataModule, ABC):
         """What is stored. Raises UserError where that cannot be known."""
 
     @abstractmethod
-    def load(self, split: str) -> tuple[Tensor, Tensor]:
-        """Images (N, C, H, W), as declared, and labels int64 (N,) of the split "train" or "val"."""
+    def load(self, split: str) -> tuple[Tensor, Condition]:
+        """Images (N, C, H, W), as declared, of the split "train" or "val", and what is known of each."""
 
-    def split(self, split: str) -> tuple[Tensor, Tensor]:
+    def split(self, split: str) -> tuple[Tensor, Condition]:
         """Like `load`, but read and checked only once. Raises UserError where the images are not as declared."""
         if split not in self._splits:
-            images, labels = self.load(split)
+            images, condition = self.load(split)
             self._check(images)
-            self._splits[split] = images, labels
+            self._splits[split] = images, condition
         return self._splits[split]
 
     def describe(self) -> dict[str, Any]:
@@ -111,12 +118,15 @@ class Data(LightningDataModule, ABC):
         return {"name": self.name, **counts, "fingerprint": self.fingerprint(*counts)}
 
     def fingerprint(self, *splits: str) -> str:
-        """Of the labels and up to 10,000 images of each split, evenly spaced: a larger set is not read through."""
+        """Of the conditions and up to 10,000 images of each split, evenly spaced: a larger set is not read through."""
         digest = hashlib.blake2b(digest_size=12)
         for name in splits:
-            images, labels = self.split(name)
+            images, condition = self.split(name)
             rows = torch.arange(0, len(images), -(-len(images) // _FINGERPRINTED))
-            for part in (torch.tensor(images.shape), labels, images[rows]):
+            labels = condition.filled("label", -1)
+            labels = torch.full((len(images),), -1) if labels is None else labels
+            others = (condition.filled(other, 0) for other in sorted({*condition.asked} - {"label"}))
+            for part in (torch.tensor(images.shape), labels, images[rows], *others):
                 digest.update(part.contiguous().numpy())
         return digest.hexdigest()
 
@@ -207,7 +217,7 @@ class TrainingBatches:
 
     def __init__(self, data: Data):
         self.data = data
-        self.images, self.labels = data.split("train")
+        self.images, self.condition = data.split("train")
         self.local = data.local_batch_size
         if not len(self):
             raise UserError(
@@ -229,7 +239,7 @@ class TrainingBatches:
             index = data.position * data.batch_size + place
             # Before the batch leaves: a checkpoint written during its step must count it.
             data.position += 1
-            yield Batch(self._flip(self.images[rows], index), self.labels[rows], index)
+            yield Batch(self._flip(self.images[rows], index), self.condition.rows(rows), index)
 
     def _flip(self, x: Tensor, index: Tensor) -> Tensor:
         if not self.data.flip:
@@ -252,7 +262,7 @@ class ValidationBatches:
     """
 
     def __init__(self, data: Data):
-        self.images, self.labels = data.split("val")
+        self.images, self.condition = data.split("val")
         available, world = len(self.images), data.world_size
         n = available if data.val_images is None else min(data.val_images, available)
         if n < world:
@@ -267,4 +277,4 @@ class ValidationBatches:
     def __iter__(self) -> Iterator[Batch]:
         for index in self.indexes:
             rows = self.rows[index]
-            yield Batch(self.images[rows], self.labels[rows], index)
+            yield Batch(self.images[rows], self.condition.rows(rows), index)

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from diffusion.data.base import ImageData
+from diffusion.condition import Condition
+from diffusion.data.base import ImageData, labelled
 from diffusion.errors import UserError
 
 VAL_IMAGES = 297
@@ -19,7 +20,7 @@ class Digits(ImageData):
             raise UserError(f"dataset.path={path} has no meaning for dataset=digits, which is part of scikit-learn")
         super().__init__(path=None, **common)
 
-    def load(self, split: str) -> tuple[Tensor, Tensor]:
+    def load(self, split: str) -> tuple[Tensor, Condition]:
         """Raises UserError where scikit-learn is not installed."""
         try:
             from sklearn.datasets import load_digits
@@ -28,4 +29,4 @@ class Digits(ImageData):
         digits = load_digits()
         rows = slice(None, -VAL_IMAGES) if split == "train" else slice(-VAL_IMAGES, None)
         images = torch.from_numpy(digits.images[rows]) * (255 / 16)  # stored as 0..16
-        return images.round().byte().unsqueeze(1), torch.from_numpy(digits.target[rows]).long()
+        return images.round().byte().unsqueeze(1), labelled(torch.from_numpy(digits.target[rows]).long())

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion.condition import Condition
 from diffusion.data import ranges
-from diffusion.data.base import ImageData
+from diffusion.data.base import ImageData, labelled
 from diffusion.data.cache import DecodedCache
 from diffusion.data.decoded import Decoded
 from diffusion.data.formats import opened
@@ -98,12 +99,16 @@ class ImageFolder(ImageData):
     def settled(self) -> dict[str, Any]:
         return {"range": list(self.decoded.limits)} if self.range == "auto" else {}
 
-    def load(self, split: str) -> tuple[Tensor, Tensor]:
+    def load(self, split: str) -> tuple[Tensor, Condition]:
         """Raises UserError where fewer than two images can be read, or any cannot and on_broken="error"."""
         rows = slice(self._n_val, None) if split == "train" else slice(self._n_val)
-        label = {name: k for k, name in enumerate(self.classes or ())}
-        labels = [label.get(self.layout.class_of(file), -1) for file in self.decoded.files[rows]]
-        return torch.from_numpy(self.decoded.images[rows]), torch.tensor(labels)
+        images = torch.from_numpy(self.decoded.images[rows])
+        if not self.classes:
+            return images, Condition(len(images))
+        label = {name: k for k, name in enumerate(self.classes)}
+        return images, labelled(
+            torch.tensor([label.get(self.layout.class_of(file), -1) for file in self.decoded.files[rows]])
+        )
 
     @cached_property
     def own_size(self) -> int:

@@ -10,7 +10,8 @@ from torch.nn.functional import pad
 from torchvision import datasets
 from torchvision.transforms.v2.functional import resize
 
-from diffusion.data.base import ImageData
+from diffusion.condition import Condition
+from diffusion.data.base import ImageData, labelled
 from diffusion.errors import UserError
 
 
@@ -42,7 +43,7 @@ class TorchvisionData(ImageData):
         except _MissingError:
             self._download()
 
-    def load(self, split: str) -> tuple[Tensor, Tensor]:
+    def load(self, split: str) -> tuple[Tensor, Condition]:
         """Raises UserError where the files are missing or damaged."""
         try:
             found = self._open(split)
@@ -50,7 +51,7 @@ class TorchvisionData(ImageData):
             raise UserError(f"{self.name} is not in {self.path}: {self._by_hand()}") from error
         images = torch.as_tensor(found.data)
         images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
-        return to_size(images, self.size).contiguous(), torch.as_tensor(found.targets).long()
+        return to_size(images, self.size).contiguous(), labelled(torch.as_tensor(found.targets).long())
 
     def _open(self, split: str) -> datasets.VisionDataset:
         try:

@@ -11,6 +11,7 @@ from torch import Tensor
 from diffusion import plots, random
 from diffusion.bar import Bar
 from diffusion.clipping import Clip, Clipping
+from diffusion.condition import Condition
 from diffusion.data.base import Data
 from diffusion.denoiser import Denoiser, Prediction
 from diffusion.errors import Notice, UserError
@@ -102,31 +103,31 @@ class BPD(Metric):
             )
 
     def __call__(self, model: LitDiffusion, data: Data, *, seed: int = 0, batch_size: int = 64) -> Score:
-        x, y = data.split("val")
+        x, condition = data.split("val")
         n, steps = self._images(x), self._steps(model.denoiser.schedule)
         index = torch.arange(n) * len(x) // n
         bounds = []
         with Bar(total=n * steps, desc="bits/dim", unit=" terms") as bar:
             for rows in index.split(batch_size):
                 x_0 = model.space.encode(x[rows].to(model.device))
-                labels = y[rows].to(model.device)
-                bounds.append(self.bound(model.denoiser, model.space, x_0, rows, labels, seed=seed, tick=bar.update))
+                given = condition.rows(rows).to(model.device)
+                bounds.append(self.bound(model.denoiser, model.space, x_0, rows, given, seed=seed, tick=bar.update))
         whole = Bound(*(torch.cat(parts) for parts in zip(*map(_fields, bounds), strict=True)))
         return self._score(whole, model, data, seed)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def bound(
         self,
         denoiser: Denoiser,
         space: Space,
         x_0: Tensor,
         index: Tensor,
-        y: Tensor | None = None,
+        condition: Condition | None = None,
         *,
         seed: int = 0,
         tick: Callable[[int], object] = lambda images: None,
     ) -> Bound:
-        """The bound of images x_0 (B, C, H, W) of `space`, with labels y (B,) or None.
+        """The bound of images x_0 (B, C, H, W) of `space`, given their condition.
 
         index: int64 (B,) on the CPU: an image's noise and times are a function of (seed, its index, steps), so that
         batches may be of any size. tick: told of the images of each network evaluation.
@@ -138,13 +139,15 @@ class BPD(Metric):
         terms = []
         for number in range(steps):
             eps = random.normal(seed, "bpd/eps", index * steps + number, x_0.shape[1:]).to(x_0)
-            terms.append(self._term(denoise, space, x_0, t[:, number], eps, y))
+            terms.append(self._term(denoise, space, x_0, t[:, number], eps, condition))
             tick(len(x_0))
         return Bound(_bits(_prior(schedule, x_0)), t, _bits(torch.stack(terms, dim=1)), weights)
 
-    def _term(self, denoise: Clip, space: Space, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor | None) -> Tensor:
+    def _term(
+        self, denoise: Clip, space: Space, x_0: Tensor, t: Tensor, eps: Tensor, condition: Condition | None
+    ) -> Tensor:
         x_t = q_sample(denoise.schedule, x_0, t, eps)
-        prediction = denoise(x_t, t, y)
+        prediction = denoise(x_t, t, condition)
         unit = space.log_unit.to(x_0.dtype).to(x_0.device)
 
         def log_likelihood(x_0: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ ONLY = {
 }
 # Words of our UNet that their config has; the others must be as our UNet has them when nothing is said.
 _EXPRESSED = {
-    *("in_channels", "out_channels", "size", "num_classes", "widths", "layers", "attention", "mid_attention"),
+    *("in_channels", "out_channels", "size", "conditioners", "widths", "layers", "attention", "mid_attention"),
     *("head_width", "dropout", "norm_groups", "norm_eps", "freq_shift", "downsample_padding"),
 }
 
@@ -92,8 +92,11 @@ def config_of(model: LitDiffusion) -> dict[str, Any]:
     """The config of the UNet2DModel that is the model's network."""
     if not isinstance(model.denoiser.network, UNet):
         raise UserError(f"to=diffusers: {model.config['network']['_target_']} is not one of their networks")
-    if model.classes is not None or model.denoiser.self_condition:
-        raise UserError("to=diffusers: a DDPMPipeline tells its network neither classes nor its last prediction")
+    if model.conditioning:
+        raise UserError(
+            "to=diffusers: a DDPMPipeline gives its network no condition, but this one takes "
+            + ", ".join(model.conditioning)
+        )
     words = {name: parameter.default for name, parameter in inspect.signature(UNet).parameters.items()}
     node = words | model.config["network"]
     for name in words.keys() - _EXPRESSED:

@@ -92,7 +92,7 @@ def _config(network: Mapping[str, Tensor], state: Mapping[str, Tensor], size: in
         "clipping": choice("clipping", "static"),
         "sampler": choice("sampler", "ddpm"),
         "dataset": {"channels": channels, "size": size},
-        "conditioning": {"classes": None, "drop": 0.0},
+        "conditioning": {},
         "self_conditioning": network["init_conv.weight"].shape[1] == 2 * channels,
     }
 

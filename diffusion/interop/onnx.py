@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion import upgrades
+from diffusion.condition import PREVIOUS, Condition
 from diffusion.denoiser import Denoiser
 from diffusion.errors import UserError
 from diffusion.files import atomic, json_text
@@ -30,7 +31,10 @@ class Output(nn.Module):
         self.denoiser = denoiser
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None, x_0_before: Tensor | None = None) -> Tensor:
-        return self.denoiser.output(x_t, t, y, x_0_before)
+        condition = Condition(len(x_t)) if y is None else labelled(y)
+        if x_0_before is not None:
+            condition = condition.also(**{PREVIOUS: x_0_before})
+        return self.denoiser.output(x_t, t, condition)
 
 
 def write(model: LitDiffusion, file: Path) -> None:
@@ -43,7 +47,7 @@ def write(model: LitDiffusion, file: Path) -> None:
     inputs = {"x_t": torch.zeros(2, *model.shape), "t": torch.ones(2)}
     if model.classes is not None:
         inputs["y"] = torch.zeros(2, dtype=torch.int64)
-    if model.denoiser.self_condition:
+    if PREVIOUS in model.conditioning:
         inputs["x_0_before"] = torch.zeros(2, *model.shape)
     batch = torch.export.Dim("batch")
     with atomic(file) as temporary, warnings.catch_warnings():

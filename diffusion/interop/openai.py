@@ -32,7 +32,7 @@ ATTENTION = {"norm": "norm", "qkv": "qkv", "proj_out": "out"}
 ENDS = {
     "time_embed.0": "time_embedding.linear_1",
     "time_embed.2": "time_embedding.linear_2",
-    "label_emb": "label_embedding",
+    "label_emb": "conditioners.label",
     "input_blocks.0.0": "conv_in",
     "out.0": "norm_out",
     "out.2": "conv_out",
@@ -133,7 +133,7 @@ def read(
                 in_channels=layout.channels,
                 out_channels=layout.channels * (2 if layout.learns_variance else 1),
                 size=size,
-                num_classes=layout.classes,
+                conditioners=build.conditioners(config),
             )
         weights = rename(state, by_module(state, _modules(layout)))
         return Foreign(config, fit(_arranged(weights, told), ours.state_dict()))
@@ -223,8 +223,16 @@ def _config(layout: Layout, size: int, told: Told) -> dict[str, Any]:
         "clipping": choice("clipping", "static"),
         "sampler": choice("sampler", "ddpm") | {"variance": "auto" if learned else "fixed_large"},
         "dataset": {"channels": layout.channels, "size": size},
-        "conditioning": {"classes": layout.classes and [str(k) for k in range(layout.classes)], "drop": 0.0},
+        "conditioning": _conditioning(layout.classes),
+        "self_conditioning": False,
     }
+
+
+def _conditioning(classes: int | None) -> dict[str, Any]:
+    if classes is None:
+        return {}
+    label = choice("conditioning", "label")["label"]
+    return {"label": {**label, "classes": [str(k) for k in range(classes)], "drop": 0.0}}
 
 
 def _schedule(told: Told) -> dict[str, Any]:
@@ -281,7 +289,7 @@ def _arranged(weights: dict[str, Tensor], told: Told) -> dict[str, Tensor]:
             tensor = tensor.unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
         if name == "time_embedding.linear_1.weight":
             tensor = tensor.roll(tensor.shape[1] // 2, dims=1)  # theirs begins with the cosines
-        if name == "label_embedding.weight":
+        if name == "conditioners.label.weight":
             tensor = torch.cat([tensor, tensor.mean(0, keepdim=True)])
         arranged[name] = tensor
     return arranged

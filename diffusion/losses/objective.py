@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from diffusion.condition import Condition
 from diffusion.denoiser import Denoiser, split_variance
 from diffusion.errors import UserError
 from diffusion.losses.weighting import Simple, Weighting
@@ -22,12 +23,10 @@ class Objective(nn.Module, ABC):
         self,
         denoiser: Denoiser,
         noised: Noised,
-        y: Tensor | None = None,
-        x_0_before: Tensor | None = None,
+        condition: Condition | None = None,
     ) -> Tensor:
-        """(B,). noised: at t in 1..T; y: int64 (B,) labels or None; x_0_before: (B, C, H, W), what a self-conditioned
-        network is shown, or None."""
-        output = denoiser.output(noised.x_t, noised.t, y, x_0_before)
+        """(B,). noised: at t in 1..T; condition: of its images."""
+        output = denoiser.output(noised.x_t, noised.t, condition)
         return self.of_output(denoiser, noised, *split_variance(output, noised.x_0.shape[1]))
 
     @abstractmethod

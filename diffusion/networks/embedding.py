@@ -1,4 +1,4 @@
-"""What the residual blocks are told besides the image: the time and, where there are classes, the label."""
+"""The embedding of the time."""
 
 import math
 
@@ -33,13 +33,3 @@ class TimeEmbedding(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         sinusoids = sinusoidal(self.scale * t, self.width, self.freq_shift).to(self.linear_1.weight.dtype)
         return self.linear_2(F.silu(self.linear_1(sinusoids)))
-
-
-class LabelEmbedding(nn.Embedding):
-    """y (B,) -> (B, embedding_width). A negative label means "no label", which has a row of its own: the last."""
-
-    def __init__(self, num_classes: int, embedding_width: int):
-        super().__init__(num_classes + 1, embedding_width)
-
-    def forward(self, y: Tensor) -> Tensor:
-        return super().forward(torch.where(y < 0, self.num_embeddings - 1, y))

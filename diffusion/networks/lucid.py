@@ -1,12 +1,15 @@
 """The UNet of lucidrains' denoising-diffusion-pytorch 2: for networks that were trained there."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffusion.condition import Condition
+from diffusion.conditioners.base import CHANNELS, Conditioner, Conditioners
 from diffusion.errors import UserError
 from diffusion.networks.embedding import sinusoidal
 from diffusion.networks.sides import both_sides, size_in_words
@@ -105,9 +108,11 @@ class LucidUNet(nn.Module):
         full_attention: whether a level's attention is of all pixels to all.
         heads, head_width: of every attention.
         dropout: probability, inside the residual blocks.
-        num_classes: None; this network is not told labels.
-    Raises: UserError where the sizes do not fit each other, or there are classes.
+        conditioners: by name, what opens a condition; they may yield channels alone.
+    Raises: UserError where the sizes do not fit each other.
     """
+
+    takes: ClassVar[tuple[str, ...]] = (CHANNELS,)
 
     def __init__(
         self,
@@ -120,9 +125,9 @@ class LucidUNet(nn.Module):
         heads: int = 4,
         head_width: int = 32,
         dropout: float = 0.0,
-        num_classes: int | None = None,
+        conditioners: Mapping[str, Conditioner] | None = None,
     ):
-        _check(size, width, multiples, full_attention, num_classes)
+        _check(size, width, multiples, full_attention)
         super().__init__()
         self.width = width
         residual = partial(ResidualBlock, embedding_width=4 * width, dropout=dropout)
@@ -133,7 +138,8 @@ class LucidUNet(nn.Module):
 
         self.linear_1 = nn.Linear(width, 4 * width)
         self.linear_2 = nn.Linear(4 * width, 4 * width)
-        self.conv_in = nn.Conv2d(in_channels, width, 7, padding=3)
+        self.conditioners = Conditioners(conditioners or {}, self.takes, 4 * width, in_channels)
+        self.conv_in = nn.Conv2d(in_channels + self.conditioners.channels, width, 7, padding=3)
         self.down = nn.ModuleList()
         for level in levels:
             x, below = widths[level], widths[level + 1]
@@ -153,9 +159,11 @@ class LucidUNet(nn.Module):
         self.last = residual(2 * width, width)
         self.conv_out = nn.Conv2d(width, out_channels, 1)
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """x: (B, in_channels, H, W). t: (B,), the paper's t minus 1. y: not looked at. Returns (B, out_channels, H,
-        W)."""
+    def forward(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """x: (B, in_channels, H, W). t: (B,), what `Parametrization.clock` shows. condition: of B images, None for an
+        empty one. Returns (B, out_channels, H, W)."""
+        given = self.conditioners(condition, x)
+        x = x if given.channels is None else torch.cat([x, given.channels], dim=1)
         sinusoids = sinusoidal(t, self.width).to(self.linear_1.weight.dtype)
         embedding = F.silu(self.linear_2(F.gelu(self.linear_1(sinusoids))))
         x = self.conv_in(x)
@@ -176,11 +184,7 @@ class LucidUNet(nn.Module):
 
 
 def _check(
-    size: int | Sequence[int],
-    width: int,
-    multiples: Sequence[int],
-    full_attention: Sequence[bool],
-    num_classes: int | None,
+    size: int | Sequence[int], width: int, multiples: Sequence[int], full_attention: Sequence[bool]
 ) -> None:
     factor, sides = 2 ** (len(multiples) - 1), both_sides(size)
     if any(side % factor for side in sides):
@@ -195,5 +199,3 @@ def _check(
         )
     if width % 2:
         raise UserError(f"network.width={width}: expected an even number, half for sines, half for cosines")
-    if num_classes is not None:
-        raise UserError("this network is not told labels: use conditioning=none, or another network")

@@ -1,16 +1,19 @@
 """The UNet of Ho et al. 2020, whose modules map one to one onto those of diffusers' `UNet2DModel`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffusion.condition import Condition
+from diffusion.conditioners.base import CHANNELS, EMBEDDING, Conditioner, Conditioners
 from diffusion.errors import UserError
 from diffusion.networks.attention import Attention
 from diffusion.networks.blocks import Downsample, DownStage, ResidualBlock, Upsample, UpStage, norm_silu, zero
-from diffusion.networks.embedding import LabelEmbedding, TimeEmbedding
+from diffusion.networks.embedding import TimeEmbedding
 from diffusion.networks.sides import both_sides, size_in_words
 
 
@@ -30,7 +33,7 @@ class UNet(nn.Module):
         heads: of every attention, instead of head_width.
         dropout: probability, inside the residual blocks.
         patch: p x p pixels become the channels of one on the way in, and the other way round on the way out.
-        num_classes: of the labels y, if the network is to be told them; None ignores y.
+        conditioners: by name, what opens a condition.
         norm_groups, norm_eps: of all group normalisations.
         freq_shift: see `sinusoidal`.
         time_scale: t is multiplied by it before it is embedded.
@@ -40,6 +43,8 @@ class UNet(nn.Module):
         residual_resampling: a residual block changes the resolution instead of a convolution (BigGAN's way).
     Raises: UserError where the sizes do not fit each other.
     """
+
+    takes: ClassVar[tuple[str, ...]] = (EMBEDDING, CHANNELS)
 
     def __init__(
         self,
@@ -54,7 +59,7 @@ class UNet(nn.Module):
         heads: int | None = None,
         dropout: float = 0.0,
         patch: int = 1,
-        num_classes: int | None = None,
+        conditioners: Mapping[str, Conditioner] | None = None,
         norm_groups: int = 32,
         norm_eps: float = 1e-6,
         freq_shift: int = 1,
@@ -97,8 +102,8 @@ class UNet(nn.Module):
             return kind(residuals, [attend(width, present) for _ in in_widths], resample)
 
         self.time_embedding = TimeEmbedding(time_width, embedding_width, freq_shift, time_scale)
-        self.label_embedding = None if num_classes is None else LabelEmbedding(num_classes, embedding_width)
-        self.conv_in = nn.Conv2d(in_channels * patch**2, widths[0], 3, padding=1)
+        self.conditioners = Conditioners(conditioners or {}, self.takes, embedding_width, in_channels)
+        self.conv_in = nn.Conv2d((in_channels + self.conditioners.channels) * patch**2, widths[0], 3, padding=1)
 
         x, skips = widths[0], [widths[0]]  # the widths of what `forward` calls so
         self.down = nn.ModuleList()
@@ -120,10 +125,12 @@ class UNet(nn.Module):
         self.norm_out = norm(x)
         self.conv_out = zero(nn.Conv2d(x, out_channels * patch**2, 3, padding=1))
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """x: (B, in_channels, H, W). t: (B,), the paper's t minus 1. y: int64 (B,) labels, -1 or None where there is
-        none. Returns (B, out_channels, H, W)."""
-        embedding = self._embed(t, y)
+    def forward(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """x: (B, in_channels, H, W). t: (B,), what `Parametrization.clock` shows. condition: of B images, None for an
+        empty one. Returns (B, out_channels, H, W)."""
+        given = self.conditioners(condition, x)
+        embedding = self._embed(t, given.embedding)
+        x = x if given.channels is None else torch.cat([x, given.channels], dim=1)
         x = self.conv_in(F.pixel_unshuffle(x, self.patch))
         skips = [x]
         for stage in self.down:
@@ -134,13 +141,10 @@ class UNet(nn.Module):
             x = stage(x, embedding, skips)
         return F.pixel_shuffle(self.conv_out(norm_silu(self.norm_out, x)), self.patch)
 
-    def _embed(self, t: Tensor, y: Tensor | None) -> Tensor:
+    def _embed(self, t: Tensor, given: Tensor | None) -> Tensor:
         """(B, embedding_width); the SiLU that each residual block begins with is done here, once for all."""
         embedding = self.time_embedding(t)
-        if self.label_embedding is not None:
-            y = torch.full_like(t, -1, dtype=torch.int64) if y is None else y
-            embedding = embedding + self.label_embedding(y)
-        return F.silu(embedding)
+        return F.silu(embedding if given is None else embedding + given)
 
 
 def check_sizes(

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion.denoiser import Prediction
+from diffusion.condition import PREVIOUS, Condition
+from diffusion.denoiser import Denoise, Prediction
 from diffusion.process import q_step
 from diffusion.samplers.grid import visit
 from diffusion.schedule import Schedule, broadcast
@@ -19,14 +20,14 @@ from diffusion.schedule import Schedule, broadcast
 class Path:
     """What a solver has at hand on its way: the denoiser, fresh noise, and what was predicted so far.
 
-    denoise: (x_t, t, y, x_0_before) -> Prediction, with a `schedule`. noise: () -> (B, C, H, W), the next of each
-    image's stream. steps: of the whole way; left: of them still to go, this one among them. history: the latest
-    predictions, newest last. carry: whatever the solver hands from one step to the next.
+    noise: () -> (B, C, H, W), the next of each image's stream. condition: of the images, as it was asked for. steps: of
+    the whole way; left: of them still to go, this one among them. nfe: network evaluations of each image so far.
+    history: the latest predictions, newest last. carry: whatever the solver hands from one step to the next.
     """
 
-    denoise: Callable[..., Prediction]
+    denoise: Denoise
     noise: Callable[[], Tensor]
-    y: Tensor | None = None
+    condition: Condition | None = None
     steps: int = 1
     left: int = 1
     nfe: int = 0
@@ -38,9 +39,12 @@ class Path:
         return self.denoise.schedule
 
     def predict(self, x_t: Tensor, t: Tensor) -> Prediction:
-        """One network evaluation; the prediction joins the history."""
-        self.nfe += 1
-        self.history.append(self.denoise(x_t, t, self.y, self.history[-1].x_0 if self.history else None))
+        """One prediction, which joins the history; the next one may look at its x_0."""
+        condition = self.condition
+        if self.history:
+            condition = (condition or Condition(len(x_t))).also(**{PREVIOUS: self.history[-1].x_0})
+        self.history.append(self.denoise(x_t, t, condition))
+        self.nfe += self.history[-1].nfe
         return self.history[-1]
 
     def back(self, x_s: Tensor, s: Tensor, t: Tensor) -> Tensor:
@@ -87,20 +91,20 @@ class Sampler(ABC):
 
     def trajectory(
         self,
-        denoise: Callable[..., Prediction],
+        denoise: Denoise,
         x: Tensor,
         noise: Callable[[], Tensor],
-        y: Tensor | None = None,
+        condition: Condition | None = None,
         times: Tensor | None = None,
     ) -> Iterator[Step]:
         """The states of the reverse process, the given one first, x_0 last.
 
         x: (B, C, H, W), the state at the first of the times: standard normal at T. denoise, noise: as in `Path`.
-        y: int64 (B,) labels or None. times: instead of the sampler's own, down to 0; where they rise, noise is added
+        condition: of the images. times: instead of the sampler's own, down to 0; where they rise, noise is added
         (Eq. 2) and the solver starts anew (RePaint).
         """
         times = self.times(denoise.schedule) if times is None else times
-        path = Path(denoise, noise, y, steps=len(times) - 1)
+        path = Path(denoise, noise, condition, steps=len(times) - 1)
         yield Step(x, times[0].item(), 0)
         for number, (t, s) in enumerate(pairwise(times)):
             path.left = path.steps - number

@@ -1,11 +1,12 @@
 """Denoising diffusion implicit models (Song, Meng & Ermon 2020), and their way back to the noise."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor
 
-from diffusion.denoiser import Prediction
+from diffusion.condition import Condition
+from diffusion.denoiser import Denoise
 from diffusion.errors import UserError
 from diffusion.samplers.base import Path, Sampler, combine
 from diffusion.schedule import broadcast
@@ -35,7 +36,7 @@ class DDIM(Sampler):
 
 
 def invert(
-    denoise: Callable[..., Prediction], x_0: Tensor, times: Tensor, y: Tensor | None = None, iterations: int = 3
+    denoise: Denoise, x_0: Tensor, times: Tensor, condition: Condition | None = None, iterations: int = 3
 ) -> Tensor:
     """The x_T from which DDIM with eta = 0 comes down to x_0: the same steps, from the last to the first.
 
@@ -43,7 +44,7 @@ def invert(
     (Salimans & Ho 2022, appendix D). Each step solves that for x_t by fixed-point iteration from x_s; v, unlike eps and
     x_0, makes it converge at both ends of time.
 
-    x_0: (B, C, H, W). times: (steps + 1,), falling to 0. y: int64 (B,) labels or None. Returns x at times[0].
+    x_0: (B, C, H, W). times: (steps + 1,), falling to 0. condition: of the images. Returns x at times[0].
     """
     x = x_0
     for s, t in pairwise(times.flip(0)):
@@ -51,5 +52,5 @@ def invert(
         cos, sin = alpha_s * alpha_t + sigma_s * sigma_t, alpha_s * sigma_t - sigma_s * alpha_t
         x_s = x
         for _ in range(iterations):
-            x = combine((1 / cos, x_s), (sin / cos, denoise(x, t, y).v))
+            x = combine((1 / cos, x_s), (sin / cos, denoise(x, t, condition).v))
     return x

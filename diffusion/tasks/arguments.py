@@ -1,12 +1,14 @@
 """What a caller in Python hands to sampling, brought to one form. Each function raises UserError that names the
 argument, what it was, and what was expected."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffusion.condition import PREVIOUS, Condition
+from diffusion.conditioners.base import Conditioner
 from diffusion.errors import UserError
 from diffusion.guidance import Guidance
 from diffusion.samplers.base import Sampler
@@ -14,24 +16,20 @@ from diffusion.spaces.base import Space
 from diffusion.tasks.generate import Generate
 from diffusion.values import whole_or_none
 
-_LISTED = 50  # classes in a message
 _OBJECTS: dict[str, tuple[type, str]] = {  # the class that is expected, and an example
     "sampler": (Sampler, "diffusion.samplers.ddim.DDIM(steps=50)"),
     "task": (Generate, "diffusion.tasks.img2img.Img2Img(image, t, model.space)"),
-    "guidance": (Guidance, "diffusion.guidance.Guidance(scale=2.0)"),
+    "guidance": (Guidance, "diffusion.guidance.ClassifierFree(scale=2.0)"),
     "clip": (Callable, "diffusion.clipping.Dynamic()"),
 }
 
 
-def check_objects(space: Space, y: Any, **given: Any) -> None:
-    """That these can be given by their names, keys of _OBJECTS, where they are not None. space: the model's; y: as in
-    `labels`."""
+def check_objects(space: Space, **given: Any) -> None:
+    """That these can be given by their names, keys of _OBJECTS, where they are not None. space: the model's."""
     for name, value in given.items():
         kind, example = _OBJECTS[name]
         if value is not None and (isinstance(value, type) or not isinstance(value, kind)):
             raise UserError(f"{name}={value!r}: expected an object, such as {example}")
-    if given["guidance"] is not None and y is None:
-        raise UserError("guidance leads towards a class: give y")
     task = given["task"]
     if task is not None and task.space != space:
         raise UserError(f"task is for {task.space}, the model's is {space}: give it model.space")
@@ -47,26 +45,35 @@ def indices(value: Any) -> Tensor:
     return torch.tensor(numbers, dtype=torch.int64)
 
 
-def labels(y: Any, n: int, classes: Sequence[str] | None) -> Tensor | None:
-    """The labels of n images, int64 (n,), or None: y is a class for all of them, or one for each. A class is its number
-    in `classes`, or its name."""
-    if y is None:
-        return None
-    if classes is None:
-        raise UserError(f"y={y!r}: this model was trained without classes (conditioning=none)")
-    given = y.tolist() if hasattr(y, "tolist") else y
-    each = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given] * n
-    if len(each) != n:
-        raise UserError(f"y has {len(each)} classes for {n} images: give one for all, or one for each")
-    return torch.tensor([_label(one, classes) for one in each], dtype=torch.int64)
+def condition(given: Any, y: Any, n: int, conditioning: Mapping[str, Conditioner]) -> Condition | None:
+    """The condition of n images, or None where nothing is asked for. given: a Condition, or by name what the
+    conditioners of `conditioning` take; y: short for the name `label`."""
+    if isinstance(given, Condition):
+        if len(given) != n:
+            raise UserError(f"condition has {len(given)} rows for {n} images: give one for each")
+        asked = dict.fromkeys(given.asked)
+    elif given is None or isinstance(given, Mapping):
+        asked = {name: value for name, value in (given or {}).items() if value is not None}
+    else:
+        raise UserError(f"condition={given!r}: expected a Condition, or a dict such as {{'label': 3}}")
+    if y is not None:
+        if "label" in asked:
+            raise UserError("y is short for the condition's label: give one of them")
+        asked["label"] = y
+    for name, value in asked.items():
+        if name not in conditioning or name == PREVIOUS:
+            raise UserError(unknown(name, value, conditioning, "y" if y is not None and name == "label" else name))
+    made = given if isinstance(given, Condition) else Condition(n)
+    for name, value in asked.items():
+        if value is not None:
+            key = "y" if name == "label" and y is not None else name
+            made = made.also(**{name: conditioning[name].rows(key, value, n)})
+    return made if made.asked else None
 
 
-def _label(one: Any, classes: Sequence[str]) -> int:
-    if isinstance(one, str) and one in classes:
-        return classes.index(one)
-    number = whole_or_none(one)
-    if number is not None and 0 <= number < len(classes):
-        return number
-    known = [f"{k} ({name})" for k, name in enumerate(classes[:_LISTED])]
-    known += [f"... ({len(classes)} in all)"] * (len(classes) > _LISTED)
-    raise UserError(f"y={one!r}: no such class; choose among {', '.join(known)}; y=None draws without a class")
+def unknown(name: str, value: Any, conditioning: Mapping[str, Conditioner], key: str) -> str:
+    """What to say of a condition that the network does not take. key: what the user calls it."""
+    if name == "label":
+        return f"{key}={value!r}: this model was trained without classes (conditioning=none)"
+    known = ", ".join(other for other in conditioning if other != PREVIOUS)
+    return f"{key}={value!r}: this model was trained without it; it takes {known or 'no condition'}"

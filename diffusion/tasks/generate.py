@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from diffusion.bar import Bar
+from diffusion.condition import Condition
 from diffusion.data.decoding import Limits
-from diffusion.denoiser import Prediction
+from diffusion.denoiser import Denoise
 from diffusion.errors import UserError
 from diffusion.random import Streams
 from diffusion.samplers.base import Sampler
@@ -61,28 +62,28 @@ class Generate:
         return {}
 
     def streams(self, index: Tensor) -> Tensor:
-        """The stream of noise that each image draws from, and its place among labels that take turns, int64 (B,)."""
+        """The stream of noise that each image draws from, and its turn among the conditions, int64 (B,)."""
         return index
 
     def start(
         self,
-        denoise: Callable[..., Prediction],
+        denoise: Denoise,
         times: Tensor,
         index: Tensor,
         noise: Callable[[], Tensor],
-        y: Tensor | None = None,
+        condition: Condition | None = None,
     ) -> Tensor:
         """The images (B, C, H, W) at times[0]."""
         return noise()
 
-    def wrap(self, denoise: Callable[..., Prediction]) -> Callable[..., Prediction]:
+    def wrap(self, denoise: Denoise) -> Denoise:
         """The denoiser to walk with."""
         return denoise
 
 
-@torch.inference_mode()
+@torch.no_grad()  # in which a wrapper around the denoiser may enable gradients
 def generate(
-    denoise: Callable[..., Prediction],
+    denoise: Denoise,
     sampler: Sampler,
     shape: Sequence[int],
     index: Tensor,
@@ -90,7 +91,7 @@ def generate(
     *,
     task: Generate | None = None,
     purpose: str = "sample",
-    y: Tensor | None = None,
+    condition: Condition | None = None,
     batch_size: int = 64,
     keep: int | str | Sequence[int] = 1,
     device: torch.device | str = "cpu",
@@ -98,7 +99,7 @@ def generate(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Draws the images `index` of the endless row that belongs to `seed`; the same whatever the batch size.
 
-    shape: (C, H, W) of one image; index: int64 (n,); y: int64 (n,) labels or None; keep: as in `kept_steps`.
+    shape: (C, H, W) of one image; index: int64 (n,); condition: of those n images; keep: as in `kept_steps`.
     task: None is `Generate`.
     Yields per batch its indices (B,) and the kept states (kept, B, C, H, W), float32 on the CPU, x_0 last.
     """
@@ -114,10 +115,10 @@ def generate(
         for start in starts:
             chosen = slice(start, start + batch_size)
             noise = Streams(seed, purpose, task.streams(index[chosen]), shape, device).normal
-            labels = None if y is None else y[chosen].to(device)
-            x = task.start(denoise, times, index[chosen], noise, labels)
+            asked = None if condition is None else condition.rows(chosen).to(device)
+            x = task.start(denoise, times, index[chosen], noise, asked)
             states = torch.empty(len(kept), *x.shape)
-            for number, state in enumerate(sampler.trajectory(denoise, x, noise, labels, times)):
+            for number, state in enumerate(sampler.trajectory(denoise, x, noise, asked, times)):
                 if number in kept:
                     states[kept.index(number)] = state.x
                 bar.update(number > 0)

@@ -24,6 +24,6 @@ class Img2Img(Generate):
     def times(self, sampler, schedule) -> Tensor:
         return from_time(super().times(sampler, schedule), schedule.T / 2 if self.t is None else self.t, schedule.T)
 
-    def start(self, denoise, times, index, noise, y=None) -> Tensor:
+    def start(self, denoise, times, index, noise, condition=None) -> Tensor:
         eps = noise()
         return q_sample(denoise.schedule, self.x_0.to(eps).expand_as(eps), times[0], eps)

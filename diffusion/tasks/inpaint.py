@@ -1,13 +1,13 @@
 """Inpainting: the known pixels of a picture are kept, the others drawn to match."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from diffusion.condition import Condition
 from diffusion.data.decoding import Limits
-from diffusion.denoiser import Prediction
+from diffusion.denoiser import Denoise, Prediction
 from diffusion.samplers.grid import with_jumps
 from diffusion.spaces.base import Space
 from diffusion.tasks import pictures
@@ -19,14 +19,12 @@ class KeepKnown:
     """A denoiser that knows x_0 (1 or B, C, H, W) where `known` is true. eps and v of these pixels follow from x_0 and
     x_t, so every solver carries them along q(x_t | x_0)."""
 
-    def __init__(self, denoise: Callable[..., Prediction], x_0: Tensor, known: Tensor):
+    def __init__(self, denoise: Denoise, x_0: Tensor, known: Tensor):
         self.denoise, self.x_0, self.known = denoise, x_0, known
         self.schedule = denoise.schedule
 
-    def __call__(
-        self, x_t: Tensor, t: Tensor | float, y: Tensor | None = None, x_0_before: Tensor | None = None
-    ) -> Prediction:
-        prediction = self.denoise(x_t, t, y, x_0_before)
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
+        prediction = self.denoise(x_t, t, condition)
         x_0 = torch.where(self.known.to(x_t.device), self.x_0.to(x_t), prediction.x_0)
         return replace(prediction, x_0=x_0)
 

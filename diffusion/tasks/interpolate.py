@@ -54,7 +54,7 @@ class Interpolate(Generate):
     def streams(self, index: Tensor) -> Tensor:
         return index // self.points
 
-    def start(self, denoise, times, index, noise, y=None) -> Tensor:
+    def start(self, denoise, times, index, noise, condition=None) -> Tensor:
         weight = index % self.points / (self.points - 1)
         shared = noise()
 
@@ -63,8 +63,8 @@ class Interpolate(Generate):
                 return Streams(end, "sample", self.streams(index), shared.shape[1:], shared.device).normal()
             if self.t is not None:
                 return q_sample(denoise.schedule, end.to(shared), times[0], shared)
-            x_0 = end.to(shared)  # without labels one inversion serves the whole row
-            return invert(denoise, x_0 if y is None else x_0.expand_as(shared), times, y)
+            x_0 = end.to(shared)  # without a condition one inversion serves the whole row
+            return invert(denoise, x_0 if condition is None else x_0.expand_as(shared), times, condition)
 
         a, b = map(at_first_time, self.ends)
         return slerp(a, b, weight.to(shared.device))

@@ -168,7 +168,7 @@ def test_images_of_another_range_are_refused(tmp_path, monkeypatch, convert, sai
     draw = LitDiffusion.on_before_batch_transfer
 
     def converted(self, batch, index):
-        return draw(self, Batch(convert(batch.x), batch.y, batch.index), index)
+        return draw(self, Batch(convert(batch.x), batch.condition, batch.index), index)
 
     monkeypatch.setattr(LitDiffusion, "on_before_batch_transfer", converted)
     with pytest.raises(UserError, match=said):

@@ -9,6 +9,7 @@ from torch import nn
 
 from diffusion import images, random
 from diffusion.callbacks.predictions import Predictions
+from diffusion.condition import Condition
 from diffusion.process import q_sample
 from diffusion.schedule import broadcast
 from tests.test_lit import digits, small_model
@@ -23,7 +24,7 @@ class Knows(nn.Module):
         super().__init__()
         self.schedule, self.x_0 = schedule, x_0
 
-    def forward(self, x_t, step, y):
+    def forward(self, x_t, step, condition):
         alpha, sigma = self.schedule(step + 1)
         return (x_t - broadcast(alpha, x_t) * self.x_0[: len(x_t)]) / broadcast(sigma, x_t)
 
@@ -41,7 +42,7 @@ def test_of_a_denoiser_that_knows_the_image_every_prediction_is_the_image(tmp_pa
     x_0, schedule = images.from_uint8(data[:4]), model.denoiser.schedule
     model.denoiser.network = Knows(schedule, x_0)
     callback = Predictions(tmp_path)
-    callback._first = data[:4], torch.zeros(4, dtype=torch.int64)
+    callback._first = data[:4], Condition(4)
     written = cells(callback.draw(model, "now")["preview/x_0"])
     assert torch.equal(written[:, 0, 0], data[:4, 0])
     assert (written[:, 1].int() - data[:4].int()).abs().max() <= 1

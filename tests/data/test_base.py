@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from diffusion.data.base import ImageData
+from diffusion.data.base import ImageData, labelled
 from diffusion.errors import UserError
 
 
@@ -23,7 +23,11 @@ class Numbered(ImageData):
         number = torch.arange(self.n[split])
         images = number.byte()[:, None, None, None].repeat(1, 1, 2, 2)
         images[..., 0] = 255
-        return images, number
+        return images, labelled(number)
+
+
+def labels_of(batch):
+    return batch.condition.tensors["label"]
 
 
 def at_rank(data, rank, world_size):
@@ -37,7 +41,7 @@ def epochs(data, count=1):
 
 
 def rows(batches):
-    return torch.cat([batch.y for batch in batches]).tolist()
+    return torch.cat([labels_of(batch) for batch in batches]).tolist()
 
 
 def test_an_epoch_is_a_permutation_and_a_function_of_seed_and_epoch():
@@ -55,7 +59,7 @@ def test_images_labels_and_indexes_belong_together():
     assert torch.cat([batch.index for batch in batches]).tolist() == list(range(40))
     for batch in batches:
         assert batch.x.dtype == torch.uint8
-        assert batch.x[:, 0, 0, 1].tolist() == batch.y.tolist()
+        assert batch.x[:, 0, 0, 1].tolist() == labels_of(batch).tolist()
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -70,8 +74,9 @@ def test_two_processes_together_get_the_batch_of_one(flip):
     )
     assert len(whole) == len(left) == len(right) == 5
     for one, *parts in zip(whole, left, right, strict=True):
-        for field in ("x", "y", "index"):
+        for field in ("x", "index"):
             assert torch.equal(getattr(one, field), torch.cat([getattr(part, field) for part in parts]))
+        assert torch.equal(labels_of(one), torch.cat([labels_of(part) for part in parts]))
 
 
 def test_flips_are_per_image_fair_and_only_in_training():
@@ -95,9 +100,9 @@ def test_processes_share_the_validation_set_without_duplicates(n_val, batch_size
     batches = list(chain(*ranks))
     index = torch.cat([batch.index for batch in batches])
     assert sorted(index.tolist()) == list(range(n_val))
-    assert torch.equal(index, torch.cat([batch.y for batch in batches]))
+    assert torch.equal(index, torch.cat([labels_of(batch) for batch in batches]))
     assert len({len(batches) for batches in ranks}) == 1, "a process with fewer batches hangs the others"
-    assert min(len(batch.y) for batch in batches) > 0
+    assert min(len(batch.condition) for batch in batches) > 0
 
 
 def test_capped_validation_is_spread_over_the_set():
@@ -116,7 +121,7 @@ class Recorder(LightningModule):
         self.seen, self.validated, self.epochs = [], [], []
 
     def training_step(self, batch, batch_idx):
-        self.seen.append((batch.index.tolist(), batch.y.tolist()))
+        self.seen.append((batch.index.tolist(), labels_of(batch).tolist()))
         self.epochs.append((self.current_epoch, batch_idx))
         return self.weight * batch.x.float().mean()
 

@@ -14,7 +14,8 @@ def digits(**options):
 def test_digits_fill_the_range_and_are_split_without_overlap():
     sklearn = pytest.importorskip("sklearn.datasets").load_digits()
     data = digits()
-    (train, train_y), (val, val_y) = data.split("train"), data.split("val")
+    (train, of_train), (val, of_val) = data.split("train"), data.split("val")
+    train_y, val_y = of_train.tensors["label"], of_val.tensors["label"]
     assert (len(train), len(val)) == (1500, 297)
     assert torch.cat([train, val]).squeeze(1).div(255 / 16).round().int().tolist() == sklearn.images.tolist()
     assert torch.cat([train_y, val_y]).tolist() == sklearn.target.tolist()

@@ -62,7 +62,8 @@ def test_classes_are_the_top_level_folders(folder):
     found = data(folder)
     assert found.classes == ("cats", "dogs")
     for split in ("train", "val"):
-        for image, label in zip(*found.split(split), strict=True):
+        pictures, condition = found.split(split)
+        for image, label in zip(pictures, condition.filled("label", -1), strict=True):
             assert mean(image.double()) == [list(RED), list(BLUE), [0, 255, 0]][label]
 
 
@@ -71,7 +72,7 @@ def test_one_folder_is_no_class(folder):
         plain(folder / "cats" / f"{k}.png")
     found = data(folder)
     assert found.classes is None
-    assert next(iter(found.train_dataloader())).y.tolist() == [-1, -1]
+    assert next(iter(found.train_dataloader())).condition.asked == ()
 
 
 def test_the_split_is_disjoint_whole_and_the_same_for_every_seed(folder):
@@ -160,7 +161,8 @@ def test_split_folders_are_no_classes(folder, capsys):
     found.prepare_data()
     assert found.classes == ("cat", "dog")
     for name, k in (("train", range(8)), ("val", range(8, 12))):
-        images, labels = found.split(name)
+        images, condition = found.split(name)
+        labels = condition.tensors["label"]
         assert sorted(images[:, 0, 0, 0].tolist()) == list(k)
         assert all(label == (image[0, 0, 0] + 1) % 2 for image, label in zip(images, labels, strict=True))
     assert capsys.readouterr().out.splitlines() == [

@@ -22,13 +22,13 @@ def test_local_copies_are_what_torchvision_reads(kind, source, monkeypatch):
     data = local(kind, size=32)
     data.prepare_data()
     for split, train in (("train", True), ("val", False)):
-        images, labels = data.split(split)
+        images, condition = data.split(split)
         theirs = source(SHARED, train=train)
         assert data.own_size == theirs.data.shape[-1]
         assert images.shape == (len(theirs), 1, 32, 32)
         assert torch.equal(images[:, 0, 2:-2, 2:-2], theirs.data)
         assert images.sum() == theirs.data.sum(), "the border is black"
-        assert torch.equal(labels, theirs.targets)
+        assert torch.equal(condition.tensors["label"], theirs.targets)
 
 
 def test_larger_sizes_get_an_even_black_border():
@@ -90,7 +90,7 @@ class FakeCIFAR10(datasets.CIFAR10):
 
 def test_cifar10_is_channels_first(monkeypatch):
     monkeypatch.setattr(CIFAR10, "source", FakeCIFAR10)
-    images, labels = local(CIFAR10, channels=3, size=32).split("train")
+    images, condition = local(CIFAR10, channels=3, size=32).split("train")
     assert images.permute(0, 2, 3, 1).equal(torch.from_numpy(FakeCIFAR10("").data))
-    assert labels.tolist() == list(range(10))
+    assert condition.tensors["label"].tolist() == list(range(10))
     assert len(CIFAR10.classes) == 10

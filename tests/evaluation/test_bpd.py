@@ -27,7 +27,7 @@ class TrueReverse(GaussianDenoiser):
     """The exact denoiser with the exact variance of q(x_s | x_t), which for Gaussian data is Gaussian: the posterior's
     and what is uncertain in x_0."""
 
-    def __call__(self, x_t, t, y=None, x_0_before=None):
+    def __call__(self, x_t, t, condition=None):
         s, t = t - 1, torch.as_tensor(t, dtype=torch.float64)
         (alpha_s, sigma_s), (_, sigma_t), beta = self.schedule(s), self.schedule(t), self.schedule.beta(s, t)
         variance = sigma_s**2 / sigma_t**2 * beta + (alpha_s * beta / sigma_t**2) ** 2 * uncertain(self.schedule, t)
@@ -129,7 +129,7 @@ def test_the_variance_is_the_learnt_one_unless_another_is_asked_for():
 
 
 class Zero(nn.Module):
-    def forward(self, x, t, y):
+    def forward(self, x, t, condition):
         return torch.zeros_like(x)
 
 
@@ -157,7 +157,7 @@ def test_a_prediction_is_clipped_to_the_range_of_images():
             super().__init__()
             self.value = value
 
-        def forward(self, x, t, y):
+        def forward(self, x, t, condition):
             return torch.full_like(x, self.value)
 
     far, edge = (Denoiser(Says(value), made, prediction.X0()) for value in (7.0, 1.0))

@@ -13,9 +13,9 @@ def model_of(foreign, folder, weights="ema"):
 
 
 @torch.no_grad()
-def sample(model, sampler, x_T, noise, y=None):
+def sample(model, sampler, x_T, noise, condition=None):
     """The end of the sampler's way from x_T; noise: one tensor a step."""
     stream = iter(noise)
     denoise = Clip(model.denoiser, model.clip)
-    *_, last = sampler.trajectory(denoise, x_T, lambda: next(stream), y)
+    *_, last = sampler.trajectory(denoise, x_T, lambda: next(stream), condition)
     return last.x

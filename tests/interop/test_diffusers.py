@@ -229,7 +229,7 @@ def test_names_are_those_of_the_published_models(tmp_path):
         (["network.patch=2", "network.attention=[2]"], "network.patch=2 cannot be expressed, only 1"),
         (["prediction=edm"], "no prediction EDM"),
         (["loss=hybrid", "sampler.variance=fixed_small"], "cannot express sampler.variance=fixed_small"),
-        (["self_conditioning=true"], "neither classes nor its last prediction"),
+        (["self_conditioning=true"], "gives its network no condition, but this one takes previous"),
     ],
     ids=str,
 )

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from diffusion.condition import Condition
 from diffusion.errors import UserError
 from diffusion.interop import lucidrains
 from diffusion.interop.foreign import write
@@ -60,7 +61,7 @@ def test_same_outputs(unet, tmp_path):
     x, shown, t = torch.randn(2, channels, 16, 16), torch.randn(2, channels, 16, 16), torch.tensor([3, 871])
     with torch.no_grad():
         expected = peer.model(x, t, shown if peer.self_condition else None)
-        got = network(torch.cat([x, shown], dim=1) if peer.self_condition else x, t.float())
+        got = network(x, t.float(), Condition.of(previous=shown) if peer.self_condition else None)
     assert foreign.config["self_conditioning"] == peer.self_condition
     assert foreign.step == 7000
     assert expected.std() > 0.1  # the comparison is of something

@@ -7,6 +7,7 @@ import torch
 
 from diffusion import checkpoint, registry, upgrades
 from diffusion import config as configs
+from diffusion.data.base import labelled
 from diffusion.errors import UserError
 from diffusion.files import json_contents
 from diffusion.interop import onnx
@@ -53,7 +54,9 @@ def test_onnxruntime_gives_the_same(words, tmp_path, recwarn):
         assert [given.name for given in session.get_inputs()] == list(inputs)
         [got] = session.run(["output"], {name: value.numpy() for name, value in inputs.items()})
         with torch.no_grad():
-            expected = model.denoiser.output(**inputs)
+            previous = {"previous": inputs["x_0_before"]} if model.classes else {}
+            condition = labelled(inputs["y"]).also(**previous) if model.classes else None
+            expected = model.denoiser.output(inputs["x_t"], inputs["t"], condition)
         assert expected.std() > 0.1
         torch.testing.assert_close(torch.from_numpy(got), expected, atol=1e-5, rtol=1e-5)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffusion.data.base import labelled
 from diffusion.errors import UserError
 from diffusion.interop import openai
 from diffusion.interop.foreign import write
@@ -61,9 +62,13 @@ def test_same_outputs(options, words, scale, tmp_path):
     x, t = torch.randn(2, options["channels"], size, size), torch.tensor([3, words["T"] - 20])
     y = torch.tensor([1, 4]) if classes else None
     with torch.no_grad():
-        expected, got = peer(x, t * scale, y), network(x, t.float(), y)
+        expected, got = peer(x, t * scale, y), network(x, t.float(), given(y))
     assert expected.std() > 0.1  # the comparison is of something
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+def given(y):
+    return None if y is None else labelled(y)
 
 
 def betas_of(schedule, T):
@@ -119,7 +124,7 @@ def test_same_samples_in_ten_steps(options, words, scale, ddim, tmp_path, monkey
 
     times = [index + 1 for index in indices] + [0]
     sampler = DDIM(times=times) if ddim else DDPM(times=times, variance=foreign.config["sampler"]["variance"])
-    got = sample(model, sampler, x_T, noise, y)
+    got = sample(model, sampler, x_T, noise, given(y))
     assert 0.2 < expected.std() < 1
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
 
@@ -127,7 +132,7 @@ def test_same_samples_in_ten_steps(options, words, scale, ddim, tmp_path, monkey
 def test_a_network_with_classes_and_none_given_is_told_their_mean(tmp_path):
     peer = random_peer(**GUIDED, heads=1, classes=5)
     foreign = openai.read(file_of(peer, tmp_path), size=16, schedule="linear", T=1000, heads=1)
-    table = foreign.weights["label_embedding.weight"]
+    table = foreign.weights["conditioners.label.weight"]
     assert torch.equal(table[:5], peer.label_emb.weight)
     torch.testing.assert_close(table[5], peer.label_emb.weight.mean(0))
     assert foreign.config["conditioning"]["classes"] == ["0", "1", "2", "3", "4"]

@@ -252,7 +252,7 @@ def test_every_combination_takes_a_step(make):
     for parametrization, kind, weight in itertools.product(PARAMETRIZATIONS[:4], (L2, L1, Huber, Hybrid), WEIGHTINGS):
         objective = kind(weight)
         network = nn.Conv2d(1, 2 if objective.learns_variance else 1, 1)
-        network.forward = lambda x, t, y, conv=network: nn.functional.conv2d(x, conv.weight, conv.bias)
+        network.forward = lambda x, t, condition, conv=network: nn.functional.conv2d(x, conv.weight, conv.bias)
         denoiser = Denoiser(network, made, parametrization)
         loss = loss_of(objective, denoiser, x_0, t, eps).mean()
         gradients = torch.autograd.grad(loss, list(network.parameters()))

@@ -2,7 +2,8 @@ import math
 
 import torch
 
-from diffusion.networks.embedding import LabelEmbedding, sinusoidal
+from diffusion.conditioners.label import LabelEmbedding
+from diffusion.networks.embedding import sinusoidal
 
 
 def test_sinusoidal_is_the_formula():
@@ -17,7 +18,7 @@ def test_freq_shift_sets_the_slowest_frequency():
     assert math.isclose(sinusoidal(t, 64, freq_shift=0)[0, 31], 10_000 ** (-31 / 32), rel_tol=1e-4)
 
 
-def test_negative_label_is_the_last_row():
+def test_no_label_is_the_last_row():
     embedding = LabelEmbedding(10, 4)
-    rows = embedding(torch.tensor([3, -1, 9]))
+    rows = embedding(torch.tensor([3, 0, 9]), torch.tensor([False, True, False]))
     torch.testing.assert_close(rows, embedding.weight[[3, 10, 9]])

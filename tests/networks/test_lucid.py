@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from diffusion.errors import UserError
 from diffusion.networks.lucid import LinearAttention, LucidUNet
+from tests.labels import of
 
 CONF = Path(__file__).parents[2] / "conf" / "network"
 SMALL = {"width": 8, "multiples": (1, 2), "full_attention": (False, True), "heads": 2, "head_width": 4}
@@ -57,7 +58,7 @@ def test_sides_may_differ():
         ((8, 9), {}, "8x9 does not divide by 2 .2 levels.: use fewer network.multiples"),
         (8, {"full_attention": (True,)}, "full_attention=.*one value for each of the 2 levels"),
         (8, {"width": 9}, "network.width=9: expected an even number"),
-        (8, {"num_classes": 3}, "conditioning=none"),
+        (8, {"conditioners": of("a", "b")}, "conditioning.label yields an embedding, but this network takes channels"),
     ],
 )
 def test_refusals(size, options, words):

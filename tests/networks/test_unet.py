@@ -4,9 +4,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from diffusion.data.base import labelled
 from diffusion.errors import UserError
 from diffusion.networks import native
 from diffusion.networks.unet import UNet
+from tests.labels import of
 
 CONF = Path(__file__).parents[2] / "conf" / "network"
 SMALL = {"widths": (16, 32), "layers": 1, "attention": (), "norm_groups": 8}
@@ -40,7 +42,7 @@ def test_adm_has_the_papers_size():
     options = OmegaConf.to_container(OmegaConf.load(CONF / "unet_adm.yaml"))
     del options["_target_"]
     with torch.device("meta"):
-        network = UNet(3, 6, 64, num_classes=1000, **options)
+        network = UNet(3, 6, 64, conditioners=of(*map(str, range(1000))), **options)
     no_label = 4 * 192  # the row that theirs does not have
     assert sum(parameter.numel() for parameter in network.parameters()) == 295_904_454 + no_label
 
@@ -74,8 +76,8 @@ def test_time_matters():
 
 
 def test_every_parameter_learns():
-    network = awake(UNet(1, 2, 8, patch=2, num_classes=3, **(SMALL | {"attention": (2,)})))
-    out = network(torch.randn(3, 1, 8, 8), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 1, -1]))
+    network = awake(UNet(1, 2, 8, patch=2, conditioners=of("a", "b", "c"), **(SMALL | {"attention": (2,)})))
+    out = network(torch.randn(3, 1, 8, 8), torch.tensor([1.0, 2.0, 3.0]), labelled(torch.tensor([0, 1, -1])))
     out.square().sum().backward()
     still = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert out.shape == (3, 2, 8, 8)
@@ -94,16 +96,16 @@ def test_patch_is_a_smaller_image_of_more_channels():
 
 
 def test_labels():
-    network = awake(UNet(1, 1, 8, num_classes=3, **SMALL))
+    network = awake(UNet(1, 1, 8, conditioners=of("a", "b", "c"), **SMALL))
     x, t = torch.randn(1, 1, 8, 8).expand(3, -1, -1, -1), torch.full((3,), 7.0)
     none = network(x, t)
-    zero, two, missing = network(x, t, torch.tensor([0, 2, -1]))
+    zero, two, missing = network(x, t, labelled(torch.tensor([0, 2, -1])))
     torch.testing.assert_close(missing, none[2])
     assert (zero - two).abs().max() > 1e-4
     assert (zero - missing).abs().max() > 1e-4
 
     blind = awake(UNet(1, 1, 8, **SMALL))
-    assert torch.equal(blind(x, t, torch.tensor([0, 2, -1])), blind(x, t))
+    assert torch.equal(blind(x, t, labelled(torch.tensor([0, 2, -1]))), blind(x, t))
 
 
 @pytest.mark.parametrize("size", [(8, 12), (12, 8), (4, 16)])

@@ -33,7 +33,7 @@ class CorrelatedDenoiser:
         self.schedule = schedule
         self.covariance = torch.full((pixels, pixels), correlation).fill_diagonal_(1).double()
 
-    def __call__(self, x_t, t, y=None, x_0_before=None):
+    def __call__(self, x_t, t, condition=None):
         t = torch.as_tensor(t, dtype=torch.float64)
         alpha, sigma = self.schedule(t)
         gain = (

@@ -1,41 +1,39 @@
-"""Which classes `y=` asks for. Its value comes as it was typed: `true`, `1.0` and `1e3` may be names."""
+"""Which classes a text asks for. It comes as it was typed: `true`, `1.0` and `1e3` may be names."""
 
 import re
 import unicodedata
 from collections.abc import Sequence
 from decimal import Decimal
 
-from diffusion.config import items, suggest
 from diffusion.errors import UserError
+from diffusion.typed import items, suggest
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _LISTED = 50  # classes in a message
 
 
-def read(text: str | None, names: Sequence[str] | None) -> list[int] | None:
-    """The labels that `text` asks for: a class, a list `[a,b]`, or `all`; None where it is None or `null`.
+def read(key: str, text: str, names: Sequence[str]) -> list[int] | None:
+    """The labels that `text` asks for: a class, a list `[a,b]`, or `all`; None where it is `null`.
 
     A class is told by its name; where names are numbers, by its number, so that 1 is the folder 001; and where none is,
-    by its place among them, from 0. A name that holds a comma is quoted within a list. names: of the model's classes,
-    or None. Raises UserError for what is no class of it.
+    by its place among them, from 0. A name that holds a comma is quoted within a list. key: what the command line calls
+    it; names: of the model's classes. Raises UserError for what is no class of it.
     """
-    if text is None or (text == "null" and text not in (names or ())):
+    if text == "null" and text not in names:
         return None
-    if names is None:
-        raise UserError(f"y={text}: this model was trained without classes (conditioning=none)")
     label = _label(text, names)
     if label is not None:
         return [label]
     if text == "all":
         return list(range(len(names)))
     if not (text.startswith("[") and text.endswith("]")):
-        raise UserError(_unknown(text, names))
+        raise UserError(_unknown(key, text, names))
     asked = items(text[1:-1])
     labels = [_label(item, names) for item in asked]
     if None in labels:
-        raise UserError(_unknown(asked[labels.index(None)], names))
+        raise UserError(_unknown(key, asked[labels.index(None)], names))
     if not labels:
-        raise UserError(f"y={text}: no class is in the list; {_known(names)}")
+        raise UserError(f"{key}={text}: no class is in the list; {_known(names)}")
     return labels
 
 
@@ -58,9 +56,15 @@ def _unquoted(text: str) -> str:
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
-def _unknown(text: str, names: Sequence[str]) -> str:
-    several = "; a list is written y=[a,b]" if "," in text else ""
-    return f"y={text}: no such class; {_known(names)}{several or suggest(text, names)}"
+def _unknown(key: str, text: str, names: Sequence[str]) -> str:
+    several = f"; a list is written {key}=[a,b]" if "," in text else ""
+    return f"{key}={text}: no such class; {_known(names)}{several or suggest(text, names)}"
+
+
+def numbered(names: Sequence[str]) -> str:
+    """The names as a message lists them, each with its number."""
+    known = [f"{k} ({name})" for k, name in enumerate(names[:_LISTED])]
+    return ", ".join(known + [f"... ({len(names)} in all)"] * (len(names) > _LISTED))
 
 
 def _known(names: Sequence[str]) -> str:

@@ -1,0 +1,67 @@
+"""The condition that the command line asks for, `y=` and `condition.NAME=`."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from diffusion.condition import Condition
+from diffusion.conditioners.base import Conditioner
+from diffusion.errors import UserError
+from diffusion.tasks import arguments
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Rows by name, (k, ...) each; image after image takes the next, and the first again after the last.
+
+    conditioning: of the model. Without any rows nothing is asked for.
+    """
+
+    conditioning: Mapping[str, Conditioner]
+    rows: Mapping[str, Tensor]
+
+    @classmethod
+    def read(cls, y: str | None, texts: Mapping[str, str | None], conditioning: Mapping[str, Conditioner]) -> "Asked":
+        """y, texts: as they were typed, by name; y is short for the label. Raises UserError for a condition that the
+        model does not take, and for what is none."""
+        typed = {f"condition.{name}": (name, text) for name, text in texts.items() if text is not None}
+        if y is not None:
+            if texts.get("label") is not None:
+                raise UserError("y= is short for condition.label=: say one of them")
+            typed = {"y": ("label", y), **typed}
+        rows = {}
+        for key, (name, text) in typed.items():
+            if name in conditioning:
+                rows[name] = conditioning[name].read(key, text)
+            elif text != "null":
+                raise UserError(arguments.unknown(name, text, conditioning, key))
+        return cls(conditioning, {name: found for name, found in rows.items() if found is not None})
+
+    @property
+    def period(self) -> int:
+        """How many images have all combinations that are drawn; 0 where nothing is asked for."""
+        return math.lcm(*map(len, self.rows.values())) if self.rows else 0
+
+    def condition(self, turn: Tensor) -> Condition | None:
+        """Of the images whose turns these are, int64 (n,)."""
+        if not self.rows:
+            return None
+        return Condition(len(turn)).also(**{name: rows[turn % len(rows)] for name, rows in self.rows.items()})
+
+    def title(self, turn: int) -> str:
+        """What an image of that turn is asked to be."""
+        return " ".join(self.conditioning[name].titles(rows[[turn % len(rows)]])[0] for name, rows in self.rows.items())
+
+    def settings(self) -> dict[str, Any]:
+        """What samples.json says of it."""
+        labels = self.rows.get("label")
+        titles = None if labels is None else self.conditioning["label"].titles(labels)
+        others = {name: rows.tolist() for name, rows in self.rows.items() if name != "label"}
+        return {
+            "y": None if labels is None else labels.tolist(),
+            "classes": titles,
+            **({"condition": others} if others else {}),
+        }
