@@ -77,7 +77,7 @@ keys:
   n                     number of images
   seed                  the same seed draws the same images, in batches of any size
   y                     a class by its name, a list of them, or all; short for condition.label
-  condition.NAME        what else the network was conditioned on, such as condition.vector=[0.5]
+  condition.vector      the numbers that a network of conditioning=vector is given, such as [0.5]
   output                folder: its images/ holds the samples, grid.png shows them
   batch_size            images at a time
   sampler.steps         steps of the reverse process

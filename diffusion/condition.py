@@ -54,7 +54,7 @@ class Condition:
             sum(map(len, parts)),
             {name: torch.cat([part.tensors[name] for part in filled]) for name in known},
             {
-                name: torch.cat([part._mask(name) for part in filled])
+                name: torch.cat([part.absent.get(name, part._all(name, False)) for part in filled])
                 for name in known
                 if any(name in part.absent for part in filled)
             },
@@ -63,7 +63,7 @@ class Condition:
     def without(self, mask: Tensor | None = None, names: Collection[str] | None = None) -> "Condition":
         """With rows absent. mask: bool (B,), None for all rows. names: None for all that was `asked` for."""
         dropped = {
-            name: self._mask(name) | mask if mask is not None else torch.ones_like(self._mask(name))
+            name: self._all(name, True) if mask is None else self.absent.get(name, False) | mask
             for name in self.tensors
             if name in (self.asked if names is None else names)
         }
@@ -73,7 +73,7 @@ class Condition:
         """With more tensors, or others under the same names, present in every row. Raises ValueError where one has
         another number of rows."""
         for name, tensor in tensors.items():
-            if len(tensor) != self.size:
+            if tensor.shape[0] != self.size:  # not len, by which an export would take this batch for the only one
                 raise ValueError(f"{name} has {len(tensor)} rows, the condition has {self.size}")
         absent = {name: mask for name, mask in self.absent.items() if name not in tensors}
         return replace(self, tensors={**self.tensors, **tensors}, absent=absent)
@@ -93,10 +93,8 @@ class Condition:
             return len(range(self.size)[index])
         return int(index.sum()) if index.dtype == torch.bool else len(index)
 
-    def _mask(self, name: str) -> Tensor:
-        if name in self.absent:
-            return self.absent[name]
-        return torch.zeros(self.size, dtype=torch.bool, device=self.tensors[name].device)
+    def _all(self, name: str, value: bool) -> Tensor:
+        return torch.full((self.size,), value, device=self.tensors[name].device)
 
     def _with_all(self, known: Mapping[str, Tensor]) -> "Condition":
         """With every name of `known`, absent where this has none."""

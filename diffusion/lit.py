@@ -35,8 +35,8 @@ class TrainingPair(NamedTuple):
     """A batch with what the forward process needs.
 
     x: (B, C, H, W), as stored. condition: of its images, absent where it was dropped. t: (B,), in steps. eps:
-    (B, C, H, W). importance: (B,), the weight of each loss. shown: bool (B,), whether a self-conditioned network is
-    shown its own prediction.
+    (B, C, H, W). importance: (B,), the weight of each loss. shown: int64, the rows of the images for which a
+    self-conditioned network is shown its own prediction: found on the host, since a device would have to be waited for.
     """
 
     x: Tensor
@@ -113,16 +113,16 @@ class LitDiffusion(LightningModule):
         else:  # the same for every epoch and every run, spread evenly over t, so that epochs can be compared
             t, importance = steps(index.double() * GOLDEN % 1, schedule.T), torch.ones(len(index))
             eps = random.normal(0, "validation/eps", index, self.shape)
-            condition, shown = batch.condition, torch.zeros(len(index), dtype=torch.bool)
+            condition, shown = batch.condition, index[:0]
         return TrainingPair(batch.x, condition, t.float(), eps, importance.float(), shown)
 
     def _drawn(self, condition: Condition, index: Tensor) -> tuple[Condition, Tensor]:
-        """The condition as one training step sees it, with a part of the rows dropped; and which images are shown what
-        was predicted before."""
-        shown = torch.zeros(len(index), dtype=torch.bool)
+        """The condition as one training step sees it, with a part of the rows dropped; and the rows that are shown
+        what was predicted before."""
+        shown = index[:0]
         for name, conditioner in self.conditioning.items():
             if name == PREVIOUS:
-                shown = self._chance("train/shown", index, 1 - conditioner.drop)
+                shown = self._chance("train/shown", index, 1 - conditioner.drop).nonzero().flatten()
             elif conditioner.drop:
                 condition = condition.without(self._chance(f"train/{name}", index, conditioner.drop), [name])
         return condition, shown
@@ -158,7 +158,7 @@ class LitDiffusion(LightningModule):
             return batch.condition
         rows = batch.shown
         x_t, previous = noised.x_t[rows], torch.zeros_like(noised.x_0)
-        if len(x_t):
+        if len(rows):
             previous[rows] = self.shown_clip(self.denoiser(x_t, batch.t[rows], batch.condition.rows(rows)).x_0)
         return batch.condition.also(**{PREVIOUS: previous})
 

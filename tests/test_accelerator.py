@@ -16,7 +16,7 @@ from diffusion.callbacks.curves import LossCurve, ScheduleCurve
 from diffusion.callbacks.ema import EMA
 from diffusion.callbacks.predictions import Predictions
 from diffusion.callbacks.preview import Preview
-from diffusion.data.base import Batch
+from diffusion.data.base import Batch, labelled
 from diffusion.data.digits import Digits
 from diffusion.evaluation.bpd import BPD
 from diffusion.samplers.ddim import DDIM
@@ -44,7 +44,7 @@ def entered(device):
 def model(*words):
     """The model of these words, the same each time, with weights that are not 0 anywhere."""
     composed = OmegaConf.to_container(config.compose("train", [*WORDS, *words]), resolve=True)
-    composed["conditioning"]["classes"] = list("0123456789")
+    composed["conditioning"]["label"]["classes"] = list("0123456789")
     made = build.trainable(composed)
     generator = torch.Generator().manual_seed(0)
     for parameter in made.parameters():
@@ -58,7 +58,7 @@ def model(*words):
 
 def pair_on(made, device):
     x = torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    pair = made.on_before_batch_transfer(Batch(x, torch.tensor([0, 3, -1, 9]), torch.arange(4)), 0)
+    pair = made.on_before_batch_transfer(Batch(x, labelled(torch.tensor([0, 3, -1, 9])), torch.arange(4)), 0)
     return type(pair)(*(part.to(device) for part in pair))
 
 
@@ -84,7 +84,6 @@ def step(made, device):
 
 WAITS = {
     "timesteps=loss_second_moment": {FROM_DEVICE: 2},  # it learns from t and the losses
-    "self_conditioning=true": {"aten.index.Tensor": 3},  # the rows that are shown a prediction
 }
 
 

@@ -154,7 +154,7 @@ def adding(denoiser):
 def test_in_training_half_of_the_images_are_shown_a_prediction():
     model = everything_model()
     x_0, eps = torch.randn(2, 6, 1, 8, 8)
-    t, half = torch.full((6,), 10.0), torch.tensor([True, False] * 3)
+    t, half = torch.full((6,), 10.0), torch.tensor([0, 2, 4])
     pair = TrainingPair(x_0, Condition.of(label=torch.zeros(6, dtype=torch.int64)), t, eps, torch.ones(6), half)
     with torch.no_grad():
         model.denoiser.network.conv_out.weight.normal_()

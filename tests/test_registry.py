@@ -31,7 +31,8 @@ def test_every_group_with_classes_is_known():
 def test_no_two_classes_of_a_group_share_a_name():
     for folder in registry.conf_folder().iterdir():
         files = [OmegaConf.load(file) for file in folder.glob("*.yaml")]
-        nodes = [node for file in files for node in (file, *file.values()) if hasattr(node, "keys")]
+        plain = [OmegaConf.to_container(file) for file in files]
+        nodes = [node for file in plain for node in (file, *file.values()) if isinstance(node, dict)]
         paths = {node["_target_"] for node in nodes if "_target_" in node}
         assert len(paths) == len(registry.classes(folder.name)) or folder.name in ("task", "experiment", "debug")
 

@@ -126,6 +126,9 @@ REFUSED = {
     ("compare", "keep"): ("all", "keep has no effect"),
     ("compare", "npz"): ("true", "npz has no effect"),
     ("interpolate", "seed"): ("5", "seed has no effect: task.start and task.end say where the images begin"),
+    **{(task, "condition"): ("1", "condition is a section") for task in TASKS},
+    **{(task, "condition.label"): ("one", "y= is short for condition.label=: say one of them") for task in TASKS},
+    **{(task, "condition.vector"): ("1", "this model was trained without it; it takes label") for task in TASKS},
     ("interpolate", "task.t"): ("6", "only pictures are diffused up to t"),
 }
 

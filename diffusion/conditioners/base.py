@@ -108,7 +108,7 @@ class Conditioners(nn.ModuleDict):
             if condition is not None and name in condition.tensors:
                 yielded = opened(condition.tensors[name], condition.absent.get(name))
             else:
-                yielded = opened(opened.blank(x), torch.ones(len(x), dtype=torch.bool, device=x.device))
+                yielded = opened(opened.blank(x), torch.ones(x.shape[0], dtype=torch.bool, device=x.device))
             found.setdefault(self.yields[name], []).append(yielded)
         return Given(
             embedding=sum(found[EMBEDDING]) if EMBEDDING in found else None,

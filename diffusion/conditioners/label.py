@@ -72,4 +72,4 @@ class LabelEmbedding(Opened, nn.Embedding):
         return nn.Embedding.forward(self, rows)
 
     def blank(self, x: Tensor) -> Tensor:
-        return torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        return torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)

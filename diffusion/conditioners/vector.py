@@ -99,9 +99,9 @@ class VectorEmbedding(Opened):
 
     def forward(self, rows: Tensor, absent: Tensor | None) -> Tensor:
         mean, std = (torch.tensor(each, dtype=torch.float32, device=rows.device) for each in (self.mean, self.std))
-        x = ((rows.float().reshape(len(rows), -1) - mean) / std).to(self.linear_1.weight.dtype)
+        x = ((rows.float().flatten(1) - mean) / std).to(self.linear_1.weight.dtype)
         embedding = self.linear_2(F.silu(self.linear_1(x)))
         return embedding if absent is None else torch.where(absent[:, None], self.absent, embedding)
 
     def blank(self, x: Tensor) -> Tensor:
-        return torch.zeros(len(x), len(self.mean), device=x.device)
+        return torch.zeros(x.shape[0], len(self.mean), device=x.device)

@@ -31,7 +31,9 @@ class Output(nn.Module):
         self.denoiser = denoiser
 
     def forward(self, x_t: Tensor, t: Tensor, y: Tensor | None = None, x_0_before: Tensor | None = None) -> Tensor:
-        condition = Condition(len(x_t)) if y is None else labelled(y)
+        condition = Condition(x_t.shape[0])
+        if y is not None:
+            condition = condition.also(label=y.clamp(min=0)).without(y < 0)
         if x_0_before is not None:
             condition = condition.also(**{PREVIOUS: x_0_before})
         return self.denoiser.output(x_t, t, condition)

@@ -183,9 +183,7 @@ class LucidUNet(nn.Module):
         return self.conv_out(self.last(torch.cat([x, skips.pop()], dim=1), embedding))
 
 
-def _check(
-    size: int | Sequence[int], width: int, multiples: Sequence[int], full_attention: Sequence[bool]
-) -> None:
+def _check(size: int | Sequence[int], width: int, multiples: Sequence[int], full_attention: Sequence[bool]) -> None:
     factor, sides = 2 ** (len(multiples) - 1), both_sides(size)
     if any(side % factor for side in sides):
         padded = f"dataset.size={-(-sides[0] // factor) * factor}, which pads, or " * (sides[0] == sides[1])

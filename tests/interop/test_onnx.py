@@ -20,8 +20,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 def ours(*words):
     words = ["dataset=digits", "network=unet_tiny", "network.widths=[8,16]", *words]
     config = configs.OmegaConf.to_container(configs.compose("train", words), resolve=True)
-    if config["conditioning"]["classes"] is not None:
-        config["conditioning"]["classes"] = ["a", "b", "c"]
+    if "label" in config["conditioning"]:
+        config["conditioning"]["label"]["classes"] = ["a", "b", "c"]
     model = checkpoint.model_of(config, "test").eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)

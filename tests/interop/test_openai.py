@@ -135,7 +135,7 @@ def test_a_network_with_classes_and_none_given_is_told_their_mean(tmp_path):
     table = foreign.weights["conditioners.label.weight"]
     assert torch.equal(table[:5], peer.label_emb.weight)
     torch.testing.assert_close(table[5], peer.label_emb.weight.mean(0))
-    assert foreign.config["conditioning"]["classes"] == ["0", "1", "2", "3", "4"]
+    assert foreign.config["conditioning"]["label"]["classes"] == ["0", "1", "2", "3", "4"]
 
 
 # The flags that the two READMEs give for each published model
