@@ -36,6 +36,7 @@ NAMED = {"conditioning": "conditioning"}
 # What is built in a group is one of these. By import path, so that naming a part imports nothing.
 BASES = {
     "clipping": "diffusion.clipping.Clipping",
+    "conditioning": "diffusion.conditioners.base.Conditioner",
     "dataset": "diffusion.data.base.Data",
     "ema": "diffusion.averages.Profiles",
     "guidance": "diffusion.guidance.Guidance",

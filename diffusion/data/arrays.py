@@ -9,7 +9,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from diffusion import random
-from diffusion.data.base import Data, Declaration
+from diffusion.condition import Condition
+from diffusion.data.base import Data, Declaration, labelled
 from diffusion.data.rows import Rows, dtype_of, opened
 from diffusion.errors import UserError
 
@@ -59,10 +60,11 @@ class Arrays(Data):
             self._reported = True
             _say(self._report({split: len(x) for split, (x, _) in parts.items()}))
 
-    def load(self, split: str) -> tuple[Rows, Tensor]:
-        x, columns = self._x[split], self._columns[split]
-        labels = columns.get("label", torch.full((len(x),), -1))
-        return x, labels
+    def load(self, split: str) -> tuple[Rows, Condition]:
+        x, columns = self._x[split], dict(self._columns[split])
+        label = columns.pop("label", None)
+        known = Condition(len(x)) if label is None else labelled(label)
+        return x, known.also(**columns)
 
     @cached_property
     def classes(self) -> tuple[str, ...] | None:
