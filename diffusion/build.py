@@ -13,7 +13,6 @@ from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.previous import Previous
 from diffusion.denoiser import Denoiser
 from diffusion.errors import Notice, UserError
-from diffusion.evaluation.metric import Metric
 from diffusion.lit import LitDiffusion
 from diffusion.losses.objective import Distance
 from diffusion.registry import TARGET, class_at
@@ -73,11 +72,6 @@ def space(config: Mapping[str, Any]) -> Space:
 def clipping(node: Mapping[str, Any] | None, space: Space) -> Clipping | None:
     """The clipping of its config, to the bounds of `space`; None where none is chosen."""
     return None if node is None else instantiate(node, {"bounds": space.bounds})
-
-
-def metric(node: Mapping[str, Any], space: Space) -> Metric:
-    """The metric of its config, which clips x_0 of `space`."""
-    return instantiate(node, clipping=clipping(node["clipping"], space))
 
 
 def model(config: Mapping[str, Any]) -> LitDiffusion:

@@ -15,7 +15,7 @@ FLOORS = [
     ["process", "prediction", "config", "snapshots"],
     ["denoiser"],
     ["clipping", "guidance", "rate"],
-    ["losses", "samplers", "data", "optimizers", "notices"],
+    ["losses", "samplers", "data", "optimizers", "notices", "spaces"],
     ["tasks"],
     ["lit"],
     ["build", "loggers"],

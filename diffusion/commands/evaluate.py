@@ -29,7 +29,8 @@ def run(config: DictConfig) -> Path:
     model = checkpoint.trained(contents, ckpt, config["weights"], device_of(config["accelerator"]))
     if config["compile"]:
         compile_network(model.denoiser.network, model.device)
-    metric = build.metric(config["metric"], model.space)
+    clipping = build.clipping(config["metric"]["clipping"], model.space)
+    metric = build.instantiate(config["metric"], clipping=clipping)
     data = _data(model, config["dataset"]["path"])
     metric.check(model, data)
     results = Results(Path(config["output"]) if config["output"] else checkpoint.run_folder(ckpt) / "evaluation")
