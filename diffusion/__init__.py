@@ -2,8 +2,8 @@
 
 >>> import diffusion
 >>> model = diffusion.load("runs/mnist/...")          # a run folder or a checkpoint
->>> images = model.sample(16, seed=0)                 # float (16, C, H, W) in [-1, 1]
->>> diffusion.images.to_uint8(images)
+>>> x_0 = model.sample(16, seed=0)                    # float (16, C, H, W), of a model of pictures in [-1, 1]
+>>> model.space.decode(x_0)                           # what the data set stores: uint8 of pictures
 """
 
 import importlib

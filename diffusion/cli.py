@@ -44,6 +44,7 @@ usage: python train.py [OPTION] [GROUP=CHOICE] [KEY=VALUE] ...
   python train.py                                        MNIST, a small network, the paper's linear schedule
   python train.py dataset=digits network=unet_tiny       handwritten digits of 8x8, no download
   python train.py dataset=image_folder dataset.path=my/pictures dataset.size=32
+  python train.py dataset=arrays dataset.path=my/arrays  floats of any shape: train/x.npy (N, C, H, W), val/x.npy
   python train.py schedule=cosine trainer.max_minutes=10
   python train.py run.name=first resume=auto             go on where the run `first` stopped
   python train.py -m schedule=linear,cosine seed=1,2     four runs, one after the other

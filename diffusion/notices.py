@@ -63,6 +63,12 @@ def of_size(name: str, size: int, own: int | None) -> None:
         )
 
 
+def of_pictures(channels: int) -> None:
+    """channels: of x_0, which pictures are to show."""
+    if channels > 3:
+        _notice(f"pictures show the first three of the {channels} channels")
+
+
 def _of_drops(guidance: Guidance, drops: Mapping[str, float]) -> None:
     """drops: of what guidance leads towards, by name."""
     for name, drop in drops.items():

@@ -21,7 +21,7 @@ _WRITERS = {  # to=...: what writes it, and the name of what it makes
 }
 _OF_BOTH = {"from", "ckpt", "to", "weights", "output"}  # the other keys of the config are what `from` is told
 # The groups of a training's config of which another program's model says something.
-_FIXED = ("network", "schedule", "prediction", "loss", "weighting", "clipping", "sampler")
+_FIXED = ("space", "network", "schedule", "prediction", "loss", "weighting", "clipping", "sampler")
 
 
 def run(config: DictConfig) -> Path:
@@ -54,7 +54,7 @@ def _import(source: Path, output: str | None, words: Mapping[str, Any]) -> Path:
     _write(foreign.write, model, path)
     trained = foreign.train_config(model)
     count = sum(weight.numel() for weight in model.weights.values())
-    words = [f"resume={path}", "resume_mode=weights", "dataset=image_folder", "dataset.path=FOLDER", *_words(trained)]
+    words = [f"resume={path}", "resume_mode=weights", "dataset.path=FOLDER", *_words(trained)]
     print(f"{count / 1e6:.2f}M parameters; to train on: python train.py {shlex.join(words)}")
     return path
 
@@ -83,7 +83,9 @@ def _write(write: Any, model: Any, path: Path) -> None:
 
 def _words(config: Mapping[str, Any]) -> Iterator[str]:
     """The words with which train.py composes what the model fixes. A table of betas is too long to be said."""
-    yield from (f"dataset.{key}={config['dataset'][key]}" for key in ("channels", "size"))
+    dataset = config["dataset"]
+    yield "dataset=image_folder" if "size" in dataset else "dataset=arrays"
+    yield from (f"dataset.{key}={dataset[key]}" for key in ("channels", "size") if key in dataset)
     if config["self_conditioning"]:
         yield "self_conditioning=true"
     yield from (f"conditioning={name}" for name in config["conditioning"])

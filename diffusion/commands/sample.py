@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from diffusion import build, checkpoint, registry
+from diffusion import build, checkpoint, notices, registry
 from diffusion.commands.asked import Asked
 from diffusion.commands.compare import Comparison
 from diffusion.commands.device import device_of
@@ -59,6 +59,7 @@ def run(config: DictConfig) -> Path:
         **asked.settings(),
         "seed": config["seed"],
     }
+    notices.of_pictures(model.shape[0])
     samples = Samples(_folder(config["output"], ckpt), _obeyed(settings, unused), model.space)
     with samples.writing():
         return work.draw(samples, asked, seed=config["seed"], batch_size=config["batch_size"])

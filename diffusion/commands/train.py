@@ -84,6 +84,7 @@ def _train(
         data.prepare_data()
         config["dataset"] |= data.settled()  # a later session, or an evaluation, finds it decided
         data.train_dataloader()
+        notices.of_pictures(model.shape[0])
         if isinstance(data, ImageData):
             notices.of_size(data.name, data.size, data.own_size)
         contents = manifest.describe(config, data.describe())

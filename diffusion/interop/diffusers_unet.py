@@ -102,7 +102,9 @@ def config_of(model: LitDiffusion) -> dict[str, Any]:
     for name in words.keys() - _EXPRESSED:
         if node[name] != words[name]:
             raise UserError(f"to=diffusers: network.{name}={node[name]} cannot be expressed, only {words[name]}")
-    channels, size, _ = model.shape
+    channels, size, width = model.shape
+    if size != width or not model.space.holds_pictures:
+        raise UserError(f"to=diffusers: a DDPMPipeline draws square 8-bit pictures, not {model.space}")
     attends = [size // 2**level in node["attention"] for level in range(len(node["widths"]))]
     return {
         "_class_name": "UNet2DModel",
