@@ -12,10 +12,11 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from diffusion import archive, build, snapshots, upgrades
+from diffusion import archive, build, upgrades
 from diffusion.errors import UserError
 from diffusion.files import atomic
 from diffusion.lit import LitDiffusion
+from diffusion.weights import Weights
 
 log = logging.getLogger(__name__)
 
@@ -157,15 +158,13 @@ def load(ckpt: str | Path, weights: str | float = "ema", device: str | torch.dev
     Raises UserError where there is none, it is damaged, or it holds no such weights.
     """
     path, contents = opened(ckpt)
-    return trained(contents, path, weights, device)
+    return trained(contents, path, Weights.of(weights), device)
 
 
-def trained(
-    contents: dict[str, Any], path: Path, weights: str | float = "ema", device: str | torch.device = "cpu"
-) -> LitDiffusion:
+def trained(contents: dict[str, Any], path: Path, weights: Weights, device: str | torch.device = "cpu") -> LitDiffusion:
     """The same of the contents of a checkpoint that was read from `path`."""
     model = model_of(contents["config"], path)
-    put_weights(model, _weights(contents, path, weights))
+    put_weights(model, weights.in_checkpoint(contents, path))
     return model.to(device).eval()
 
 
@@ -176,19 +175,3 @@ def weights_sha256(model: LitDiffusion) -> str:
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _weights(contents: dict[str, Any], path: Path, weights: str | float) -> dict[str, Tensor]:
-    raw, averages = contents["state_dict"], contents.get("averages", {})
-    if weights == "raw":
-        return raw
-    if not isinstance(weights, str):
-        folder, step = path.parent / snapshots.FOLDER, contents["global_step"]
-        return {**raw, **snapshots.reconstruct(folder, step, averages, weights)}
-    if weights in averages:
-        return {**raw, **averages[weights]}
-    if "ema_state_dict" not in contents:
-        raise UserError(f"{path}: trained without EMA (ema.decay=0); use weights=raw")
-    if weights != "ema":
-        raise UserError(f"weights={weights}: {path} has {', '.join(['ema', 'raw', *averages])}")
-    return contents["ema_state_dict"]

@@ -230,7 +230,7 @@ class LitDiffusion(LightningModule):
         clip: Clipping | None = None,
         guidance: Guidance | None = None,
         batch_size: int = 64,
-        keep: int | str | Sequence[int] = 1,
+        keep: Sequence[int] | None = None,
         purpose: str = "sample",
         progress: bool = True,
     ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -239,8 +239,8 @@ class LitDiffusion(LightningModule):
         condition: of the n images, or by name what a conditioner takes, for all images or for each; None draws without.
         y: short for condition={"label": y}: a class for all images, or one for each, by its number in `classes` or its
         name.
-        task: None is `Generate`. sampler, clip, guidance: instead of those of the training. keep: k, the last k states;
-        `all`; `every:k`; or their numbers, from 0 (x_T) up to that of x_0.
+        task: None is `Generate`. sampler, clip, guidance: instead of those of the training. keep: the numbers of the
+        states to keep, from 0 (x_T) up to that of x_0, such as range(51) for all of 50 steps; None is x_0 alone.
         Yields indices (B,) and kept states (kept, B, C, H, W), float32 on the CPU, x_0 last; the state and its noise
         are float32 whatever the network was cast to.
         Raises UserError for what cannot be, before the first image is drawn; warns of what may not be meant.

@@ -8,7 +8,6 @@ from lightning.pytorch import LightningModule
 
 from diffusion import images
 from diffusion.callbacks.pictures import Pictures
-from diffusion.tasks.generate import kept_steps
 
 _STRIP = 8  # images and states in the strip
 _FRAMES = 32  # of the GIF, at most: of colour each costs 20 ms
@@ -38,7 +37,8 @@ class Preview(Pictures):
         examples = {name: conditioner.examples(self.n) for name, conditioner in pl_module.conditioning.items()}
         times = sampler.times(pl_module.denoiser.schedule)
         steps = len(times) - 1
-        keep = f"every:{-(-steps // (_FRAMES - 1))}"
+        every = -(-steps // (_FRAMES - 1))
+        keep = range(steps % every, steps + 1, every)
         batches = [
             pl_module.space.picture(states)
             for _, states in pl_module.sample_batches(
@@ -55,7 +55,7 @@ class Preview(Pictures):
         grid = images.grid(x_0, columns=len(classes) if classes else None)
         states = batches[0]
         shown = images.evenly(len(states), _STRIP)
-        titles = [f"t={t:.0f}" for t in times[list(kept_steps(keep, steps))][shown]]
+        titles = [f"t={t:.0f}" for t in times[list(keep)][shown]]
         strip = images.strip(states[shown, :_STRIP], titles)
         frames = [images.grid(frame) for frame in states[:, :_MOVING]]
         return {

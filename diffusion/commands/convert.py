@@ -13,6 +13,7 @@ from diffusion import config as configs
 from diffusion.errors import UserError
 from diffusion.interop import diffusers, foreign, onnx, programs, safetensors
 from diffusion.quiet import quiet
+from diffusion.weights import Weights
 
 _WRITERS = {  # to=...: what writes it, and the name of what it makes
     "diffusers": (diffusers.write, "diffusers"),
@@ -64,7 +65,7 @@ def _export(ckpt: str, to: str, config: Mapping[str, Any]) -> Path:
     write, name = _WRITERS[to]
     found, contents = checkpoint.opened(ckpt)
     path = _free(config["output"] or checkpoint.run_folder(found) / "converted" / name)
-    _write(write, checkpoint.trained(contents, found, config["weights"]), path)
+    _write(write, checkpoint.trained(contents, found, Weights.of(config["weights"])), path)
     return path
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from diffusion import images, notices
 from diffusion.commands.asked import Asked
+from diffusion.commands.kept import kept_states
 from diffusion.lit import LitDiffusion
 from diffusion.samples import Samples, read
-from diffusion.tasks.generate import Generate, kept_steps
+from diffusion.tasks.generate import Generate
 
 _GRID = 64  # images in the grid
 _COLUMNS = 16  # images of one class in the grid
@@ -37,7 +38,7 @@ class Drawing:
         sampler, schedule = model.sampler, model.denoiser.schedule
         sampler.check(schedule, model.objective.learns_variance)
         self.times = task.times(sampler, schedule)
-        self.kept = kept_steps(config["keep"], len(self.times) - 1)
+        self.kept = kept_states(config["keep"], len(self.times) - 1)
         self.unused = {**sampler.unused(), **task.unused(sampler)}
 
     def draw(self, samples: Samples, asked: Asked, seed: int, batch_size: int) -> Path:
@@ -51,7 +52,7 @@ class Drawing:
         if len(self.kept) > 1:
             self._draw_moving(samples, options)
         missing = [i for i in range(self.n) if not samples.picture(i).exists()]
-        for index, states in self._batches(missing, keep=1, **options):
+        for index, states in self._batches(missing, **options):
             samples.write(index, states[-1])
         seconds = time.perf_counter() - start
         pictures = samples.pictures()

@@ -23,6 +23,7 @@ from diffusion.lit import LitDiffusion
 from diffusion.networks import native
 from diffusion.quiet import quiet
 from diffusion.samples import Samples
+from diffusion.weights import Weights
 
 
 def run(config: DictConfig) -> Path:
@@ -32,7 +33,7 @@ def run(config: DictConfig) -> Path:
     config = OmegaConf.to_container(config, resolve=True)
     native.use(config["kernels"])
     ckpt, contents = checkpoint.opened(config["ckpt"])
-    model = checkpoint.trained(contents, ckpt, config["weights"], device_of(config["accelerator"]))
+    model = checkpoint.trained(contents, ckpt, Weights.of(config["weights"]), device_of(config["accelerator"]))
     if config["compile"]:
         compile_network(model.denoiser.network, model.device)
     del contents  # the optimiser's state is large

@@ -30,21 +30,21 @@ class DDPM(Sampler):
         variance: str | float = "auto",
     ):
         super().__init__(steps, times)
-        self.variance = variance
-        self.mix = _MIX.get(variance, variance)
+        self.mix = _MIX.get(variance, variance)  # None: as the network says
+        self.must_be_learnt = variance == "learned"
         if self.mix is not None and not (isinstance(self.mix, int | float) and 0 <= self.mix <= 1):
             raise UserError(f"sampler.variance={variance}: expected auto, fixed_small, fixed_large, learned, or 0 to 1")
 
     def check(self, schedule: Schedule, learns_variance: bool = False) -> None:
         super().check(schedule, learns_variance)
-        if self.variance == "learned" and not learns_variance:
+        if self.must_be_learnt and not learns_variance:
             raise UserError(_NOT_LEARNED)
 
     def step(self, path: Path, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         prediction = path.predict(x_t, t)
         mean, _ = q_posterior(path.schedule, prediction.x_0, x_t, s, t)
         mix = prediction.variance_mix if self.mix is None else self.mix
-        if mix is None and self.variance == "learned":
+        if mix is None and self.must_be_learnt:
             raise UserError(_NOT_LEARNED)
         mix = 0.0 if mix is None else mix
         variance = reverse_variance(path.schedule, s, t, mix, x_t)

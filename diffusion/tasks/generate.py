@@ -18,27 +18,7 @@ from diffusion.samplers.base import Sampler
 from diffusion.schedule import Schedule
 from diffusion.spaces.base import Space
 from diffusion.spaces.pixels import Pixels
-
-
-def kept_steps(keep: int | str | Sequence[int], steps: int) -> Sequence[int]:
-    """Which of the states 0 (x_T) .. steps (x_0) to keep; x_0 is always among them.
-
-    keep: k, the last k states; `all`; `every:k`, each k-th counted back from x_0; or their numbers themselves, rising
-    to `steps`. Raises UserError otherwise.
-    """
-    if isinstance(keep, Sequence) and not isinstance(keep, str):
-        if not keep or sorted({*keep}) != [*keep] or keep[0] < 0 or keep[-1] != steps:
-            raise UserError(f"keep={list(keep)}: expected numbers of states that rise, from 0 or more to {steps}")
-        return keep
-    text = str(keep)
-    if text == "all":
-        return range(steps + 1)
-    number = text.removeprefix("every:")
-    if not number.isdigit() or not 1 <= int(number) <= steps + 1:
-        raise UserError(f"keep={keep}: expected 1 to {steps + 1} (the last states), all, or every:k")
-    if text.startswith("every:"):
-        return range(steps % int(number), steps + 1, int(number))
-    return range(steps + 1 - int(number), steps + 1)
+from diffusion.values import whole_or_none
 
 
 class Generate:
@@ -93,13 +73,14 @@ def generate(
     purpose: str = "sample",
     condition: Condition | None = None,
     batch_size: int = 64,
-    keep: int | str | Sequence[int] = 1,
+    keep: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Draws the images `index` of the endless row that belongs to `seed`; the same whatever the batch size.
 
-    shape: (C, H, W) of one image; index: int64 (n,); condition: of those n images; keep: as in `kept_steps`.
+    shape: (C, H, W) of one image; index: int64 (n,); condition: of those n images; keep: the numbers of the states to
+    keep, rising from 0 (x_T) or more to that of x_0; None is that one alone.
     task: None is `Generate`.
     Yields per batch its indices (B,) and the kept states (kept, B, C, H, W), float32 on the CPU, x_0 last.
     """
@@ -109,7 +90,7 @@ def generate(
     denoise = task.wrap(denoise)
     times = task.times(sampler, denoise.schedule)
     steps = len(times) - 1
-    kept = kept_steps(keep, steps)
+    kept = _kept(keep, steps)
     starts = range(0, len(index), batch_size)
     with Bar(total=steps * len(starts), desc="sampling", unit=" step", disable=not progress) as bar:
         for start in starts:
@@ -123,3 +104,12 @@ def generate(
                     states[kept.index(number)] = state.x
                 bar.update(number > 0)
             yield index[chosen], states
+
+
+def _kept(keep: Sequence[int] | None, steps: int) -> list[int]:
+    if keep is None:
+        return [steps]
+    numbers = [whole_or_none(number) for number in keep] if isinstance(keep, Sequence) else []
+    if not numbers or None in numbers or sorted({*numbers}) != numbers or numbers[0] < 0 or numbers[-1] != steps:
+        raise UserError(f"keep={keep!r}: expected numbers of states that rise, from 0 or more to {steps}")
+    return numbers

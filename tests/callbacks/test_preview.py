@@ -19,7 +19,6 @@ from diffusion.callbacks.preview import Preview
 from diffusion.callbacks.validations import Validations
 from diffusion.random import normal
 from diffusion.samplers.ddim import DDIM
-from diffusion.tasks.generate import kept_steps
 from tests.painter import Painter
 
 
@@ -113,9 +112,9 @@ def test_the_strip_and_the_gif_end_with_the_images_of_the_grid(tmp_path):
 def test_a_gif_has_few_frames_however_many_steps(tmp_path, steps, frames):
     class Still(Painter):
         def sample_batches(self, index, seed, keep, sampler, **_):
-            kept = kept_steps(keep, sampler.steps)
-            shade = torch.arange(len(kept)).reshape(-1, 1, 1, 1, 1) / len(kept)
-            yield index, shade.expand(len(kept), len(index), 1, 8, 8)
+            assert keep[-1] == sampler.steps
+            shade = torch.arange(len(keep)).reshape(-1, 1, 1, 1, 1) / len(keep)
+            yield index, shade.expand(len(keep), len(index), 1, 8, 8)
 
     pictures = Preview(tmp_path, n=1, sampler=DDIM(steps=steps)).draw(Still(), "now")
     with Image.open(pictures["preview/states"]) as gif:

@@ -106,7 +106,15 @@ def test_img2img_from_t_is_what_generation_does_below_t(picture):
     denoise, task = GaussianDenoiser(schedule.cosine(1000)), Img2Img(picture(np.full((4, 4), 255)), 450, SPACE)
     sampler = DDIM(steps=10)
     assert task.times(sampler, denoise.schedule).tolist() == [450, 400, 300, 200, 100, 0]
-    [(_, states)] = generate(denoise, sampler, SHAPE, torch.arange(2), seed=0, task=task, keep="all")
+    [(_, states)] = generate(
+        denoise,
+        sampler,
+        SHAPE,
+        torch.arange(2),
+        seed=0,
+        task=task,
+        keep=range(6),
+    )
     eps = Streams(0, "sample", torch.arange(2), SHAPE).normal()
     torch.testing.assert_close(states[0], process.q_sample(denoise.schedule, torch.ones(2, *SHAPE), 450, eps))
 
