@@ -25,7 +25,7 @@ from diffusion.values import TEXT, kind_of
 # What the shell handed over after the first `=` is the value of these, whatever characters it holds.
 LITERAL = {
     *("from", "ckpt", "resume", "rerun", "output", "dataset.path", "dataset.cache", "run.root", "run.name", "run.dir"),
-    *("task.image", "task.mask", "task.start", "task.end"),
+    *("task.image", "task.mask", "task.start", "task.end", "guidance.ckpt"),
 }
 
 # So is that of these, which is read where more is known: here, among the names of the model's classes.

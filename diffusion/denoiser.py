@@ -93,6 +93,20 @@ class Denoiser(nn.Module):
         return broadcast(c_skip, x_t) * x_t + broadcast(c_out, x_t) * output
 
 
+class Frozen:
+    """A second, trained denoiser beside the one that is trained or sampled: a guide, a teacher.
+
+    No module has it as a part, so that it is neither trained nor averaged nor stored; it follows x_t to its device.
+    """
+
+    def __init__(self, denoiser: Denoiser):
+        self._denoiser = denoiser.eval().requires_grad_(False)
+        self.schedule = denoiser.schedule
+
+    def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
+        return self._denoiser.to(x_t.device)(x_t, t, condition)
+
+
 def split_variance(output: Tensor, channels: int) -> tuple[Tensor, Tensor | None]:
     """A network's output for the mean, and for the variance as a mix in about 0..1, where it has channels for it."""
     if output.shape[1] == channels:

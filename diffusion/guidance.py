@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -91,6 +91,40 @@ class ClassifierFree(Guidance):
             for x_0, mix in zip(both.x_0.chunk(2), mixes, strict=True)
         )
         return given, none
+
+
+@dataclass(frozen=True)
+class Auto(Guidance):
+    """Autoguidance: away from a weaker model of the same data, under the same condition, or none (Karras et al. 2024,
+    "Guiding a diffusion model with a bad version of itself"). Two evaluations, one by each model.
+
+    ckpt, weights, step: which model that is, as `checkpoint.guidance` reads them; weaker: the model itself, which it
+    fills. Raises UserError where it is asked to guide without.
+    """
+
+    ckpt: str | None = None
+    weights: str | float = "raw"
+    step: int | None = None
+    weaker: Denoise | None = field(default=None, compare=False, repr=False)
+
+    def unused(self, schedule, times):
+        found = super().unused(schedule, times)
+        names = ("guidance.ckpt", "guidance.weights", "guidance.step") if self.scale == 1 else ()
+        return found | dict.fromkeys(names, "guidance.scale=1 is no guidance")
+
+    def needs(self, condition):
+        return None
+
+    def pair(self, denoiser, x_t, t, condition):
+        return denoiser(x_t, t, condition), self.weaker(x_t, t, condition)
+
+    def wrap(self, denoiser):
+        if self.weaker is None and self.scale != 1:
+            raise UserError(
+                "guidance=auto leads away from a weaker model, but has none: sample with guidance=auto, or name one by "
+                "guidance.ckpt="
+            )
+        return super().wrap(denoiser)
 
 
 class Guided:

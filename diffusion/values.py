@@ -148,6 +148,8 @@ PRECISION = Kind(
     _one_of("auto", "32-true", "64-true", "bf16-true", "bf16-mixed", "16-mixed", "32", "64", "bf16", "16"),
 )
 
+WEIGHTS = Kind("ema, raw, the name of an average, or a width such as 0.08", _matching(r"[a-z_]+[\w.]*|0?\.\d+"))
+
 _CADENCES = ("validate", "preview", "checkpoints")
 
 # Names whose default is null or a word, or whose number has a bound.
@@ -160,7 +162,8 @@ BY_NAME = {
     "metric.n": _or_null(COUNT),
     "metric.steps": _or_null(COUNT),
     "keep": Kind("a count, all, or every:k", _matching(r"all|(every:)?[1-9]\d*")),
-    "weights": Kind("ema, raw, the name of an average, or a width such as 0.08", _matching(r"[a-z_]+[\w.]*|0?\.\d+")),
+    "weights": WEIGHTS,
+    "guidance.weights": WEIGHTS,
     "size": _or_null(COUNT),
     "schedule": _or_null(Kind("linear or cosine", _matching("linear|cosine"))),
     "T": _or_null(COUNT),
@@ -184,6 +187,7 @@ BY_NAME = {
     "conditioning.label.drop": FRACTION,
     "conditioning.vector.drop": FRACTION,
     "guidance.interval": _list_of(NUMBER_OR_INFINITY),
+    "guidance.step": _or_null(COUNT),
     "lr_schedule.steps": _or_null(COUNT),
     "dataset.batch_size": COUNT,
     "dataset.range": Kind("container, auto, or two numbers [low,high], low below high", _range),
