@@ -103,7 +103,7 @@ class Auto(Guidance):
     """
 
     ckpt: str | None = None
-    weights: str | float = "raw"
+    weights: str | float | None = None
     step: int | None = None
     weaker: Denoise | None = field(default=None, compare=False, repr=False)
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +62,18 @@ def reconstruct(
             for key, tensor in total.items():
                 tensor.add_(source[name][key], alpha=share)
     return {key: tensor.float() for key, tensor in total.items()}
+
+
+def earlier(contents: Mapping[str, Any], folder: Path, step: int) -> dict[str, Any]:
+    """The contents of a checkpoint with the averages that it had at an earlier step. folder: of its snapshots. Raises
+    UserError where no snapshot of that step was kept."""
+    found, averages = _files(folder), contents.get("averages", {})
+    if step not in found or not averages:
+        kept = ", ".join(map(str, found)) or "none (they are kept by ema=power)"
+        raise UserError(f"step={step}: no such snapshot in {folder}; there are {kept}")
+    then = _read(found[step], averages)
+    first = next(iter(then.values()))
+    return {**contents, "averages": then, "ema_state_dict": {**contents["state_dict"], **first}, "global_step": step}
 
 
 def _shares(folder: Path, steps: list[int], stored: list[float], sigma_rel: float) -> list[list[float]]:

@@ -163,7 +163,7 @@ BY_NAME = {
     "metric.steps": _or_null(COUNT),
     "keep": Kind("a count, all, or every:k", _matching(r"all|(every:)?[1-9]\d*")),
     "weights": WEIGHTS,
-    "guidance.weights": WEIGHTS,
+    "guidance.weights": _or_null(WEIGHTS),
     "size": _or_null(COUNT),
     "schedule": _or_null(Kind("linear or cosine", _matching("linear|cosine"))),
     "T": _or_null(COUNT),

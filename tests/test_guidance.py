@@ -6,9 +6,9 @@ from torch import nn
 
 from diffusion import clipping, prediction, schedule
 from diffusion.condition import Condition
-from diffusion.denoiser import Denoiser
+from diffusion.denoiser import Denoiser, Frozen
 from diffusion.errors import UserError
-from diffusion.guidance import ClassifierFree, Guided
+from diffusion.guidance import Auto, ClassifierFree, Guided
 from diffusion.samplers.ddim import DDIM
 from diffusion.tasks.generate import generate
 from tests.labels import labels
@@ -94,3 +94,48 @@ def test_guidance_stands_inside_clipping_and_works_with_a_sampler(denoiser):
 def test_options_are_checked(options, said):
     with pytest.raises(UserError, match=said):
         ClassifierFree(**options)
+
+
+class Weak(nn.Module):
+    """Says eps = x / 3, whatever it is given."""
+
+    def forward(self, x, t, condition):
+        return x / 3
+
+
+def auto(scale, **options):
+    return Auto(scale, weaker=Frozen(Denoiser(Weak(), MADE, prediction.Eps())), **options)
+
+
+@pytest.mark.parametrize("condition", [Y, None])
+def test_a_weaker_model_is_led_away_from_with_and_without_a_condition(denoiser, x_t, condition):
+    guided = auto(3.0).wrap(denoiser)(x_t, 500, condition)
+    good = denoiser(x_t, 500, condition).eps
+    torch.testing.assert_close(guided.eps, x_t / 3 + 3 * (good - x_t / 3), rtol=1e-3, atol=1e-3)
+
+
+def test_a_weaker_model_at_scale_1_is_not_asked(denoiser, x_t):
+    guided = auto(1.0).wrap(denoiser)
+    assert torch.equal(guided(x_t, 500, Y).x_0, denoiser(x_t, 500, Y).x_0)
+    assert Auto(1.0).wrap(denoiser)(x_t, 500).nfe == 1
+
+
+@pytest.mark.parametrize(
+    ("guidance", "condition", "nfe"),
+    [(ClassifierFree(2.0), Y, 8), (ClassifierFree(2.0), None, 4), (ClassifierFree(1.0), Y, 4), (auto(2.0), None, 8)],
+)
+def test_both_evaluations_are_counted(denoiser, x_t, guidance, condition, nfe):
+    *_, last = DDIM(steps=4).trajectory(guidance.wrap(denoiser), x_t, lambda: x_t, condition)
+    assert last.nfe == nfe
+
+
+def test_a_weaker_model_is_a_part_of_nothing(denoiser):
+    holder = nn.Module()
+    holder.guidance = auto(2.0)
+    assert not list(holder.parameters())
+    assert not holder.state_dict()
+
+
+def test_without_a_weaker_model_none_is_led_away_from(denoiser):
+    with pytest.raises(UserError, match="has none: sample with guidance=auto"):
+        Auto(2.0).wrap(denoiser)
