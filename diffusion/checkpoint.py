@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from diffusion import archive, build, upgrades
+from diffusion import archive, build, snapshots, upgrades
+from diffusion.denoiser import Denoiser, Frozen
 from diffusion.errors import UserError
 from diffusion.files import atomic
+from diffusion.guidance import Auto, Guidance
 from diffusion.lit import LitDiffusion
 from diffusion.weights import Weights
 
@@ -158,7 +161,9 @@ def load(ckpt: str | Path, weights: str | float = "ema", device: str | torch.dev
     Raises UserError where there is none, it is damaged, or it holds no such weights.
     """
     path, contents = opened(ckpt)
-    return trained(contents, path, Weights.of(weights), device)
+    model = trained(contents, path, Weights.of(weights), device)
+    model.guidance = guidance(model.config["guidance"], model, contents, path)
+    return model
 
 
 def trained(contents: dict[str, Any], path: Path, weights: Weights, device: str | torch.device = "cpu") -> LitDiffusion:
@@ -168,10 +173,37 @@ def trained(contents: dict[str, Any], path: Path, weights: Weights, device: str 
     return model.to(device).eval()
 
 
-def weights_sha256(model: LitDiffusion) -> str:
+def guidance(
+    node: Mapping[str, Any], model: LitDiffusion, contents: dict[str, Any] | None = None, path: Path | None = None
+) -> Guidance:
+    """The guidance of its config, for `model`, beside which its weaker model is loaded where it asks for one: that of
+    another checkpoint, or of contents, those of `path`, from which `model` is.
+
+    Raises UserError where there is none, or none that predicts the same x_t.
+    """
+    made = build.instantiate(node)
+    if not isinstance(made, Auto) or (made.ckpt is None and contents is None):
+        return made
+    if made.ckpt is not None:
+        path, contents = opened(made.ckpt)
+    if made.step is not None:
+        contents = snapshots.earlier(contents, path.parent / snapshots.FOLDER, made.step)
+    weights = made.weights or ("raw" if made.step is None else "ema")
+    weaker = trained(contents, path, Weights.of(weights), model.device)
+    t = torch.arange(model.denoiser.schedule.T + 1)
+    schedules = [each.denoiser.schedule for each in (model, weaker)]
+    same = schedules[0].T == schedules[1].T and all(map(torch.equal, *(schedule(t) for schedule in schedules)))
+    if not same or model.space != weaker.space:
+        raise UserError(
+            f"guidance.ckpt={path} is a model of another schedule, shape or scale of images: it guides none"
+        )
+    return replace(made, weaker=Frozen(weaker.denoiser))
+
+
+def weights_sha256(denoiser: Denoiser) -> str:
     """Of a denoiser's weights: a run that trains on keeps the name of its newest checkpoint, not what is in it."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.denoiser.state_dict(prefix=_DENOISER).items()):
+    for name, tensor in sorted(denoiser.state_dict(prefix=_DENOISER).items()):
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -100,11 +100,11 @@ class Frozen:
     """
 
     def __init__(self, denoiser: Denoiser):
-        self._denoiser = denoiser.eval().requires_grad_(False)
+        self.denoiser = denoiser.eval().requires_grad_(False)
         self.schedule = denoiser.schedule
 
     def __call__(self, x_t: Tensor, t: Tensor | float, condition: Condition | None = None) -> Prediction:
-        return self._denoiser.to(x_t.device)(x_t, t, condition)
+        return self.denoiser.to(x_t.device)(x_t, t, condition)
 
 
 def split_variance(output: Tensor, channels: int) -> tuple[Tensor, Tensor | None]:

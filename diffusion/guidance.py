@@ -107,6 +107,11 @@ class Auto(Guidance):
     step: int | None = None
     weaker: Denoise | None = field(default=None, compare=False, repr=False)
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.step is not None and self.weights == "raw":
+            raise UserError(f"guidance.step={self.step} is of the averages: say guidance.weights=ema, or leave it out")
+
     def unused(self, schedule, times):
         found = super().unused(schedule, times)
         names = ("guidance.ckpt", "guidance.weights", "guidance.step") if self.scale == 1 else ()

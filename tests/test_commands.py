@@ -397,7 +397,7 @@ def test_evaluate_writes_the_number_its_account_and_a_picture(run, evaluated):
     assert found["protocol"] == {**wanted, "data": data}
     saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     digest = found["model"].pop("weights_sha256")
-    assert digest == checkpoint.weights_sha256(diffusion.load(folder))
+    assert digest == checkpoint.weights_sha256(diffusion.load(folder).denoiser)
     assert found["model"] == {
         "checkpoint": str(folder / "checkpoints" / "last.ckpt"),
         "step": saved["global_step"],

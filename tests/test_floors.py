@@ -13,7 +13,7 @@ FLOORS = [
     ["upgrades", "conditioners"],
     ["images", "schedule", "networks", "manifest", "averages"],
     ["process", "prediction", "config", "snapshots"],
-    ["denoiser"],
+    ["denoiser", "weights"],
     ["clipping", "guidance", "rate"],
     ["losses", "samplers", "data", "optimizers", "notices", "spaces"],
     ["tasks"],

@@ -49,7 +49,7 @@ def run(config: DictConfig) -> Path:
             "checkpoint": str(ckpt.absolute()),
             "step": contents.get("global_step"),
             "weights": config["weights"],
-            "weights_sha256": checkpoint.weights_sha256(model),
+            "weights_sha256": checkpoint.weights_sha256(model.denoiser),
         },
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **manifest.program(),

@@ -19,6 +19,7 @@ from diffusion.commands.drawing import Drawing
 from diffusion.commands.speed import compile_network
 from diffusion.data.decoding import Limits
 from diffusion.errors import UserError
+from diffusion.guidance import Auto
 from diffusion.lit import LitDiffusion
 from diffusion.networks import native
 from diffusion.quiet import quiet
@@ -36,11 +37,13 @@ def run(config: DictConfig) -> Path:
     model = checkpoint.trained(contents, ckpt, Weights.of(config["weights"]), device_of(config["accelerator"]))
     if config["compile"]:
         compile_network(model.denoiser.network, model.device)
-    del contents  # the optimiser's state is large
     asked = Asked.read(config["y"], config["condition"], model.conditioning)
     chosen = {group: _chosen(config, model.config, group) for group in ("clipping", "guidance")}
     model.clip = build.clipping(chosen["clipping"], model.space)
-    model.guidance = build.instantiate(chosen["guidance"])
+    model.guidance = checkpoint.guidance(chosen["guidance"], model, contents, ckpt)
+    del contents  # the optimiser's state is large
+    if isinstance(model.guidance, Auto):
+        chosen["guidance"]["weaker_sha256"] = checkpoint.weights_sha256(model.guidance.weaker.denoiser)
     if config["task"]["_target_"] == f"{Comparison.__module__}.{Comparison.__name__}":
         _refuse(config["given"], Comparison.UNUSED)
         work = build.instantiate(config["task"], model=model, n=config["n"])
@@ -54,7 +57,7 @@ def run(config: DictConfig) -> Path:
         "task": {**config["task"], **_pictures(config["task"])},
         "checkpoint": str(ckpt),
         "weights": config["weights"],
-        "weights_sha256": checkpoint.weights_sha256(model),
+        "weights_sha256": checkpoint.weights_sha256(model.denoiser),
         **chosen,
         **work.settings,
         **asked.settings(),

@@ -58,6 +58,9 @@ def run(config: DictConfig) -> Path:
         if saved is not None and config["resume_mode"] == "full":
             _keep_rules(config, saved["config"], runs.STATISTICS)
         model = build.trainable(config)
+        model.guidance = checkpoint.guidance(config["guidance"], model)
+        if config["preview"]["n"]:
+            model.guidance.wrap(model.denoiser)  # before there is a run folder: a guidance that lacks its model
         if saved is None or not _finished(config, saved, this):
             _train(config, model, data, this, saved)
     return this.folder

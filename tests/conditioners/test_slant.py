@@ -39,11 +39,11 @@ def slant(images):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """x.npy, uint8 (N, 1, 16, 16), and vector.npy, the slant (N, 1)."""
-    from torchvision.datasets import MNIST as Source
+    from torchvision import datasets
 
     place = tmp_path_factory.mktemp("slant")
     for split, n in N.items():
-        images = Source(MNIST.parent, train=split == "train").data[:n, None].float()
+        images = datasets.MNIST(MNIST.parent, train=split == "train").data[:n, None].float()
         images = pad(avg_pool2d(images, 2), (1, 1, 1, 1)).round().byte().numpy()
         (place / split).mkdir()
         np.save(place / split / "x.npy", images)

@@ -1,0 +1,110 @@
+"""guidance=auto through the commands: which model is the weaker one, and what cannot be."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import diffusion
+from tests.commands import command, words
+
+FIXTURES = Path(__file__).parent / "fixtures" / "format_0"
+SHORT = ["n=2", "sampler=ddim", "sampler.steps=3"]
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def power(tmp_path_factory):
+    """A run of ema=power at step 8, with a snapshot of step 4."""
+    return shutil.copytree(FIXTURES / "power", tmp_path_factory.mktemp("power") / "run")
+
+
+@pytest.fixture
+def sample(power, tmp_path, capsys):
+    def run(*given, ckpt=power):
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        done = command("sample", f"ckpt={ckpt}", *SHORT, *given, f"output={out}", capsys=capsys)
+        images = [np.asarray(Image.open(file)) for file in sorted((out / "images").glob("*.png"))]
+        return done, images, json.loads((out / "samples.json").read_text()) if images else {}
+
+    return run
+
+
+def test_the_weaker_model_may_be_other_weights_an_earlier_snapshot_or_another_checkpoint(sample, power):
+    _, plain, _ = sample()
+    drawn, digests = [], set()
+    for given in (
+        ["guidance.weights=raw"],
+        ["guidance.weights=power_0.1"],
+        ["guidance.weights=0.08"],
+        ["guidance.step=4"],
+        ["guidance.step=4", "guidance.weights=power_0.05"],
+        [f"guidance.ckpt={power}", "guidance.weights=raw", "guidance.interval=[0,500]"],
+    ):
+        done, images, described = sample("guidance=auto", "guidance.scale=20", *given)
+        assert done.code == 0, done.err
+        drawn.append(np.stack(images))
+        digests.add(described["guidance"]["weaker_sha256"])
+    assert len(digests) == 5  # the first and the last are the same weights
+    changed = [bool((each != np.stack(plain)).any()) for each in drawn]
+    assert changed == [True, False, True, True, True, True]  # the second is the one that is guided
+
+
+def test_at_scale_1_the_images_are_those_without_guidance(sample):
+    _, plain, _ = sample()
+    done, images, _ = sample("guidance=auto", "guidance.scale=1")
+    assert done.code == 0
+    assert all(map(np.array_equal, plain, images))
+    done, *_ = sample("guidance=auto", "guidance.scale=1", "guidance.step=4")
+    assert (done.code, "guidance.step has no effect: guidance.scale=1 is no guidance" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["guidance.step=5"], "step=5: no such snapshot in "),
+        (["guidance.step=4", "guidance.weights=raw"], "guidance.step=4 is of the averages"),
+        (["guidance.weights=half_life_5"], "weights=half_life_5: "),
+        (["guidance.ckpt=nowhere"], "nowhere: no such file or run folder"),
+        ([f"guidance.ckpt={FIXTURES / 'label'}"], "is a model of another schedule, shape or scale of images"),
+    ],
+)
+def test_what_is_no_weaker_model_is_one_line(sample, given, said):
+    done, images, _ = sample("guidance=auto", *given)
+    assert done.code == 2
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not images
+
+
+def test_a_training_shows_guided_previews_and_stores_its_own_weights_alone(power, sample, tmp_path, capsys):
+    plain = json.loads((FIXTURES / "power" / "expected.json").read_text())["words"]
+    line = [*dict.fromkeys([word for word in plain if not word.startswith(("ema", "trainer.max", "preview.n"))])]
+    line = [word.replace("compile=false", "kernels=false") for word in line]
+    line += ["guidance=auto", "trainer.max_steps=2", "preview.n=2", "preview.sampler.steps=2"]
+    refused = command("train", *line, f"run.dir={tmp_path / 'refused'}", capsys=capsys)
+    assert refused.code == 2
+    assert "guidance=auto leads away from a weaker model, but has none" in refused.err
+    assert not (tmp_path / "refused").exists()
+    done = command("train", *line, f"guidance.ckpt={power}", f"run.dir={tmp_path / 'run'}", capsys=capsys)
+    assert done.code == 0, done.err
+    model = diffusion.load(done.folder)
+    assert model.guidance.weaker is not None
+    assert not [name for name in model.state_dict() if not name.startswith("denoiser.network.")]
+    done, _, described = sample(ckpt=tmp_path / "run")
+    assert done.code == 0, done.err
+    assert described["guidance"]["class"] == "Auto"
+
+
+def test_words_of_a_tiny_training_know_the_choice(tmp_path, capsys):
+    done = command(
+        "train",
+        *words("guidance=auto", "preview.n=0", "trainer.max_steps=1"),
+        f"run.dir={tmp_path / 'x'}",
+        capsys=capsys,
+    )
+    assert done.code == 0, done.err
