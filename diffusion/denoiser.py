@@ -72,10 +72,11 @@ class Denoiser(nn.Module):
 
     def output(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """The bare network output (B, C, H, W), or (B, 2C, H, W) with learned variance; arguments as in `forward`."""
-        shown, scales = self.parametrization, self.schedule(t)
+        shown, x = self.parametrization, x_t
         time = x_t.new_zeros(x_t.shape[0], dtype=torch.float32)
-        time = time + broadcast(shown.clock(t, *scales), time)
-        x = broadcast(shown.input_scale(*scales), x_t) * x_t if shown.scales_input else x_t
+        time = time + broadcast(shown.clock(t, self.schedule), time)
+        if shown.scales_input:
+            x = broadcast(shown.input_scale(*self.schedule(t)), x_t) * x_t
         # Only the network is in its own precision: x_t and the time keep theirs when the module is cast to half.
         precision = next(self.network.parameters(), x).dtype
         return self.network(x.to(precision), time, condition).to(x_t.dtype)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 
 from diffusion.errors import UserError
+from diffusion.schedule import Schedule
 
 
 class Parametrization(ABC):
@@ -17,7 +18,7 @@ class Parametrization(ABC):
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """c_skip and c_out of x_0 = c_skip x_t + c_out output."""
 
-    def clock(self, t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    def clock(self, t: Tensor, schedule: Schedule) -> Tensor:
         """What the network is told for t, the shape of t: by default its own number of the step, since published
         networks count theirs 0..T-1 and the paper 1..T."""
         return t - 1
