@@ -23,6 +23,7 @@ from diffusion.optimizers import Optimizer
 from diffusion.process import Noised
 from diffusion.rate import Rate
 from diffusion.samplers.base import Sampler
+from diffusion.schedule import widest
 from diffusion.spaces.base import Space
 from diffusion.tasks import arguments
 from diffusion.tasks.generate import Generate, generate
@@ -101,7 +102,7 @@ class LitDiffusion(LightningModule):
     # Training: Algorithm 1
 
     def on_fit_start(self) -> None:
-        notices.of_training(self.shown_clip, self.guidance, self.conditioning)
+        notices.of_training(self.shown_clip, self.space.clip, self.guidance, self.conditioning)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> TrainingPair:
         """Draws t and eps while the batch is still on the host: noise is drawn there, and nothing waits for a GPU."""
@@ -114,7 +115,8 @@ class LitDiffusion(LightningModule):
             t, importance = steps(index.double() * GOLDEN % 1, schedule.T), torch.ones(len(index))
             eps = random.normal(0, "validation/eps", index, self.shape)
             condition, shown = batch.condition, index[:0]
-        return TrainingPair(batch.x, condition, t.float(), eps, importance.float(), shown)
+        x = batch.x.to(widest(self.device)) if batch.x.dtype == torch.float64 else batch.x
+        return TrainingPair(x, condition, t.float(), eps, importance.float(), shown)
 
     def _drawn(self, condition: Condition, index: Tensor) -> tuple[Condition, Tensor]:
         """The condition as one training step sees it, with a part of the rows dropped; and the rows that are shown

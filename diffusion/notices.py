@@ -1,11 +1,9 @@
 """What is allowed, but perhaps not meant: each function warns with a Notice, or says nothing."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from torch import Tensor
-
-from diffusion.clipping import Static
+from diffusion.clipping import Clipping
 from diffusion.condition import PREVIOUS, Condition
 from diffusion.conditioners.base import Conditioner
 from diffusion.errors import Notice
@@ -14,12 +12,13 @@ from diffusion.guidance import Guidance
 _FAR = 1.5  # times the data's own size: up to there it is done for a size that divides well
 
 
-def of_training(clip: Callable[[Tensor], Tensor], guidance: Guidance, conditioning: Mapping[str, Conditioner]) -> None:
-    """Arguments as those of LitDiffusion; clip: of what a self-conditioned network is shown."""
-    if PREVIOUS in conditioning and clip != Static():
+def of_training(clip: Clipping, usual: Clipping, guidance: Guidance, conditioning: Mapping[str, Conditioner]) -> None:
+    """Arguments as those of LitDiffusion; clip: of what a self-conditioned network is shown, and what is usual in the
+    space."""
+    if PREVIOUS in conditioning and clip != usual:
         _notice(
             f"self_conditioning=true: in training, too, the network is shown its x_0 after the clipping, {clip}; "
-            "with self_conditioning_clipping=static it learns from [-1, 1]"
+            f"with self_conditioning_clipping={usual} it learns from x_0 where the data lie"
         )
     asked = {name: conditioner.drop for name, conditioner in conditioning.items() if name != PREVIOUS}
     if not asked and guidance.scale != 1 and guidance.needs(None):

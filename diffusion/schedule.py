@@ -22,10 +22,11 @@ def precise(t: Tensor | float) -> Tensor:
     others have no wider one."""
     if not isinstance(t, Tensor):
         return torch.as_tensor(t, dtype=torch.float64)
-    return t.to(_widest(t.device))
+    return t.to(widest(t.device))
 
 
-def _widest(device: torch.device) -> torch.dtype:
+def widest(device: torch.device) -> torch.dtype:
+    """The widest float that a device has."""
     return torch.float64 if device.type in ("cpu", "cuda") else torch.float32
 
 
@@ -116,7 +117,7 @@ class Table(Schedule):
     def _apply(self, fn: Callable, recurse: bool = True):
         # Follow the module to its device, never into its precision: in half, alpha_bar rounds to 1 for small t.
         device = fn(torch.empty(0)).device
-        self._there = self.table.to(device, _widest(device))
+        self._there = self.table.to(device, widest(device))
         return super()._apply(fn, recurse)
 
     def _near(self, t: Tensor) -> Tensor:

@@ -56,8 +56,8 @@ def model(*words):
     return made
 
 
-def pair_on(made, device):
-    x = torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+def pair_on(made, device, dtype=torch.uint8):
+    x = torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)).to(dtype)
     pair = made.on_before_batch_transfer(Batch(x, labelled(torch.tensor([0, 3, -1, 9])), torch.arange(4)), 0)
     return type(pair)(*(part.to(device) for part in pair))
 
@@ -67,11 +67,11 @@ def assert_close(there, here, tolerance=1e-4):
         torch.testing.assert_close(one, other.to(one), rtol=0, atol=tolerance * other.abs().max().item())
 
 
-def step(made, device):
+def step(made, device, dtype=torch.uint8):
     """The loss of a training step, its gradient and what validation makes of it, on the CPU; and the step's waits."""
     with entered(device) as accelerator:
         made.to(device)
-        pair = pair_on(made, device)
+        pair = pair_on(made, device, dtype)
         accelerator.waits.clear()
         loss = made.training_step(pair, 0)
         loss.backward()
@@ -103,6 +103,21 @@ def test_a_training_step_is_that_of_the_cpu(words):
     here, _ = step(model(words), CPU)
     assert_close(there, here)
     assert waits == WAITS.get(words, {})
+
+
+FLOATS = [
+    *("space=standardized", "space.mean=[100]", "space.std=[50]", "space.low=[0]", "space.high=[255]"),
+    *("loss=hybrid", "self_conditioning=true"),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
+def test_floats_are_standardised_on_the_device(dtype):
+    there, _ = step(model(*FLOATS), DEVICE, dtype)
+    here, _ = step(model(*FLOATS), CPU, dtype)
+    assert_close(there, here)
+    _, waits = step(model(*FLOATS), DEVICE, dtype)  # the statistics are there from the first step
+    assert not waits
 
 
 def sampled(*words, **options):
@@ -170,12 +185,12 @@ def test_a_task_is_that_of_the_cpu(name, tmp_path):
     assert_close([there], [here], tolerance=2e-3)  # the way back to the noise multiplies what float32 has rounded
 
 
-@pytest.mark.parametrize("words", ["loss=l2", "loss=hybrid"])
+@pytest.mark.parametrize("words", [["loss=l2"], ["loss=hybrid"], FLOATS])
 def test_the_bound_is_that_of_the_cpu(words):
     data, found = Digits(channels=1, size=8, batch_size=8), []
     for device in CPU, DEVICE:
         with entered(device):
-            score = BPD(n=3, steps=4)(model(words).to(device), data, seed=0, batch_size=2)
+            score = BPD(n=3, steps=4)(model(*words).to(device), data, seed=0, batch_size=2)
         found.append(torch.tensor([score.value, *score.details["parts"].values()]))
     assert_close(found[:1], found[1:])
 

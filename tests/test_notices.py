@@ -25,7 +25,7 @@ def said(done):
 
 
 def of_training(**changed):
-    usual = {"clip": clipping.Static(), "guidance": ClassifierFree(1.0), "conditioning": {}}
+    usual = {"clip": clipping.Static(), "usual": clipping.Static(), "guidance": ClassifierFree(1.0), "conditioning": {}}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         notices.of_training(**usual | changed)

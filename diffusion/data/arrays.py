@@ -9,10 +9,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from diffusion import random
-from diffusion.condition import Condition
+from diffusion.condition import PREVIOUS, Condition
 from diffusion.data.base import Data, Declaration, labelled
 from diffusion.data.rows import Rows, dtype_of, opened
 from diffusion.errors import UserError
+
+_RESERVED = {PREVIOUS, "self"}
 
 
 class Arrays(Data):
@@ -115,6 +117,10 @@ class Arrays(Data):
         x, found = self._x[split], {}
         for file in sorted(self._folder(split).glob("*.npy")):
             if file.name != "x.npy" and not file.name.startswith("."):
+                if not file.stem.isidentifier() or file.stem in _RESERVED:
+                    raise UserError(
+                        f"{file}: expected the name of a condition, letters, digits and _, such as vector.npy"
+                    )
                 array = opened(file)
                 if array.ndim == 0 or len(array) != len(x.array):
                     raise UserError(f"{file} has the shape {array.shape}: expected {len(x.array):,} rows, as x.npy has")

@@ -109,7 +109,7 @@ class BPD(Metric):
         bounds = []
         with Bar(total=n * steps, desc="bits/dim", unit=" terms") as bar:
             for rows in index.split(batch_size):
-                x_0 = model.space.encode(x[rows].to(model.device))
+                x_0 = model.space.encode(x[rows]).to(model.device)
                 given = condition.rows(rows).to(model.device)
                 bounds.append(self.bound(model.denoiser, model.space, x_0, rows, given, seed=seed, tick=bar.update))
         whole = Bound(*(torch.cat(parts) for parts in zip(*map(_fields, bounds), strict=True)))

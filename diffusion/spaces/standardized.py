@@ -97,7 +97,7 @@ def _numbers(name: str, values: Sequence[float] | None, channels: int) -> tuple[
 
 @functools.lru_cache  # a copy to the device is one that the host waits for
 def _tensor(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.tensor(values, dtype=dtype, device=device)[:, None, None]
+    return torch.tensor(values, dtype=dtype)[:, None, None].to(device)
 
 
 def _like(values: Sequence[float], x: Tensor) -> Tensor:

@@ -138,6 +138,8 @@ MISTAKES = [
     (save("train/angle.npy", np.zeros(39)), r"the shape \(39,\): expected 40 rows, as x.npy has"),
     (save("train/angle.npy", np.float64(3)), r"the shape \(\): expected 40 rows"),
     (save("train/angle.npy", np.full(40, np.inf)), r"angle\.npy: row 0 holds nan or inf"),
+    (save("train/previous.npy", np.zeros(40)), r"previous\.npy: expected the name of a condition"),
+    (save("train/a.b.npy", np.zeros(40)), r"a\.b\.npy: expected the name of a condition"),
     (save("train/label.npy", np.linspace(0, 1, 40)), "expected a class for each row, whole numbers"),
     (save("train/label.npy", np.full(40, -2)), "from -2 to -2"),
     (save("train/label.npy", np.zeros((40, 2), int)), r"of shape \(40, 2\)"),
