@@ -104,7 +104,9 @@ def config_of(model: LitDiffusion) -> dict[str, Any]:
             raise UserError(f"to=diffusers: network.{name}={node[name]} cannot be expressed, only {words[name]}")
     channels, size, width = model.shape
     if size != width or not model.space.holds_pictures:
-        raise UserError(f"to=diffusers: a DDPMPipeline draws square 8-bit pictures, not {model.space}")
+        raise UserError(
+            f"to=diffusers: a DDPMPipeline draws square 8-bit pictures, not {type(model.space).__name__} of {model.shape}"
+        )
     attends = [size // 2**level in node["attention"] for level in range(len(node["widths"]))]
     return {
         "_class_name": "UNet2DModel",

@@ -195,3 +195,15 @@ def test_a_mistake_is_one_line(line, said, run, place, tmp_path, capsys):
     assert said in done.err
     assert len(done.err.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_it_is_exported_with_its_statistics_or_refused(run, tmp_path, capsys):
+    done = command("convert", f"ckpt={run}", "to=diffusers", f"output={tmp_path / 'x'}", capsys=capsys)
+    assert done.code == 2
+    assert "to=diffusers: a DDPMPipeline draws square 8-bit pictures, not Standardized of (3, 8, 12)" in done.err
+    file, ckpt = tmp_path / "x.safetensors", tmp_path / "x.ckpt"
+    assert command("convert", f"ckpt={run}", "to=safetensors", f"output={file}", capsys=capsys).code == 0
+    done = command("convert", f"from={file}", f"output={ckpt}", capsys=capsys)
+    assert done.code == 0, done.err
+    assert "dataset=arrays space=standardized" in done.out
+    assert diffusion.load(ckpt).space == diffusion.load(run).space
