@@ -104,9 +104,8 @@ def config_of(model: LitDiffusion) -> dict[str, Any]:
             raise UserError(f"to=diffusers: network.{name}={node[name]} cannot be expressed, only {words[name]}")
     channels, size, width = model.shape
     if size != width or not model.space.holds_pictures:
-        raise UserError(
-            f"to=diffusers: a DDPMPipeline draws square 8-bit pictures, not {type(model.space).__name__} of {model.shape}"
-        )
+        space = type(model.space).__name__
+        raise UserError(f"to=diffusers: a DDPMPipeline draws square 8-bit pictures, not {space} of {model.shape}")
     attends = [size // 2**level in node["attention"] for level in range(len(node["widths"]))]
     return {
         "_class_name": "UNet2DModel",
