@@ -18,8 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion import manifest
 from diffusion.errors import UserError
-from diffusion.registry import conf_folder
-from diffusion.typed import suggest
+from diffusion.registry import NAMED, conf_folder
+from diffusion.typed import items, suggest
 from diffusion.values import TEXT, kind_of
 
 # What the shell handed over after the first `=` is the value of these, whatever characters it holds.
@@ -172,6 +172,11 @@ def _choice(group: Group, text: str) -> str:
         return text
     if text in group.choices:
         return text
+    if group.folder in NAMED and text.startswith("[") and text.endswith("]"):  # several of them at once
+        names = [_choice(group, name) for name in items(text[1:-1])]
+        if not names or len({*names}) < len(names):
+            raise UserError(f"{group.key}={text}: expected at least one of {', '.join(group.choices)}, each once")
+        return f"[{','.join(names)}]"
     _refuse_sweep(parse(group.key, text), group.key, text)
     choices = f"choose one of {', '.join(group.choices)}" if group.choices else f"conf/{group.folder} has none"
     raise UserError(f"{group.key}={text}: no such {group.folder}; {choices}{suggest(text, group.choices)}")

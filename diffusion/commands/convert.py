@@ -89,7 +89,8 @@ def _words(config: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"dataset.{key}={dataset[key]}" for key in ("channels", "size") if key in dataset)
     if config["self_conditioning"]:
         yield "self_conditioning=true"
-    yield from (f"conditioning={name}" for name in config["conditioning"])
+    if config["conditioning"]:
+        yield f"conditioning=[{','.join(config['conditioning'])}]"
     for group in _FIXED:
         known = configs.groups("train")[group]
         others = {name: _others(config[group], configs.choice(group, name)) for name in known.choices}
