@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from diffusion import notices, optimizers, random, upgrades
+from diffusion import notices, optimizers, pairs, random, upgrades
 from diffusion.clipping import Clip, Clipping
 from diffusion.condition import PREVIOUS, Condition
 from diffusion.conditioners.base import Conditioner
@@ -17,9 +17,10 @@ from diffusion.denoiser import Denoiser
 from diffusion.errors import UserError
 from diffusion.guidance import ClassifierFree, Guidance
 from diffusion.losses.objective import L2, Objective, by_quarter
-from diffusion.losses.timesteps import GOLDEN, Timesteps, Uniform, steps
+from diffusion.losses.timesteps import Timesteps, Uniform
 from diffusion.losses.weighting import Simple
 from diffusion.optimizers import Optimizer
+from diffusion.pairs import TrainingPair
 from diffusion.process import Noised
 from diffusion.rate import Rate
 from diffusion.samplers.base import Sampler
@@ -32,30 +33,13 @@ from diffusion.values import whole
 SIMPLE = L2(Simple())  # L_simple, in which every validation loss is given, whatever is trained
 
 
-class TrainingPair(NamedTuple):
-    """A batch with what the forward process needs.
-
-    x: (B, C, H, W), as stored. condition: of its images, absent where it was dropped. t: (B,), in steps. eps:
-    (B, C, H, W). importance: (B,), the weight of each loss. shown: int64, the rows of the images for which a
-    self-conditioned network is shown its own prediction: found on the host, since a device would have to be waited for.
-    """
-
-    x: Tensor
-    condition: Condition
-    t: Tensor
-    eps: Tensor
-    importance: Tensor
-    shown: Tensor
-
-
 class LitDiffusion(LightningModule):
     """Trains `denoiser` by Algorithm 1 and samples from it by the reverse process.
 
     clip: applied to x_0 while sampling. shown_clip: to what a self-conditioned network is shown in training; None: as
     clip. space: between what the data set stores and x_0. objective: what training minimises; optimizer: how (None:
     this one does not train); timesteps: which t it draws. conditioning: the conditioners of the network, by name.
-    config: plain containers that rebuild this module; it travels in every
-    checkpoint.
+    config: plain containers that rebuild this module; it travels in every checkpoint.
     """
 
     def __init__(
@@ -106,34 +90,11 @@ class LitDiffusion(LightningModule):
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> TrainingPair:
         """Draws t and eps while the batch is still on the host: noise is drawn there, and nothing waits for a GPU."""
-        index, schedule = batch.index, self.denoiser.schedule
+        if batch.x.dtype == torch.float64:
+            batch = batch._replace(x=batch.x.to(widest(self.device)))
         if self.trainer.training:
-            t, importance = self.timesteps.draw(self.seed, index, schedule)
-            eps = random.normal(self.seed, "train/eps", index, self.shape)
-            condition, shown = self._drawn(batch.condition, index)
-        else:  # the same for every epoch and every run, spread evenly over t, so that epochs can be compared
-            t, importance = steps(index.double() * GOLDEN % 1, schedule.T), torch.ones(len(index))
-            eps = random.normal(0, "validation/eps", index, self.shape)
-            condition, shown = batch.condition, index[:0]
-        x = batch.x.to(widest(self.device)) if batch.x.dtype == torch.float64 else batch.x
-        return TrainingPair(x, condition, t.float(), eps, importance.float(), shown)
-
-    def _drawn(self, condition: Condition, index: Tensor) -> tuple[Condition, Tensor]:
-        """The condition as one training step sees it, with a part of the rows dropped; and the rows that are shown
-        what was predicted before."""
-        shown = index[:0]
-        for name, conditioner in self.conditioning.items():
-            if name == PREVIOUS:
-                shown = self._chance("train/shown", index, 1 - conditioner.drop).nonzero().flatten()
-            elif conditioner.drop:
-                condition = condition.without(self._chance(f"train/{name}", index, conditioner.drop), [name])
-        return condition, shown
-
-    def _chance(self, purpose: str, index: Tensor, probability: float) -> Tensor:
-        """Whether it falls on each image, bool (B,); what cannot happen is not drawn, since each step waits for it."""
-        if not probability:
-            return torch.zeros(len(index), dtype=torch.bool)
-        return random.uniform(self.seed, purpose, index) < probability
+            return pairs.drawn(self.seed, batch, self.shape, self.denoiser.schedule, self.timesteps, self.conditioning)
+        return pairs.fixed(batch, self.shape, self.denoiser.schedule)
 
     def on_train_batch_start(self, batch: TrainingPair, batch_idx: int) -> None:
         random.seed_torch(self.seed, self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank, self.device)

@@ -16,7 +16,7 @@ FLOORS = [
     ["denoiser", "weights"],
     ["clipping", "guidance", "rate"],
     ["losses", "samplers", "data", "optimizers", "notices", "spaces"],
-    ["tasks"],
+    ["tasks", "pairs"],
     ["lit"],
     ["build", "loggers"],
     ["checkpoint", "plots", "samples"],

@@ -14,12 +14,13 @@ from diffusion.conditioners.previous import Previous
 from diffusion.data.base import Batch
 from diffusion.data.digits import Digits
 from diffusion.denoiser import Denoiser
-from diffusion.lit import SIMPLE, LitDiffusion, TrainingPair
+from diffusion.lit import SIMPLE, LitDiffusion
 from diffusion.losses.objective import Hybrid, by_quarter
 from diffusion.losses.timesteps import LossSecondMoment, steps
 from diffusion.losses.weighting import MinSNR
 from diffusion.networks.unet import UNet
 from diffusion.optimizers import AdamW
+from diffusion.pairs import TrainingPair
 from diffusion.process import Noised
 from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from diffusion import plots
 from diffusion.callbacks.pictures import Pictures, publish
-from diffusion.lit import TrainingPair
+from diffusion.pairs import TrainingPair
 
 _DRAWS = 2**16  # of t
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion import images, random
 from diffusion.callbacks.pictures import Pictures
 from diffusion.condition import Condition
-from diffusion.lit import TrainingPair
+from diffusion.pairs import TrainingPair
 from diffusion.process import q_sample
 
 _LEVELS = 8  # of t, evenly spaced up to T

@@ -1,0 +1,60 @@
+"""A batch with what the forward process needs: lines 2 to 4 of Algorithm 1, drawn by each image's index in the run."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffusion import random
+from diffusion.condition import PREVIOUS, Condition
+from diffusion.conditioners.base import Conditioner
+from diffusion.data.base import Batch
+from diffusion.losses.timesteps import GOLDEN, Timesteps, steps
+from diffusion.schedule import Schedule
+
+
+class TrainingPair(NamedTuple):
+    """What one step is computed from.
+
+    x: (B, C, H, W), as stored. condition: of its images, absent where it was dropped. t: (B,), in steps. eps:
+    (B, C, H, W). importance: (B,), the weight of each loss. shown: int64, the rows of the images for which a
+    self-conditioned network is shown its own prediction: found on the host, since a device would have to be waited for.
+    """
+
+    x: Tensor
+    condition: Condition
+    t: Tensor
+    eps: Tensor
+    importance: Tensor
+    shown: Tensor
+
+
+def drawn(
+    seed: int,
+    batch: Batch,
+    shape: Sequence[int],
+    schedule: Schedule,
+    timesteps: Timesteps,
+    conditioning: Mapping[str, Conditioner],
+) -> TrainingPair:
+    """For training: on the host, where noise is drawn, so that nothing waits for a device. Arguments as those of
+    LitDiffusion; shape: (C, H, W)."""
+    index = batch.index
+    t, importance = timesteps.draw(seed, index, schedule)
+    eps = random.normal(seed, "train/eps", index, shape)
+    condition, shown = batch.condition, index[:0]
+    for name, conditioner in conditioning.items():
+        if name == PREVIOUS:
+            shown = (random.uniform(seed, "train/shown", index) < 1 - conditioner.drop).nonzero().flatten()
+        elif conditioner.drop:
+            condition = condition.without(random.uniform(seed, f"train/{name}", index) < conditioner.drop, [name])
+    return TrainingPair(batch.x, condition, t.float(), eps, importance.float(), shown)
+
+
+def fixed(batch: Batch, shape: Sequence[int], schedule: Schedule) -> TrainingPair:
+    """For validation: the same for every epoch and every run, spread evenly over t, so that epochs can be compared."""
+    index = batch.index
+    t = steps(index.double() * GOLDEN % 1, schedule.T)
+    eps = random.normal(0, "validation/eps", index, shape)
+    return TrainingPair(batch.x, batch.condition, t.float(), eps, torch.ones(len(index)), index[:0])
