@@ -133,6 +133,10 @@ class LitDiffusion(LightningModule):
             trainer.check_val_every_n_epoch = 1  # the last step of a run is always validated
 
     def configure_optimizers(self):
+        if self.optimizer is None:
+            raise UserError(
+                "this model has no optimizer, it only samples: build.trainable(model.config) has that of the run"
+            )
         optimizer, schedule = self.optimizer.build(self.denoiser.parameters(), self.objective.parameters())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
