@@ -99,12 +99,11 @@ def test_a_resumed_run_keeps_the_rules_it_began_with(start, tmp_path, monkeypatc
     assert manifest.read(anew.folder)["data"] != data
 
 
-def test_rules_are_kept_where_both_configs_have_them(monkeypatch):
-    monkeypatch.setattr(runs, "RULES", ("a.x", "a.y", "a.z"))
-    config = {"a": {"x": 1, "y": 2}}
-    assert runs.keep_rules(config, {"a": {"x": 3, "y": 2, "z": 4}}) == {"a.x": (3, 1)}
+def test_rules_are_kept_where_both_configs_have_them():
+    config, rules = {"a": {"x": 1, "y": 2}}, ("a.x", "a.y", "a.z")
+    assert runs.keep_rules(config, {"a": {"x": 3, "y": 2, "z": 4}}, rules) == {"a.x": (3, 1)}
     assert config == {"a": {"x": 3, "y": 2}}
-    assert runs.keep_rules(config, {"a": None}) == runs.keep_rules(config, {}) == {}
+    assert runs.keep_rules(config, {"a": None}, rules) == runs.keep_rules(config, {}, rules) == {}
 
 
 @pytest.mark.parametrize(("asked", "kept"), [("auto", False), (True, True), (False, False)])
