@@ -26,6 +26,7 @@ from diffusion.networks import native
 from diffusion.prediction import Eps
 from diffusion.samplers.ddim import DDIM
 from diffusion.schedule import linear
+from diffusion.spaces.pixels import Pixels
 
 BATCH, STEPS = 64, 10
 CONFIG = {
@@ -81,7 +82,7 @@ def forward_pass(network: nn.Module) -> Callable[[], None]:
 
 
 def sampling(ours: nn.Module, theirs: nn.Module) -> tuple[Callable[[], object], Callable[[], object]]:
-    model = LitDiffusion(Denoiser(ours, linear(), Eps()), DDIM(STEPS), clipping.Static(), (1, 32, 32))
+    model = LitDiffusion(Denoiser(ours, linear(), Eps()), DDIM(STEPS), clipping.Static(), Pixels((1, 32, 32)))
     pipeline = diffusers.DDIMPipeline(theirs, diffusers.DDIMScheduler())
     pipeline.set_progress_bar_config(disable=True)
     return (
