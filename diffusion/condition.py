@@ -9,11 +9,12 @@ from torch import Tensor
 PREVIOUS = "previous"  # x_0 as it was predicted one step before: of the trajectory, not asked for
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning brings a batch to a precision by setting the fields of a copy
 class Condition:
     """Tensors by name, one row an image; a row may be absent, such as the label that was dropped in training.
 
-    Whatever passes it on need not know what is in it: only conditioners, modules of the network, look inside.
+    Whatever passes it on need not know what is in it: only conditioners, modules of the network, look inside. Nothing
+    here changes it: each method returns another.
 
     size: B, of the batch. tensors: name -> (B, ...). absent: name -> bool (B,), true where the row stands for nothing;
     a name that is missing here is present in every row.

@@ -62,7 +62,9 @@ def condition(given: Any, y: Any, n: int, conditioning: Mapping[str, Conditioner
         asked["label"] = y
     for name, value in asked.items():
         if name not in conditioning or name == PREVIOUS:
-            raise UserError(unknown(name, value, conditioning, "y" if y is not None and name == "label" else name))
+            raise UserError(
+                unknown(name, repr(value), conditioning, "y" if y is not None and name == "label" else name)
+            )
     made = given if isinstance(given, Condition) else Condition(n)
     for name, value in asked.items():
         if value is not None:
@@ -71,9 +73,9 @@ def condition(given: Any, y: Any, n: int, conditioning: Mapping[str, Conditioner
     return made if made.asked else None
 
 
-def unknown(name: str, value: Any, conditioning: Mapping[str, Conditioner], key: str) -> str:
-    """What to say of a condition that the network does not take. key: what the user calls it."""
+def unknown(name: str, text: str, conditioning: Mapping[str, Conditioner], key: str) -> str:
+    """What to say of a condition that the network does not take. key, text: what the user calls it, and asks for."""
     if name == "label":
-        return f"{key}={value!r}: this model was trained without classes (conditioning=none)"
+        return f"{key}={text}: this model was trained without classes (conditioning=none)"
     known = ", ".join(other for other in conditioning if other != PREVIOUS)
-    return f"{key}={value!r}: this model was trained without it; it takes {known or 'no condition'}"
+    return f"{key}={text}: this model was trained without it; it takes {known or 'no condition'}"
