@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 import diffusion
+from diffusion.errors import UserError
+from diffusion.guidance import Auto
 from tests.commands import command, words
 
 FIXTURES = Path(__file__).parent / "fixtures" / "format_0"
@@ -98,6 +100,20 @@ def test_a_training_shows_guided_previews_and_stores_its_own_weights_alone(power
     done, _, described = sample(ckpt=tmp_path / "run")
     assert done.code == 0, done.err
     assert described["guidance"]["class"] == "Auto"
+
+
+def test_a_model_whose_guide_has_moved_is_loaded_and_says_so_when_it_is_sampled(power, tmp_path, capsys):
+    moved = shutil.copytree(power, tmp_path / "moved")
+    line = words("guidance=auto", f"guidance.ckpt={moved}", "preview.n=0", "trainer.max_steps=1")
+    shape = ["network.widths=[4]", "network.norm_groups=2", "network.attention=[]", "network.mid_attention=false"]
+    line = [word for word in line if not word.startswith("network.widths")] + [*shape, "schedule=cosine"]
+    done = command("train", *line, f"run.dir={tmp_path / 'run'}", capsys=capsys)
+    assert done.code == 0, done.err
+    shutil.rmtree(moved)
+    model = diffusion.load(done.folder)
+    with pytest.raises(UserError, match="has none"):
+        model.sample(1, progress=False)
+    assert model.sample(1, guidance=Auto(1.0), progress=False).shape == (1, 1, 8, 8)
 
 
 def test_words_of_a_tiny_training_know_the_choice(tmp_path, capsys):
