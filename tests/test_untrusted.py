@@ -161,6 +161,15 @@ def test_every_choice_of_ours_is_registered():
     assert all(name.startswith("diffusion.") for name in registry.registered())
 
 
+@pytest.mark.parametrize("name", ["os.system", "DDIM", "UNet", "Conditioner", "", None, 7, ["Label"]])
+def test_a_file_opens_conditions_with_conditioners_alone(write, contents, name, monkeypatch):
+    monkeypatch.setattr(build, "instantiate", lambda *_, **__: pytest.fail("something was built"))
+    config = registry.named(contents["config"])
+    path = write({"format": upgrades.FORMAT, "config": config, "config.conditioning": {"label": {"class": name}}})
+    with pytest.raises(UserError, match=r"conditioning.label is .*, which no file of conf/conditioning/ names"):
+        checkpoint.load(path)
+
+
 @pytest.mark.parametrize("key", registry.NODES)
 @pytest.mark.parametrize("name", ["os.system", "DDIMs", "BPD", "Inpaint", "", None, 7, ["DDIM"]])
 def test_a_file_builds_in_a_group_what_belongs_to_it_and_nothing_else(write, contents, key, name, monkeypatch):
