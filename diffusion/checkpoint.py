@@ -181,7 +181,7 @@ def guidance(
     """The guidance of its config, for `model`, beside which its weaker model is loaded where it asks for one: that of
     another checkpoint, or of contents, those of `path`, from which `model` is.
 
-    Raises UserError where there is none, or none that predicts the same x_t.
+    Raises UserError where there is none, or none that predicts the same x_t under the same conditions.
     """
     made = build.instantiate(node)
     if not isinstance(made, Auto) or (made.ckpt is None and contents is None):
@@ -199,6 +199,9 @@ def guidance(
         raise UserError(
             f"guidance.ckpt={path} is a model of another schedule, shape or scale of images: it guides none"
         )
+    for name in model.conditioning.keys() & weaker.conditioning.keys():
+        if not model.conditioning[name].means_the_same(weaker.conditioning[name]):
+            raise UserError(f"guidance.ckpt={path} was trained with another {name}: it would be asked for other images")
     return replace(made, weaker=Frozen(weaker.denoiser))
 
 

@@ -12,6 +12,7 @@ import diffusion
 from diffusion.errors import UserError
 from diffusion.guidance import Auto
 from tests.commands import command, words
+from tests.random_model import random_model
 
 FIXTURES = Path(__file__).parent / "fixtures" / "format_0"
 SHORT = ["n=2", "sampler=ddim", "sampler.steps=3"]
@@ -81,6 +82,17 @@ def test_what_is_no_weaker_model_is_one_line(sample, given, said):
     assert said in done.err
     assert len(done.err.splitlines()) == 1
     assert not images
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "refused"),
+    [(["cat", "dog"], ["dog", "cat"], True), (["cat", "dog"], ["cat"], True), (["cat", "dog"], None, False)],
+)
+def test_a_guide_knows_the_same_classes_or_none(sample, tmp_path, own, other, refused):
+    ckpt, guide = (random_model(tmp_path / f"{k}.ckpt", classes=each) for k, each in enumerate((own, other)))
+    done, images, _ = sample("guidance=auto", f"guidance.ckpt={guide}", "guidance.weights=raw", "y=dog", ckpt=ckpt)
+    assert (done.code, not images) == ((2, True) if refused else (0, False))
+    assert ("was trained with another label" in done.err) == refused
 
 
 def test_a_training_shows_guided_previews_and_stores_its_own_weights_alone(power, sample, tmp_path, capsys):

@@ -47,6 +47,10 @@ class Conditioner(ABC):
         """
         return {}
 
+    def means_the_same(self, other: "Conditioner") -> bool:
+        """Whether rows for this one can be given to `other`, of another model."""
+        return type(self) is type(other)
+
     def read(self, key: str, text: str) -> Tensor | None:
         """The rows (k, ...) that a text of the command line asks for, which take turns; None for `null`. key: what the
         command line calls it. Raises UserError."""

@@ -32,6 +32,9 @@ class Label(Conditioner):
             )
         return {"classes": list(data.classes)}
 
+    def means_the_same(self, other: Conditioner) -> bool:
+        return isinstance(other, Label) and [*other.classes] == [*self.classes]
+
     def read(self, key: str, text: str) -> Tensor | None:
         asked = names.read(key, text, self.classes)
         return None if asked is None else torch.tensor(asked)

@@ -45,18 +45,21 @@ class Vector(Conditioner):
             "high": rows.amax(dim=0).tolist(),
         }
 
+    def means_the_same(self, other: Conditioner) -> bool:
+        return isinstance(other, Vector) and len(other.mean) == len(self.mean)
+
     def read(self, key: str, text: str) -> Tensor | None:
         """A number, a list of d numbers, or a list of such lists, one a row."""
         try:
             return None if text == "null" else self._shaped(torch.tensor(json.loads(text), dtype=torch.float32))
-        except (ValueError, TypeError, RuntimeError):
+        except (ValueError, TypeError, RuntimeError, OverflowError):
             raise UserError(f"{key}={text}: expected {self._expected()}") from None
 
     def rows(self, name: str, value: Any, n: int) -> Tensor:
         """value: d numbers for all images, or n times d."""
         try:
             rows = self._shaped(torch.as_tensor(value, dtype=torch.float32))
-        except (ValueError, TypeError, RuntimeError):
+        except (ValueError, TypeError, RuntimeError, OverflowError):
             raise UserError(f"{name}={value!r}: expected {self._expected()}") from None
         if len(rows) not in (1, n):
             raise UserError(f"{name} has {len(rows)} rows for {n} images: give one for all, or one for each")
@@ -88,7 +91,8 @@ class Vector(Conditioner):
 
 
 class VectorEmbedding(Opened):
-    """rows: (B, d) -> (B, width): standardised, then a small MLP. "No row" is a vector of its own, learnt."""
+    """rows: (B, d), or (B,) where d is 1 -> (B, width): standardised, then a small MLP. "No row" is a vector of its
+    own, learnt."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], width: int):
         super().__init__()
@@ -99,9 +103,11 @@ class VectorEmbedding(Opened):
 
     def forward(self, rows: Tensor, absent: Tensor | None) -> Tensor:
         mean, std = (torch.tensor(each, dtype=torch.float32, device=rows.device) for each in (self.mean, self.std))
-        x = ((rows.float().flatten(1) - mean) / std).to(self.linear_1.weight.dtype)
+        x = ((rows.float().reshape(-1, len(self.mean)) - mean) / std).to(self.linear_1.weight.dtype)
         embedding = self.linear_2(F.silu(self.linear_1(x)))
-        return embedding if absent is None else torch.where(absent[:, None], self.absent, embedding)
+        if absent is None:  # none of them, but DDP wants a gradient of every weight
+            absent = torch.zeros(rows.shape[0], dtype=torch.bool, device=rows.device)
+        return torch.where(absent[:, None], self.absent, embedding)
 
     def blank(self, x: Tensor) -> Tensor:
         return torch.zeros(x.shape[0], len(self.mean), device=x.device)

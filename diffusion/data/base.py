@@ -20,6 +20,7 @@ from diffusion.condition import Condition
 from diffusion.errors import UserError
 
 _FINGERPRINTED = 10_000
+_AT_A_TIME = 64  # of them
 _TYPE = {torch.uint8: "uint8 in 0..255"}  # in words
 
 
@@ -126,7 +127,8 @@ class Data(LightningDataModule, ABC):
             labels = condition.filled("label", -1)
             labels = torch.full((len(images),), -1) if labels is None else labels
             others = (condition.filled(other, 0) for other in sorted({*condition.asked} - {"label"}))
-            for part in (torch.tensor(images.shape), labels, images[rows], *others):
+            parts = (images[few] for few in rows.split(_AT_A_TIME))  # they may not fit into memory together
+            for part in (torch.tensor(images.shape), labels, *parts, *others):
                 digest.update(part.contiguous().numpy())
         return digest.hexdigest()
 

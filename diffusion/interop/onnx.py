@@ -42,8 +42,10 @@ class Output(nn.Module):
 def write(model: LitDiffusion, file: Path) -> None:
     """Writes the network with the weights that the model has; the batch may have any size.
 
-    Raises UserError where the packages that write ONNX are missing.
+    Raises UserError where the packages that write ONNX are missing, and for a network that is given anything else.
     """
+    if others := sorted(model.conditioning.keys() - {"label", PREVIOUS}):
+        raise UserError(f"to=onnx: there is no input for {', '.join(others)}, which this network is given")
     for package in "onnx", "onnxscript":
         _needed(package)
     inputs = {"x_t": torch.zeros(2, *model.shape), "t": torch.ones(2)}

@@ -208,6 +208,25 @@ def test_impossible_batches_are_refused(data, message):
         data().train_dataloader()
 
 
+def test_a_fingerprint_reads_a_few_images_at_a_time():
+    class Counted:
+        def __init__(self, images):
+            self.images, self.shape, self.dtype, self.most = images, images.shape, images.dtype, 0
+
+        def __len__(self):
+            return len(self.images)
+
+        def __getitem__(self, rows):
+            self.most = max(self.most, len(rows))
+            return self.images[rows]
+
+    plain, data = Numbered(n=200), Numbered(n=200)
+    images, condition = data.split("train")
+    data._splits["train"] = counted, _ = Counted(images), condition
+    assert data.fingerprint("train") == plain.fingerprint("train")
+    assert counted.most <= 64
+
+
 def test_more_processes_than_validation_images_are_refused():
     with pytest.raises(UserError, match=r"1 validation images, but each of 2"):
         at_rank(Numbered(n_val=1), 0, 2).val_dataloader()
