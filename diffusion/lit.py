@@ -85,6 +85,10 @@ class LitDiffusion(LightningModule):
 
     # Training: Algorithm 1
 
+    def setup(self, stage: str) -> None:
+        """What is stored stays as it is until it is encoded: half precision would round it before."""
+        self.trainer.precision_plugin.convert_input = lambda batch: batch
+
     def on_fit_start(self) -> None:
         notices.of_training(self.shown_clip, self.space.clip, self.guidance, self.conditioning)
 

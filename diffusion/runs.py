@@ -155,6 +155,8 @@ def keep_rules(
         before, now = _section(old, section), _section(config, section)
         if before is None or now is None or before.get("_target_") != now.get("_target_"):
             continue
+        if rule in STATISTICS and len(before.get(key, ())) != len(now.get(key, ())):
+            continue  # of other columns: another model
         if rule in _UNLESS_GIVEN and now.get(key) != _UNLESS_GIVEN[rule]:
             continue
         if key in before and key in now and before[key] != now[key]:

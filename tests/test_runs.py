@@ -106,6 +106,16 @@ def test_rules_are_kept_where_both_configs_have_them():
     assert runs.keep_rules(config, {"a": None}, rules) == runs.keep_rules(config, {}, rules) == {}
 
 
+def test_the_statistics_of_a_condition_are_kept_where_it_has_the_same_columns():
+    def conditioning(**statistics):
+        return {"conditioning": {"vector": {"_target_": "Vector", **statistics}}}
+
+    config = conditioning(mean=[1.0, 2.0], std=[3.0])
+    kept = runs.keep_rules(config, conditioning(mean=[5.0], std=[4.0]), runs.STATISTICS)
+    assert kept == {"conditioning.vector.std": ([4.0], [3.0])}
+    assert config == conditioning(mean=[1.0, 2.0], std=[4.0])
+
+
 @pytest.mark.parametrize(("asked", "kept"), [("auto", False), (True, True), (False, False)])
 def test_sums_go_on_to_be_rounded_as_they_were_unless_it_is_asked_for(monkeypatch, asked, kept):
     monkeypatch.setattr(runs, "RULES", ("kernels",))

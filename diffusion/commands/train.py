@@ -53,9 +53,8 @@ def run(config: DictConfig) -> Path:
         _fit_samplers(config, given)
         data = build.instantiate(config["dataset"], seed=config["seed"])
         _settle_space(config, data, saved)
-        for name, node in config["conditioning"].items():
-            node |= build.class_at(node["_target_"]).settle(name, data)
-        if saved is not None and config["resume_mode"] == "full":
+        _settle_conditioning(config["conditioning"], data, given)
+        if saved is not None:  # the weights belong to them
             _keep_rules(config, saved["config"], runs.STATISTICS)
         model = build.trainable(config)
         model.guidance = checkpoint.guidance(config["guidance"], model)
@@ -162,6 +161,16 @@ def _settle_space(config: dict[str, Any], data: Data, saved: Mapping[str, Any] |
     if not space.takes(dtype):
         raise UserError(f"{data.name} stores {dtype}, but its space takes {space.stores}: say space=standardized")
     config["space"] |= space.settled(training_split)
+
+
+def _settle_conditioning(conditioning: Mapping[str, dict], data: Data, given: Sequence[str]) -> None:
+    """Fills what the data decide of each condition. Raises UserError where that was typed."""
+    for name, node in conditioning.items():
+        settled = build.class_at(node["_target_"]).settle(name, data)
+        for key in settled:
+            if f"conditioning.{name}.{key}" in given:
+                raise UserError(f"conditioning.{name}.{key} has no effect: it is filled from the data")
+        node |= settled
 
 
 def _finished(config: Mapping[str, Any], saved: Mapping[str, Any], this: runs.Run) -> bool:

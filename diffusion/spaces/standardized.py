@@ -106,16 +106,20 @@ def _like(values: Sequence[float], x: Tensor) -> Tensor:
 
 
 def _mean_and_std(x: Any) -> tuple[list[float], list[float]]:
-    """Of each channel, in one pass: sums of squares about the mean of each part, joined as in Chan et al. 1979."""
+    """Of each channel, in one pass: sums of squares about the mean of each part, joined as in Chan et al. 1979. Of a
+    channel with a single value they are that value and 0, without the rounding of sums."""
+    first, constant = x[:1, :, 0, 0].double()[0], torch.ones(x.shape[1], dtype=torch.bool)
     count, mean, squares = 0, 0.0, 0.0
     for part in _parts(x):
+        constant &= (part == first[:, None, None]).all(0).flatten(1).all(1)
         n = part[:, 0].numel()
         own = part.mean((0, 2, 3))
         shift = own - mean
         squares = squares + (part - own[:, None, None]).square().sum((0, 2, 3)) + shift**2 * (count * n / (count + n))
         mean = mean + shift * (n / (count + n))
         count += n
-    return mean.tolist(), (squares / count).sqrt().tolist()
+    mean, std = torch.where(constant, first, mean), torch.where(constant, 0.0, (squares / count).sqrt())
+    return mean.tolist(), std.tolist()
 
 
 def _parts(x: Any) -> Iterator[Tensor]:

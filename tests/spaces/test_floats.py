@@ -123,6 +123,19 @@ def test_a_resumed_run_keeps_its_statistics_when_rows_are_added(place, tmp_path,
     assert spaces[0] == spaces[1]
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_what_is_stored_is_not_rounded_before_it_is_encoded(precision, place, tmp_path, monkeypatch):
+    from diffusion import cli, spaces
+
+    seen, encode = [], spaces.standardized.Standardized.encode
+    monkeypatch.setattr(
+        spaces.standardized.Standardized, "encode", lambda self, x: (seen.append(x.dtype), encode(self, x))[1]
+    )
+    line = words(f"dataset.path={place / 'set'}", "trainer.max_steps=1", f"run.dir={tmp_path}", "preview.n=0")
+    assert cli.main("train", [*line, f"trainer.precision={precision}"]) == 0
+    assert {*seen} == {torch.float32}
+
+
 @pytest.mark.parametrize(
     "choices",
     [
