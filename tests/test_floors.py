@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "diffusion"
 
 FLOORS = [
     ["errors", "files", "random", "bar", "typed", "condition"],
-    ["archive", "registry", "quiet", "values"],
+    ["archive", "compilation", "device", "launch", "quiet", "registry", "values"],
     ["upgrades", "conditioners"],
     ["images", "schedule", "networks", "manifest", "averages"],
     ["process", "prediction", "config", "snapshots"],
@@ -20,6 +20,7 @@ FLOORS = [
     ["lit"],
     ["build", "loggers"],
     ["checkpoint", "plots", "samples"],
+    ["sampling"],
     ["runs", "callbacks", "evaluation", "interop"],
     ["commands"],
     ["cli"],

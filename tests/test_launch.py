@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from diffusion.commands import launch
+from diffusion import launch
 from diffusion.errors import UserError
 from tests.commands import command, words
 

@@ -18,3 +18,10 @@ def test_no_compromised_release_is_admitted(name):
     [requirement] = [each for each in map(Requirement, project["dependencies"]) if each.name == name]
     assert not any(requirement.specifier.contains(version) for version in COMPROMISED[name])
     assert all(requirement.specifier.contains(version) for version in ("2.6.1", "2.6.4", "2.6.6"))
+
+
+def test_every_folder_of_the_package_is_installed():
+    root = Path(__file__).parent.parent
+    packages = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {".".join(file.parent.relative_to(root).parts) for file in root.glob("diffusion/**/__init__.py")}
+    assert {*packages} == {*found, "diffusion.conf"}

@@ -139,7 +139,7 @@ REFUSED = {
 def keys_of(task):
     words = [f"task={task}", *(word.format(place="x") for word in TASKS[task])]
     keys = configs.known_keys(configs.compose("sample", words), configs.groups("sample"))
-    return [key for key in keys if key not in ("task", "output", "compile")]  # compile takes long: see test_speed.py
+    return [key for key in keys if key not in ("task", "output", "compile")]  # compile: see test_compilation.py
 
 
 BASES = {}  # what a task draws with none of the keys below

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from diffusion import build, images, notices, plots
 from diffusion.bar import Bar
-from diffusion.commands.asked import Asked
 from diffusion.config import choice
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion
 from diffusion.samplers.base import Sampler
 from diffusion.samples import Samples
+from diffusion.sampling.conditions import Asked
 
 
 class Comparison:

@@ -8,10 +8,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion import build, checkpoint, manifest
-from diffusion.commands.device import device_of
-from diffusion.commands.speed import compile_network
+from diffusion.compilation import compile_network
 from diffusion.condition import PREVIOUS
 from diffusion.data.base import Data
+from diffusion.device import device_of
 from diffusion.errors import UserError
 from diffusion.evaluation.results import Results
 from diffusion.lit import LitDiffusion

@@ -12,18 +12,18 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from diffusion import build, checkpoint, notices, registry
-from diffusion.commands.asked import Asked
 from diffusion.commands.compare import Comparison
-from diffusion.commands.device import device_of
-from diffusion.commands.drawing import Drawing
-from diffusion.commands.speed import compile_network
+from diffusion.compilation import compile_network
 from diffusion.data.decoding import Limits
+from diffusion.device import device_of
 from diffusion.errors import UserError
 from diffusion.guidance import Auto
 from diffusion.lit import LitDiffusion
 from diffusion.networks import native
 from diffusion.quiet import quiet
 from diffusion.samples import Samples
+from diffusion.sampling.conditions import Asked
+from diffusion.sampling.drawing import Drawing
 from diffusion.weights import Weights
 
 

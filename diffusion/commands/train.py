@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion import build, checkpoint, manifest, notices, runs, snapshots
+from diffusion import build, checkpoint, launch, manifest, notices, runs, snapshots
 from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.curves import LossCurve, ScheduleCurve
@@ -24,8 +24,7 @@ from diffusion.callbacks.predictions import Predictions
 from diffusion.callbacks.preview import Preview
 from diffusion.callbacks.progress import Progress
 from diffusion.callbacks.validations import Validations
-from diffusion.commands import launch
-from diffusion.commands.speed import compile_network
+from diffusion.compilation import compile_network
 from diffusion.data.base import Data, ImageData
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion

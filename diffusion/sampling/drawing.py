@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from diffusion import images, notices
-from diffusion.commands.asked import Asked
-from diffusion.commands.kept import kept_states
 from diffusion.lit import LitDiffusion
 from diffusion.samples import Samples, read
+from diffusion.sampling.conditions import Asked
+from diffusion.sampling.states import kept_states
 from diffusion.tasks.generate import Generate
 
 _GRID = 64  # images in the grid

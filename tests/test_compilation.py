@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion.commands.speed import compile_network
+from diffusion.compilation import compile_network
 from diffusion.errors import UserError
 from tests.commands import command, words
 

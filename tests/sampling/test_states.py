@@ -2,8 +2,8 @@
 
 import pytest
 
-from diffusion.commands.kept import kept_states
 from diffusion.errors import UserError
+from diffusion.sampling.states import kept_states
 
 
 @pytest.mark.parametrize(
