@@ -32,6 +32,7 @@ _LESS_MEMORY = {
     "train": "lower dataset.batch_size, and raise trainer.accumulate as much for as many images a step; if it was a "
     "preview, lower preview.n",
     "sample": "lower batch_size",
+    "compare": "lower batch_size",
     "evaluate": "lower batch_size",
 }
 
@@ -85,6 +86,21 @@ keys:
   weights               ema, raw, the name of an average, or a width such as 0.08 (ema=power)
   keep                  states that strip.png and states.gif show: the last k, all, or every:k
   npz                   true: all images as one uint8 array as well
+""",
+    "compare": """\
+Compare samplers and numbers of steps in one picture, from the same noise.
+
+usage: python compare.py ckpt=RUN_FOLDER [OPTION] [GROUP=CHOICE] [KEY=VALUE] ...
+
+  python compare.py ckpt=runs/mnist/first                six samplers at 5 to 1000 steps
+  python compare.py ckpt=runs/mnist/first samplers=[ddim,unipc] steps=[10,20] n=9 seed=1
+  python compare.py ckpt=runs/digits/labels y=[7,3] guidance.scale=3
+  python compare.py ckpt=runs/mnist/first task=img2img task.image=photo.png
+
+keys:
+  samplers              a row each
+  steps                 a column each
+  n                     number of images in a cell
 """,
     "evaluate": """\
 Measure a trained model on the validation images of its data set.
@@ -148,6 +164,11 @@ def sample() -> int:
 def evaluate() -> int:
     """Entry point of evaluate.py and diffusion-evaluate. Returns the exit code, as `train` does."""
     return main("evaluate", sys.argv[1:])
+
+
+def compare() -> int:
+    """Entry point of compare.py and diffusion-compare. Returns the exit code, as `train` does."""
+    return main("compare", sys.argv[1:])
 
 
 def convert() -> int:

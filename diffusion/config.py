@@ -6,6 +6,8 @@ and its parser stumbles over paths that hold `=` or a comma. Here each mistake i
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra import compose as hydra_compose
@@ -18,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion import manifest
 from diffusion.errors import UserError
-from diffusion.registry import NAMED, conf_folder
+from diffusion.registry import NAMED, TARGET, conf_folder
 from diffusion.typed import items, suggest
 from diffusion.values import TEXT, kind_of
 
@@ -38,12 +40,13 @@ RENAMED = {
 }
 
 # What the command line fills, and nobody types.
-_FILLED = {"given", "overrides"}
+_FILLED = {"given"}
 
 # Each has a conf/<command>.yaml; what a word is told that belongs to another command.
 COMMANDS = {
     "train": "training: the checkpoint fixes it",
     "sample": "sampling (sample.py)",
+    "compare": "comparing samplers (compare.py)",
     "evaluate": "evaluation (evaluate.py)",
     "convert": "conversion (convert.py)",
 }
@@ -56,6 +59,7 @@ class Group(NamedTuple):
     folder: str
     default: str | None
     choices: list[str]
+    of_model: bool = False  # null is as in the model's training, and values without a choice change what that had
 
     @property
     def word(self) -> str:
@@ -65,23 +69,45 @@ class Group(NamedTuple):
 
 def groups(command: str) -> dict[str, Group]:
     """The groups of `command`, a key of COMMANDS, by key, as the defaults list of conf/<command>.yaml has them."""
-    folder = conf_folder()
     found = {}
-    for entry in OmegaConf.load(folder / f"{command}.yaml").defaults:
-        if entry == "_self_":
+    for name, key, default in _defaults(conf_folder() / f"{command}.yaml"):
+        if name != "sampling":
+            found[key] = _group(key, name, default)
             continue
-        [(name, default)] = entry.items()
-        name, _, key = name.partition("@")  # sampler@preview.sampler: a choice of conf/sampler, in another place
-        choices = sorted(file.stem for file in (folder / name).glob("*.yaml"))
-        found[key or name] = Group(key or name, name, default, choices)
+        prefix = "" if key == "_here_" else f"{key}."
+        for inner, _, choice in _defaults(conf_folder() / name / f"{default}.yaml"):
+            found[prefix + inner] = _group(prefix + inner, inner, choice, of_model=choice is None)
     return found
+
+
+def _defaults(file: Path) -> list[tuple[str, str, str | None]]:
+    """The defaults list of a file: group, the key that it fills, and choice."""
+    entries = [entry for entry in OmegaConf.load(file).defaults if entry != "_self_"]
+    found = []
+    for [(name, default)] in [entry.items() for entry in entries]:
+        name, _, key = name.removeprefix("/").partition("@")  # sampler@preview.sampler: conf/sampler in another place
+        found.append((name, key or name, default))
+    return found
+
+
+def _group(key: str, folder: str, default: str | None, of_model: bool = False) -> Group:
+    return Group(key, folder, default, sorted(file.stem for file in (conf_folder() / folder).glob("*.yaml")), of_model)
+
+
+def root_files(command: str) -> list[Path]:
+    """The files whose keys are at the root of a command's config: its own, and what it includes `@_here_`."""
+    file = conf_folder() / f"{command}.yaml"
+    return [
+        file,
+        *(conf_folder() / name / f"{choice}.yaml" for name, key, choice in _defaults(file) if key == "_here_"),
+    ]
 
 
 def compose(command: str, words: Sequence[str] = ()) -> DictConfig:
     """The config of `command`, a key of COMMANDS, with `words` ("key=value") applied.
 
     Mandatory values may still be missing, see `check_complete`. In sampling, `sampler.steps=50` without a choice of
-    `sampler` is kept in `overrides.sampler`: it changes the sampler that the checkpoint brings.
+    `sampler` makes a node without `_target_`: it changes the sampler that the checkpoint brings.
 
     Raises: UserError for a word that cannot be read, an unknown key or choice, or a value of the wrong kind.
     """
@@ -160,11 +186,21 @@ def known_keys(config: DictConfig, known: dict[str, Group]) -> dict[str, Any]:
 
     tree = OmegaConf.to_container(config, resolve=False)
     tree.pop("given", None)
-    for section in tree.pop("overrides", {}):
-        if tree[section] is None:  # not chosen: any key that one of the choices has
-            tree[section] = _union(known[section])
+    for group in known.values():
+        if group.of_model:
+            _offer(tree, group)
     walk(tree, "")
     return keys
+
+
+def _offer(tree: dict[str, Any], group: Group) -> None:
+    """Puts any key that one of the choices has where none is chosen."""
+    section, name = tree, group.key
+    while "." in name and isinstance(section, dict):
+        head, _, name = name.partition(".")
+        section = section.get(head)
+    if isinstance(section, dict) and name in section and TARGET not in (section[name] or {}):
+        section[name] = _union(group) | (section[name] or {})
 
 
 def _choice(group: Group, text: str) -> str:
@@ -178,6 +214,8 @@ def _choice(group: Group, text: str) -> str:
             raise UserError(f"{group.key}={text}: expected at least one of {', '.join(group.choices)}, each once")
         return f"[{','.join(names)}]"
     _refuse_sweep(parse(group.key, text), group.key, text)
+    if text in COMMANDS:
+        raise UserError(f"{group.key}={text}: {text} is a command: python {text}.py")
     choices = f"choose one of {', '.join(group.choices)}" if group.choices else f"conf/{group.folder} has none"
     raise UserError(f"{group.key}={text}: no such {group.folder}; {choices}{suggest(text, group.choices)}")
 
@@ -221,9 +259,6 @@ def _put(config: DictConfig, key: str, text: str, command: str, known: dict[str,
     if key not in keys:
         raise UserError(_unknown(key, text, command, [*keys, *known], known))
     value = _value(key, text, keys[key])
-    section = key.partition(".")[0]
-    if section in config.get("overrides", {}) and config[section] is None:
-        key = f"overrides.{key}"
     OmegaConf.update(config, key, value, force_add=True)
 
 
@@ -272,15 +307,13 @@ def _unknown(key: str, text: str, command: str, names: list[str], known: dict[st
     head = key.partition(".")[0]
     if head not in names:
         for other, where in COMMANDS.items():
-            keys = {*groups(other), *OmegaConf.load(conf_folder() / f"{other}.yaml")} - _FILLED
+            keys = {*groups(other), *chain(*map(OmegaConf.load, root_files(other)))} - _FILLED
             if other != command and head in keys:
                 return f"{key}={text}: belongs to {where}{suggest(key, names)}"
     for group in known.values():
         rest = key.removeprefix(f"{group.key}.")
-        having = [  # a task's yaml sets keys of the whole config
-            f"{group.key}={choice}"
-            for choice in group.choices
-            if not {rest, key}.isdisjoint(known_keys(_load(group, choice), known))
+        having = [
+            f"{group.key}={choice}" for choice in group.choices if rest in known_keys(_load(group, choice), known)
         ]
         if rest != key and having:
             return f"{key}: no such key in this choice of {group.key}; {' or '.join(having)} has it"

@@ -219,7 +219,7 @@ class LitDiffusion(LightningModule):
         arguments.check_objects(self.space, task=task, sampler=sampler, clip=clip, guidance=guidance)
         index = arguments.indices(index)
         condition = arguments.condition(condition, y, len(index), self.conditioning)
-        if guidance is not None and (missing := guidance.needs(condition)):
+        if guidance is not None and guidance.scale != 1 and (missing := guidance.needs(condition)):
             raise UserError(missing)
         guidance, sampler = guidance or self.guidance, sampler or self.sampler
         sampler.check(self.denoiser.schedule, self.objective.learns_variance)

@@ -93,9 +93,13 @@ def _draw_schedule(axes: Sequence[Axes], schedule: Schedule, unit: float, label:
     axes[1].set(ylabel="log SNR", title="log signal-to-noise ratio")
 
 
-def draw_table(rows: Mapping[str, Sequence[tuple[Tensor | None, str]]], columns: Sequence[str]) -> Figure:
-    """Pictures, uint8 (C, H, W) or None, each with a line of text under it, in named rows and columns."""
-    figure = Figure(figsize=(1.35 * len(columns) + 0.9, 1.5 * len(rows) + 0.3), layout="constrained")
+def draw_table(
+    rows: Mapping[str, Sequence[tuple[Tensor | None, str]]], columns: Sequence[str], lines: Sequence[str] | None = None
+) -> Figure:
+    """Pictures, uint8 (C, H, W) or None, each with a line of text under it, in named rows and columns. lines: names of
+    the equally high parts of each picture, from the top."""
+    height = max(1.5, 0.17 * len(lines or []) + 0.3)
+    figure = Figure(figsize=(1.35 * len(columns) + 0.9, height * len(rows) + 0.3), layout="constrained")
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for row, (name, cells) in zip(axes, rows.items(), strict=True):
         row[0].set_ylabel(name)
@@ -103,6 +107,10 @@ def draw_table(rows: Mapping[str, Sequence[tuple[Tensor | None, str]]], columns:
             axis.set(xticks=[], yticks=[], xlabel=text, frame_on=False)
             if picture is not None:
                 axis.imshow(images.to_pil(picture), cmap="gray", vmin=0, vmax=255)
+        if lines is not None and cells[0][0] is not None:
+            part = cells[0][0].shape[1] / len(lines)
+            row[0].set_yticks([(number + 0.5) * part for number in range(len(lines))], lines, fontsize="x-small")
+            row[0].tick_params(length=0)
     for axis, title in zip(axes[0], columns, strict=True):
         axis.set_title(title, fontsize="medium")
     return figure

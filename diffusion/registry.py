@@ -49,6 +49,7 @@ BASES = {
     "sampler": "diffusion.samplers.base.Sampler",
     "schedule": "diffusion.schedule.Schedule",
     "space": "diffusion.spaces.base.Space",
+    "task": "diffusion.tasks.generate.Generate",
     "timesteps": "diffusion.losses.timesteps.Timesteps",
     "weighting": "diffusion.losses.weighting.Weighting",
 }

@@ -168,8 +168,8 @@ def test_raw_and_averaged_weights_differ_and_both_are_used(run):
 
 def test_compare_draws_every_sampler_at_every_number_of_steps(run, tmp_path):
     folder, _ = run
-    words = [f"ckpt={folder}", "task=compare", "task.steps=[2,3]", "task.samplers=[ddpm,heun,unipc]", "n=1"]
-    picture, _ = succeed("sample.py", *words, f"output={tmp_path / 'out'}")
+    words = [f"ckpt={folder}", "steps=[2,3]", "samplers=[ddpm,heun,unipc]", "n=1"]
+    picture, _ = succeed("compare.py", *words, f"output={tmp_path / 'out'}")
     assert picture == tmp_path / "out" / "compare.png"
     assert Image.open(picture).size[0] > 300
 

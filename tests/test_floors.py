@@ -20,6 +20,7 @@ FLOORS = [
     ["lit"],
     ["build", "loggers"],
     ["checkpoint", "plots", "samples"],
+    ["trained"],
     ["sampling"],
     ["runs", "callbacks", "evaluation", "interop"],
     ["commands"],

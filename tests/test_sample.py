@@ -46,14 +46,15 @@ class Drawn(NamedTuple):
 
 @pytest.fixture
 def sample(place, tmp_path, capsys, monkeypatch):
-    """Runs `sample.py` into a folder."""
+    """Runs `sample.py`, or `compare.py` where that is the first word, into a folder."""
     table = []
     draw = plots.draw_table
-    monkeypatch.setattr(plots, "draw_table", lambda rows, columns: table.append(rows) or draw(rows, columns))
+    monkeypatch.setattr(plots, "draw_table", lambda rows, *names: table.append(rows) or draw(rows, *names))
 
     def run(*words, output=tmp_path / "out"):
         table.clear()
-        done = command("sample", *(word.format(place=place) for word in words), f"output={output}", capsys=capsys)
+        name, words = ("compare", words[1:]) if words[0] == "compare" else ("sample", words)
+        done = command(name, *(word.format(place=place) for word in words), f"output={output}", capsys=capsys)
         if done.code:
             return Drawn(done.code, done.err, [], {}, [])
         if table:
@@ -73,12 +74,15 @@ def differ(one, two, by=1):
 
 
 BASE = ["ckpt={place}/labels.ckpt", "n=2", "y=[zero,one]"]
-TASKS = {
-    "generate": [],
-    "img2img": ["task.image={place}/picture0.png", "task.t=12"],
-    "inpaint": ["task.image={place}/picture0.png", "task.mask={place}/mask0.png", "task.resamples=2", "task.jump=2"],
-    "interpolate": ["task.start=3", "task.end=8", "task.points=2", "sampler.steps=4"],
-    "compare": ["task.samplers=[ddim,unipc]", "task.steps=[2,3]"],
+WAYS = {  # what is run, and the words of each
+    "generate": ["task=generate"],
+    "img2img": ["task=img2img", "task.image={place}/picture0.png", "task.t=12"],
+    "inpaint": [
+        *("task=inpaint", "task.image={place}/picture0.png", "task.mask={place}/mask0.png"),
+        *("task.resamples=2", "task.jump=2"),
+    ],
+    "interpolate": ["task=interpolate", "task.start=3", "task.end=8", "task.points=2", "sampler.steps=4"],
+    "compare": ["samplers=[ddim,unipc]", "steps=[2,3]"],
 }
 # Another value of every key, and the words that it needs beside it: the images differ, and samples.json does.
 OTHERS = {
@@ -108,8 +112,8 @@ OTHERS = {
     "task.start": ["4"],
     "task.end": ["{place}/picture1.png"],
     "task.points": ["3", "n=3"],
-    "task.samplers": ["[ddim,heun]"],
-    "task.steps": ["[2,4]"],
+    "samplers": ["[ddim,heun]"],
+    "steps": ["[2,4]"],
 }
 # The images are the same, and there is a file more.
 SHOWN = {"keep": ("all", "strip.png"), "npz": ("true", "samples.npz")}
@@ -119,35 +123,34 @@ MEANS = {"batch_size": ["1"], "accelerator": ["cpu"], "kernels": ["false"]}
 OF_OTHERS = dict.fromkeys(["variance", "order", "churn", "churn_min", "churn_max", "noise_scale"], "1")
 OF_OTHERS = {f"sampler.{key}": value for key, value in {**OF_OTHERS, "stochastic": "true"}.items()}
 REFUSED = {
-    **{(task, key): (value, "no such key") for task in TASKS for key, value in OF_OTHERS.items()},
-    **{("compare", key): (value, f"{key} has no effect: task=compare") for key, value in OF_OTHERS.items()},
+    **{(task, key): (value, "no such key") for task in WAYS for key, value in OF_OTHERS.items()},
+    **{("compare", key): (value, f"{key} has no effect: compare draws") for key, value in OF_OTHERS.items()},
     ("compare", "sampler.eta"): ("1", "sampler.eta has no effect"),
-    ("compare", "sampler"): ("ddim", "sampler has no effect: task=compare draws with several: say task.samplers="),
-    ("compare", "sampler.steps"): ("3", "and task.steps=[10,20]"),
+    ("compare", "sampler"): ("ddim", "sampler has no effect: compare draws with several samplers: say samplers="),
+    ("compare", "sampler.steps"): ("3", "and steps=[10,20]"),
     ("compare", "sampler.times"): ("quadratic", "sampler.times has no effect"),
-    ("compare", "keep"): ("all", "keep has no effect"),
-    ("compare", "npz"): ("true", "npz has no effect"),
     ("interpolate", "seed"): ("5", "seed has no effect: task.start and task.end say where the images begin"),
-    **{(task, "guidance.step"): ("4", "guidance.step: the checkpoint's guidance has no such key") for task in TASKS},
-    **{(task, "condition"): ("1", "condition is a section") for task in TASKS},
-    **{(task, "condition.label"): ("one", "y= is short for condition.label=: say one of them") for task in TASKS},
-    **{(task, "condition.vector"): ("1", "this model was trained without it; it takes label") for task in TASKS},
+    **{(task, "guidance.step"): ("4", "guidance.step: the model's own guidance has no such key") for task in WAYS},
+    **{(task, "condition"): ("1", "condition is a section") for task in WAYS},
+    **{(task, "condition.label"): ("one", "y= is short for condition.label=: say one of them") for task in WAYS},
+    **{(task, "condition.vector"): ("1", "this model was trained without it; it takes label") for task in WAYS},
     ("interpolate", "task.t"): ("6", "only pictures are diffused up to t"),
 }
 
 
 def keys_of(task):
-    words = [f"task={task}", *(word.format(place="x") for word in TASKS[task])]
-    keys = configs.known_keys(configs.compose("sample", words), configs.groups("sample"))
+    name = "compare" if task == "compare" else "sample"
+    words = [word.format(place="x") for word in WAYS[task]]
+    keys = configs.known_keys(configs.compose(name, words), configs.groups(name))
     return [key for key in keys if key not in ("task", "output", "compile")]  # compile: see test_compilation.py
 
 
 BASES = {}  # what a task draws with none of the keys below
 
 
-@pytest.mark.parametrize(("task", "key"), [(task, key) for task in TASKS for key in keys_of(task)])
+@pytest.mark.parametrize(("task", "key"), [(task, key) for task in WAYS for key in keys_of(task)])
 def test_every_key_changes_the_images_and_is_recorded_or_is_refused(task, key, sample, tmp_path):
-    base = [*BASE, f"task={task}", *TASKS[task]]
+    base = [*["compare"] * (task == "compare"), *BASE, *WAYS[task]]
     if task not in BASES:
         BASES[task] = sample(*base, output=tmp_path / "base")
     before = BASES[task]
@@ -207,7 +210,7 @@ def test_every_hyperparameter_of_a_sampler_changes_the_images_and_is_recorded(na
 NO_EFFECT = [
     (["ckpt={place}/model.ckpt", "guidance.scale=2"], "guidance.scale has no effect: guidance leads towards a class"),
     (["ckpt={place}/model.ckpt", "guidance=cfg"], "guidance has no effect"),
-    (["ckpt={place}/labels.ckpt", "task=compare", "guidance.scale=2"], "say y=..., of a model trained with"),
+    (["compare", "ckpt={place}/labels.ckpt", "guidance.scale=2"], "say y=..., of a model trained with"),
     (["ckpt={place}/labels.ckpt", "y=one", "guidance=cfg", "guidance.rescale=0.5"], "guidance.scale=1 is no guidance"),
     (["ckpt={place}/labels.ckpt", "y=one", "guidance.of=sigma"], "guidance.of has no effect: guidance.interval holds"),
     (
@@ -217,15 +220,15 @@ NO_EFFECT = [
     (["ckpt={place}/model.ckpt", "sampler=heun", "sampler.noise_scale=1.1"], "without sampler.churn=... no noise"),
     (["ckpt={place}/model.ckpt", "sampler=euler", "sampler.churn_max=3"], "sampler.churn_max has no effect"),
     (["ckpt={place}/model.ckpt", "task=inpaint", "task.resamples=1", "task.jump=3"], "task.jump has no effect"),
-    (["ckpt={place}/model.ckpt", "task=compare", "y=1"], "trained without classes"),
-    (["ckpt={place}/model.ckpt", "task=compare", "task.steps=[5,5]"], "task.steps=[5,5]: expected at least one, and"),
-    (["ckpt={place}/model.ckpt", "task=compare", "task.samplers=[]"], "task.samplers=[]: expected at least one"),
-    (["ckpt={place}/model.ckpt", "task=compare", "task.samplers=[dim]"], "did you mean ddim?"),
+    (["compare", "ckpt={place}/model.ckpt", "y=1"], "trained without classes"),
+    (["compare", "ckpt={place}/model.ckpt", "steps=[5,5]"], "steps=[5,5]: expected at least one, and"),
+    (["compare", "ckpt={place}/model.ckpt", "samplers=[]"], "samplers=[]: expected at least one"),
+    (["compare", "ckpt={place}/model.ckpt", "samplers=[dim]"], "did you mean ddim?"),
     (
-        ["ckpt={place}/model.ckpt", "task=compare", "task.samplers=[ddim,ddpm]", "task.steps=[21]"],
+        ["compare", "ckpt={place}/model.ckpt", "samplers=[ddim,ddpm]", "steps=[21]"],
         "[21]: none",
     ),
-    (["ckpt={place}/model.ckpt", "task=compare", "task.image=x"], "no such key in this choice of task"),
+    (["compare", "ckpt={place}/model.ckpt", "task.image=x"], "no such key in this choice of task; task=img2img or"),
     (["ckpt={place}/model.ckpt", "given=[]"], "given: no such key"),
 ]
 
@@ -271,7 +274,7 @@ def test_samples_of_another_picture_under_the_same_name_are_refused(sample, plac
 
 
 def test_a_comparison_tells_what_it_is_of(sample):
-    ours = sample("ckpt={place}/labels.ckpt", "task=compare", "y=two", "n=1", *TASKS["compare"]).described
+    ours = sample("compare", "ckpt={place}/labels.ckpt", "y=two", "n=1", *WAYS["compare"]).described
     assert {*ours["samplers"]} == {"ddim", "unipc"}
     assert ours["samplers"]["ddim"]["steps"] == [2, 3]
     assert (ours["y"], ours["n"], ours["guidance"]["scale"]) == ([2], 1, 3)
@@ -280,8 +283,8 @@ def test_a_comparison_tells_what_it_is_of(sample):
 
 def test_a_cell_that_cannot_be_drawn_says_so(sample, monkeypatch):
     rows = []
-    monkeypatch.setattr(plots, "draw_table", lambda table, columns: rows.append(table) or plots.Figure())
-    words = ["ckpt={place}/model.ckpt", "task=compare", "n=1", "task.samplers=[ddim,heun]", "task.steps=[21]"]
+    monkeypatch.setattr(plots, "draw_table", lambda table, *names: rows.append(table) or plots.Figure())
+    words = ["compare", "ckpt={place}/model.ckpt", "n=1", "samplers=[ddim,heun]", "steps=[21]"]
     sample(*words)
     assert rows[0]["ddim"] == [(None, "not possible")]
     assert rows[0]["heun"][0][0] is not None

@@ -205,7 +205,7 @@ OF_THE_MODEL = {
     "line",
     [
         ["sample", "n=1", "sampler=ddim", "sampler.steps=1"],
-        ["sample", "task=compare", "task.samplers=[ddim]", "task.steps=[1]", "n=1"],
+        ["compare", "samplers=[ddim]", "steps=[1]", "n=1"],
         ["evaluate", "metric.n=2", "metric.steps=2"],
         ["convert", "to=safetensors"],
     ],

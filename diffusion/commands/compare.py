@@ -1,92 +1,119 @@
-"""`python sample.py task=compare`: one picture of samplers and numbers of steps, from the same noise."""
+"""Compare samplers and numbers of steps in one picture, from the same noise.
+
+usage: python compare.py ckpt=RUN_FOLDER [OPTION] [GROUP=CHOICE] [KEY=VALUE] ...
+
+  python compare.py ckpt=runs/mnist/first                six samplers at 5 to 1000 steps
+  python compare.py ckpt=runs/mnist/first samplers=[ddim,unipc] steps=[10,20] n=9 seed=1
+  python compare.py ckpt=runs/digits/labels y=[7,3] guidance.scale=3
+  python compare.py ckpt=runs/mnist/first task=img2img task.image=photo.png
+"""
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from diffusion import build, images, notices, plots
+from diffusion import build, notices, plots
 from diffusion.bar import Bar
 from diffusion.config import choice
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion
+from diffusion.quiet import quiet
+from diffusion.registry import name_class
 from diffusion.samplers.base import Sampler
 from diffusion.samples import Samples
-from diffusion.sampling.conditions import Asked
+from diffusion.sampling import grids
+from diffusion.sampling.section import Sampling, refuse
+from diffusion.trained import Trained
+
+_SEVERAL = "compare draws with several samplers: say samplers=[ddim,heun] and steps=[10,20]"
 
 
-class Comparison:
-    """`n` images by each of `samplers`, choices of conf/sampler, with each number of `steps`, in one picture. model:
-    with the clipping and guidance to use. Raises UserError where none of them can be drawn.
+def run(config: DictConfig) -> Path:
+    """Draws as the composed `conf/compare.yaml` says. Returns the picture; raises UserError for a user's mistake,
+    before anything is written."""
+    quiet()
+    config = OmegaConf.to_container(config, resolve=True)
+    trained = Trained.of(config)
+    model, steps = trained.model, _once("steps", config["steps"])
+    nodes = {name: choice("sampler", name) for name in _once("samplers", config["samplers"])}
+    samplers = {name: [_possible({**node, "steps": count}, model) for count in steps] for name, node in nodes.items()}
+    possible = [sampler for row in samplers.values() for sampler in row if sampler is not None]
+    if not possible:
+        raise UserError(f"steps={steps}: none of the samplers can take so many or so few")
+    sampling = Sampling.of(
+        config, model, ckpt=trained.ckpt, contents=trained.contents, given=config["given"], sampler=possible[0]
+    )
+    trained.contents.clear()  # the optimiser's state is large
+    unused = _common([replace(sampling, sampler=sampler).unused(model) for sampler in possible])
+    refuse(config["given"], {"sampler": _SEVERAL, **unused})
+    notices.of_pictures(model.shape[0])
+    for node in nodes.values():
+        node["steps"] = steps
+        name_class(node)
+    settings = {**trained.settings(), **sampling.settings(unused), "samplers": nodes, "n": sampling.n}
+    samples = Samples(trained.output(config["output"]), settings, model.space)
+    with samples.writing():
+        return _draw(samples, model, sampling, samplers, [f"{count} steps" for count in steps], config["batch_size"])
 
-    times: all that are visited. unused: keys without an effect, and why. settings: its own in samples.json.
-    """
 
-    UNUSED: ClassVar[Mapping[str, str]] = {
-        "sampler": "task=compare draws with several: say task.samplers=[ddim,heun] and task.steps=[10,20]",
-        "keep": "task=compare draws one picture of last states",
-        "npz": "task=compare draws one picture, no single images",
-    }
+def _draw(
+    samples: Samples,
+    model: LitDiffusion,
+    sampling: Sampling,
+    samplers: Mapping[str, Sequence[Sampler | None]],
+    columns: Sequence[str],
+    batch_size: int,
+) -> Path:
+    """sampling: with the sampler that the first of all cells has."""
+    turns = sampling.conditions.period
+    if turns:
+        drawn = sampling.task.streams(torch.tensor(sampling.n - 1)).item() + 1
+        notices.of_turns(turns, drawn, sampling.n, turns * (sampling.task.columns or 1))
+    rows = grids.rows(sampling.n, sampling.conditions, sampling.task.columns)
+    start = time.perf_counter()
+    _cell(model, sampling, rows, batch_size)  # the first of all pays for what is set up once
+    with Bar(total=len(samplers) * len(columns), desc="comparing", unit=" cell") as bar:
+        table = {}
+        for name, row in samplers.items():
+            table[name] = []
+            for sampler in row:
+                cell = None if sampler is None else replace(sampling, sampler=sampler)
+                table[name].append((None, "not possible") if cell is None else _cell(model, cell, rows, batch_size))
+                bar.update()
+    figure = plots.draw_table(table, columns, grids.titles(rows, sampling.conditions))
+    path = plots.write_figure(samples.folder / "compare.png", figure)
+    samples.describe(seconds=round(time.perf_counter() - start, 3))
+    return path
 
-    def __init__(self, samplers: Sequence[str], steps: Sequence[int], model: LitDiffusion, n: int):
-        self.model, self.n = model, n
-        self.unused = self.UNUSED
-        self.steps = _once("task.steps", steps)
-        nodes = {name: choice("sampler", name) for name in _once("task.samplers", samplers)}
-        self.settings = {"samplers": {name: {**node, "steps": self.steps} for name, node in nodes.items()}, "n": n}
-        self.rows = {
-            name: [build.instantiate({**node, "steps": count}) for count in self.steps] for name, node in nodes.items()
-        }
-        times = [self._times(sampler) for row in self.rows.values() for sampler in row]
-        if all(each is None for each in times):
-            raise UserError(f"task.steps={self.steps}: none of task.samplers can take so many or so few")
-        self.times = torch.cat([each for each in times if each is not None])
 
-    def draw(self, samples: Samples, asked: Asked, seed: int, batch_size: int) -> Path:
-        """Draws the picture. Image i of a cell has turn i. Returns its file."""
-        if asked.period:
-            notices.of_turns(asked.period, min(asked.period, self.n), self.n, asked.period)
-        start = time.perf_counter()
-        options = {
-            "condition": asked.condition(torch.arange(self.n)),
-            "seed": seed,
-            "batch_size": batch_size,
-            "progress": False,
-        }
-        possible = [sampler for row in self.rows.values() for sampler in row if self._times(sampler) is not None]
-        self._cell(possible[0], options)  # the first of all pays for what is set up once
-        with Bar(total=len(self.rows) * len(self.steps), desc="comparing", unit=" cell") as bar:
-            table = {}
-            for name, row in self.rows.items():
-                table[name] = []
-                for sampler in row:
-                    table[name].append(self._cell(sampler, options))
-                    bar.update()
-        columns = [f"{count} steps" for count in self.steps]
-        path = plots.write_figure(samples.folder / "compare.png", plots.draw_table(table, columns=columns))
-        samples.describe(seconds=round(time.perf_counter() - start, 3))
-        return path
+def _cell(model: LitDiffusion, sampling: Sampling, rows: Sequence[range], batch_size: int) -> tuple[Tensor, str]:
+    """A grid of images and the seconds they took."""
+    start = time.perf_counter()
+    batches = sampling.batches(model, torch.arange(sampling.n), batch_size=batch_size, progress=False)
+    drawn = model.space.picture(torch.cat([states[-1] for _, states in batches]))
+    seconds = time.perf_counter() - start
+    return grids.grid(rows, lambda row: drawn[[*row]]), f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
-    def _times(self, sampler: Sampler) -> Tensor | None:
-        """The times it visits; None where it cannot take its number of steps."""
-        schedule = self.model.denoiser.schedule
-        try:
-            sampler.check(schedule, self.model.objective.learns_variance)
-        except UserError:
-            return None
-        return sampler.times(schedule)
 
-    def _cell(self, sampler: Sampler, options: Mapping[str, Any]) -> tuple[Tensor | None, str]:
-        """A grid of images and the seconds they took; no grid where the sampler cannot take its number of steps."""
-        if self._times(sampler) is None:
-            return None, "not possible"
-        start = time.perf_counter()
-        drawn = self.model.sample(self.n, sampler=sampler, **options)
-        seconds = time.perf_counter() - start
-        return images.grid(self.model.space.picture(drawn)), f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+def _possible(node: Mapping[str, Any], model: LitDiffusion) -> Sampler | None:
+    """The sampler of its config; None where it cannot take its number of steps."""
+    sampler = build.instantiate(node)
+    try:
+        sampler.check(model.denoiser.schedule, model.objective.learns_variance)
+    except UserError:
+        return None
+    return sampler
+
+
+def _common(unused: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The keys without an effect in any of the cells, and why."""
+    return {key: why for key, why in unused[0].items() if all(key in others for others in unused)}
 
 
 def _once(key: str, values: Sequence[Any]) -> list[Any]:

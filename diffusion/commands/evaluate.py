@@ -8,16 +8,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion import build, checkpoint, manifest
-from diffusion.compilation import compile_network
 from diffusion.condition import PREVIOUS
 from diffusion.data.base import Data
-from diffusion.device import device_of
 from diffusion.errors import UserError
 from diffusion.evaluation.results import Results
 from diffusion.lit import LitDiffusion
-from diffusion.networks import native
 from diffusion.quiet import quiet
-from diffusion.weights import Weights
+from diffusion.trained import Trained
 
 
 def run(config: DictConfig) -> Path:
@@ -25,11 +22,8 @@ def run(config: DictConfig) -> Path:
     mistake."""
     quiet()
     config = OmegaConf.to_container(config, resolve=True)
-    native.use(config["kernels"])
-    ckpt, contents = checkpoint.opened(config["ckpt"])
-    model = checkpoint.trained(contents, ckpt, Weights.of(config["weights"]), device_of(config["accelerator"]))
-    if config["compile"]:
-        compile_network(model.denoiser.network, model.device)
+    trained = Trained.of(config)
+    model, ckpt = trained.model, trained.ckpt
     clipping = build.clipping(config["metric"]["clipping"], model.space)
     metric = build.instantiate(config["metric"], clipping=clipping)
     data = _data(model, config["dataset"]["path"])
@@ -47,7 +41,7 @@ def run(config: DictConfig) -> Path:
         "protocol": {**score.protocol, "data": described},
         "model": {
             "checkpoint": str(ckpt.absolute()),
-            "step": contents.get("global_step"),
+            "step": trained.contents.get("global_step"),
             "weights": config["weights"],
             "weights_sha256": checkpoint.weights_sha256(model.denoiser),
         },

@@ -14,7 +14,7 @@ from diffusion.tasks import arguments
 
 
 @dataclass(frozen=True)
-class Asked:
+class Conditions:
     """Rows by name, (k, ...) each; image after image takes the next, and the first again after the last.
 
     conditioning: of the model. Without any rows nothing is asked for.
@@ -24,7 +24,9 @@ class Asked:
     rows: Mapping[str, Tensor]
 
     @classmethod
-    def read(cls, y: str | None, texts: Mapping[str, str | None], conditioning: Mapping[str, Conditioner]) -> "Asked":
+    def read(
+        cls, y: str | None, texts: Mapping[str, str | None], conditioning: Mapping[str, Conditioner]
+    ) -> "Conditions":
         """y, texts: as they were typed, by name; y is short for the label. Raises UserError for a condition that the
         model does not take, and for what is none."""
         typed = {f"condition.{name}": (name, text) for name, text in texts.items() if text is not None}

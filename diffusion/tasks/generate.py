@@ -29,6 +29,8 @@ class Generate:
     """
 
     columns: int | None = None  # of the grid; None is about square
+    usual_n = 64  # images, where no number is asked for
+    usual_sampler: str | None = None  # a choice of conf/sampler, where none is asked for; None: the model's own
 
     def __init__(self, space: Space, limits: Limits | None = None):
         self.space, self.limits = space, limits

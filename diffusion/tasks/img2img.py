@@ -16,6 +16,8 @@ class Img2Img(Generate):
     image: the picture's file; t: in steps, 0 < t <= T, the larger the freer, None is T / 2; space: the model's.
     """
 
+    usual_n = 16
+
     def __init__(self, image: str, t: float | None, space: Space, limits: Limits | None = None):
         super().__init__(space, limits)
         self.x_0 = pictures.read("task.image", image, space, limits)

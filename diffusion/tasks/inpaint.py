@@ -37,6 +37,8 @@ class Inpaint(Generate):
     the model's.
     """
 
+    usual_n = 16
+
     def __init__(self, image: str, mask: str, resamples: int, jump: int, space: Space, limits: Limits | None = None):
         super().__init__(space, limits)
         self.x_0 = pictures.read("task.image", image, space, limits)

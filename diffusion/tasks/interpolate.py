@@ -32,14 +32,17 @@ class Interpolate(Generate):
     t = None mixes the two at T. There a seed stands for its image r in row r, and a picture for its own noise, found by
     DDIM run forwards, so that a sampler without noise gives both ends back. A time t (in steps) mixes both pictures
     diffused up to t with the same noise (Ho et al. 2020, Figure 8). The images of a row share the noise of the steps.
+    One row is usual: of several with seeds each has ends of its own, and the last one ends where n does.
     """
+
+    usual_sampler = "ddim"  # without noise: pictures come back as they were
 
     def __init__(self, start: str, end: str, points: int, t: float | None, space: Space, limits: Limits | None = None):
         super().__init__(space, limits)
         self.ends = [_end("task.start", start, space, limits), _end("task.end", end, space, limits)]
         if t is not None and not all(isinstance(end, Tensor) for end in self.ends):
             raise UserError(f"task.t={t:g}: only pictures are diffused up to t, but an end is a seed; say task.t=null")
-        self.columns = self.points = whole("task.points", points, 2)  # both ends
+        self.columns = self.usual_n = self.points = whole("task.points", points, 2)  # both ends
         self.t = t
 
     def times(self, sampler, schedule) -> Tensor:

@@ -24,8 +24,10 @@ def ckpt(tmp_path_factory):
 @pytest.fixture
 def sample(ckpt, tmp_path, capsys):
     def run(*given):
-        own = [] if "task=compare" in given else ["sampler=ddim", "sampler.steps=4"]
-        done = command("sample", f"ckpt={ckpt}", *own, *given, capsys=capsys)
+        name, own = ("sample", ["sampler=ddim", "sampler.steps=4"])
+        if given[0] == "compare":
+            name, own, given = "compare", ["steps=[2]", "samplers=[ddim]"], given[1:]
+        done = command(name, f"ckpt={ckpt}", *own, *given, capsys=capsys)
         assert done.code == 0, done.err
         return done
 
@@ -85,8 +87,8 @@ def test_the_grid_of_an_interpolation_has_its_rows_and_their_classes(sample, mon
     [
         (["y=all", "n=4"], None),
         (["y=[one,two]", "n=64", "batch_size=64"], None),
-        (["task=compare", "y=all", "task.steps=[2]", "task.samplers=[ddim]"], None),
-        (["task=compare", "y=all", "n=2", "task.steps=[2]", "task.samplers=[ddim]"], "y has 4 classes, and n=2 images"),
+        (["compare", "y=all"], None),
+        (["compare", "y=all", "n=2"], "y has 4 classes, and n=2 images"),
         (["y=all", "n=3"], "y has 4 classes, and n=3 images are of the first 3 of them: n=4 has all"),
         ([*ROW, "y=[one,three]"], "y has 2 classes, and n=3 images are of the first 1 of them: n=6 has all"),
         ([*ROW, "y=[one,three]", "n=4"], None),

@@ -176,7 +176,7 @@ def test_tasks_take_arrays_in_the_datas_units(run, place, tmp_path, capsys):
         if "task=inpaint" in task:  # the left half is kept
             kept = np.load(out / "arrays" / "000000.npy")[:, :, :6]
             np.testing.assert_allclose(kept, x[0][:, :, :6], atol=2e-3 * SCALES.max(), rtol=1e-4)
-    done = command("sample", *short, "task=compare", "task.steps=[2]", "task.samplers=[ddim]", capsys=capsys)
+    done = command("compare", *short, "steps=[2]", "samplers=[ddim]", capsys=capsys)
     assert done.code == 0, done.err
 
 

@@ -1,0 +1,6 @@
+import sys
+
+from diffusion.cli import compare
+
+if __name__ == "__main__":
+    sys.exit(compare())

@@ -1,0 +1,168 @@
+"""The section `sampling` of a config (conf/sampling/default.yaml), and what it means for a model."""
+
+import copy
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion import build, checkpoint, registry
+from diffusion.clipping import Clipping
+from diffusion.config import choice
+from diffusion.data.decoding import Limits
+from diffusion.errors import UserError
+from diffusion.guidance import Auto, Guidance
+from diffusion.lit import LitDiffusion
+from diffusion.registry import TARGET
+from diffusion.samplers.base import Sampler
+from diffusion.sampling.conditions import Conditions
+from diffusion.tasks.generate import Generate
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are drawn from a model: n of them, those of `seed`, image after image of the next of `conditions`.
+
+    nodes: the configs of the parts, by group.
+    """
+
+    sampler: Sampler
+    clip: Clipping
+    guidance: Guidance
+    task: Generate
+    conditions: Conditions
+    n: int
+    seed: int = 0
+    nodes: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        section: Mapping[str, Any],
+        model: LitDiffusion,
+        *,
+        ckpt: Path | None = None,
+        contents: dict[str, Any] | None = None,
+        given: Iterable[str] = (),
+        sampler: Sampler | None = None,
+        otherwise: Conditions | None = None,
+    ) -> "Sampling":
+        """section: in plain containers. model: from `contents`, those of the checkpoint `ckpt`; of a model in training
+        there are none, and its guidance is complete. given: keys of the section that the command line has. sampler:
+        instead of the section's. otherwise: the conditions where none are asked for.
+
+        Raises UserError for what cannot be.
+        """
+        task = build.instantiate(section["task"], space=model.space, limits=_limits(model))
+        conditions = Conditions.read(section["y"], section["condition"], model.conditioning)
+        nodes = {group: _node(group, section[group], model.config[group]) for group in ("clipping", "guidance")}
+        nodes["task"] = {**section["task"], **_pictures(section["task"])}
+        if sampler is None:
+            nodes["sampler"] = _sampler_node(section["sampler"], task, model, "sampler.steps" in given)
+            sampler = build.instantiate(nodes["sampler"])
+        if contents is None and section["guidance"] is None:
+            guidance = model.guidance
+        else:
+            guidance = checkpoint.guidance(nodes["guidance"], model, contents, ckpt)
+        if isinstance(guidance, Auto) and guidance.weaker is not None:
+            nodes["guidance"]["weaker_sha256"] = checkpoint.weights_sha256(guidance.weaker.denoiser)
+        return cls(
+            sampler=sampler,
+            clip=build.clipping(nodes["clipping"], model.space),
+            guidance=guidance,
+            task=task,
+            conditions=conditions if conditions.rows or otherwise is None else otherwise,
+            n=task.usual_n if section["n"] is None else section["n"],
+            seed=section["seed"],
+            nodes=nodes,
+        )
+
+    def times(self, model: LitDiffusion) -> Tensor:
+        """The times visited, float64 (steps + 1,). Raises UserError where the sampler cannot sample from the model."""
+        schedule = model.denoiser.schedule
+        self.sampler.check(schedule, model.objective.learns_variance)
+        return self.task.times(self.sampler, schedule)
+
+    def batches(self, model: LitDiffusion, index: Tensor, **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images `index`, int64 (n,), as `LitDiffusion.sample_batches` yields them, which also says what options
+        there are. Row r of the task, often a single image, has turn r among the conditions."""
+        condition = self.conditions.condition(self.task.streams(index))
+        lacks = self.guidance.needs(condition)
+        return model.sample_batches(
+            index,
+            seed=self.seed,
+            condition=condition,
+            task=self.task,
+            sampler=self.sampler,
+            clip=self.clip,
+            guidance=replace(self.guidance, scale=1.0) if lacks else self.guidance,
+            **options,
+        )
+
+    def unused(self, model: LitDiffusion) -> dict[str, str]:
+        """The keys, or whole groups, of the section that have no effect beside the others, and why."""
+        if missing := self.guidance.needs(self.conditions.condition(torch.arange(1))):
+            guidance = {"guidance": missing}
+        else:
+            guidance = self.guidance.unused(model.denoiser.schedule, self.times(model))
+        return {**self.sampler.unused(), **self.task.unused(self.sampler), **guidance}
+
+    def settings(self, unused: Mapping[str, str]) -> dict[str, Any]:
+        """What samples.json says of it: all that the images depend on besides the model, without what is `unused`."""
+        found = copy.deepcopy({**self.nodes, **self.conditions.settings(), "seed": self.seed})
+        for group in self.nodes:
+            registry.name_class(found[group])
+        for name in unused:
+            group, _, key = name.partition(".")
+            if key:
+                found.get(group, {}).pop(key, None)
+            else:
+                found.pop(group, None)
+        return found
+
+
+def refuse(given: Iterable[str], unused: Mapping[str, str]) -> None:
+    """Raises UserError where a key of the command line has no effect. unused: such keys or sections, and why."""
+    for key in given:
+        for name in (key, key.partition(".")[0]):
+            if name in unused:
+                raise UserError(f"{key} has no effect: {unused[name]}")
+
+
+def _node(
+    group: str, asked: Mapping[str, Any] | None, own: Mapping[str, Any], whose: str = "the model's own"
+) -> dict[str, Any]:
+    """The config of a part: a choice; or `own` with the values that are asked for without one. Raises UserError where
+    it has no such values."""
+    if asked is not None and TARGET in asked:
+        return dict(asked)
+    for key in (asked or {}).keys() - own.keys():
+        known = ", ".join(f"{group}.{each}" for each in own if each != TARGET) or "none"
+        raise UserError(f"{group}.{key}: {whose} {group} has no such key; it has {known}")
+    return {**own, **(asked or {})}
+
+
+def _sampler_node(asked: Mapping[str, Any] | None, task: Generate, model: LitDiffusion, typed: bool) -> dict[str, Any]:
+    """typed: whether the command line has a number of steps."""
+    if task.usual_sampler is None:
+        node = _node("sampler", asked, model.config["sampler"])
+    else:
+        node = _node("sampler", asked, choice("sampler", task.usual_sampler), "this task's usual")
+    typed = typed or (asked is not None and TARGET not in asked and "steps" in asked)
+    return node if typed else build.with_steps_of(model.denoiser.schedule, node)
+
+
+def _limits(model: LitDiffusion) -> Limits | None:
+    """The values that became black and white in the files of the training, None where their type decided."""
+    found = model.config["dataset"].get("range")
+    return (found[0], found[1]) if isinstance(found, list) else None
+
+
+def _pictures(task: Mapping[str, Any]) -> dict[str, str]:
+    """What tells the pictures that a task is given from others under the same names."""
+    files = {key: Path(value) for key, value in task.items() if isinstance(value, str) and Path(value).is_file()}
+    return {f"{key}_sha256": hashlib.sha256(file.read_bytes()).hexdigest() for key, file in files.items()}

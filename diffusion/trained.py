@@ -1,0 +1,51 @@
+"""The trained model that a command opens: `ckpt`, `weights`, `accelerator`, `kernels` and `compile` of its config."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from diffusion import checkpoint
+from diffusion.compilation import compile_network
+from diffusion.device import device_of
+from diffusion.lit import LitDiffusion
+from diffusion.networks import native
+from diffusion.weights import Weights
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model in eval mode on its device, the checkpoint `ckpt` that it is of, and that file's contents.
+
+    weights: which of them the model has, as the command line says it.
+    """
+
+    model: LitDiffusion
+    ckpt: Path
+    contents: dict[str, Any]
+    weights: str | float
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Trained":
+        """Raises UserError for a checkpoint, weights or a device that are not there."""
+        native.use(config["kernels"])
+        ckpt, contents = checkpoint.opened(config["ckpt"])
+        model = checkpoint.trained(contents, ckpt, Weights.of(config["weights"]), device_of(config["accelerator"]))
+        if config["compile"]:
+            compile_network(model.denoiser.network, model.device)
+        return cls(model, ckpt, contents, config["weights"])
+
+    def settings(self) -> dict[str, Any]:
+        """What samples.json says of it."""
+        return {
+            "checkpoint": str(self.ckpt),
+            "weights": self.weights,
+            "weights_sha256": checkpoint.weights_sha256(self.model.denoiser),
+        }
+
+    def output(self, folder: str | None) -> Path:
+        """The folder for samples, a new one in the run folder where none is given."""
+        if folder:
+            return Path(folder)
+        return checkpoint.run_folder(self.ckpt) / "generated" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
