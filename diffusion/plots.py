@@ -98,7 +98,10 @@ def draw_table(
 ) -> Figure:
     """Pictures, uint8 (C, H, W) or None, each with a line of text under it, in named rows and columns. lines: names of
     the equally high parts of each picture, from the top."""
-    height = max(1.5, 0.17 * len(lines or []) + 0.3)
+    shapes = [picture.shape for cells in rows.values() for picture, _ in cells if picture is not None]
+    height = max(
+        1.35 * min(1, max(height / width for _, height, width in shapes)) + 0.15, 0.17 * len(lines or []) + 0.3
+    )
     figure = Figure(figsize=(1.35 * len(columns) + 0.9, height * len(rows) + 0.3), layout="constrained")
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for row, (name, cells) in zip(axes, rows.items(), strict=True):
@@ -107,10 +110,12 @@ def draw_table(
             axis.set(xticks=[], yticks=[], xlabel=text, frame_on=False)
             if picture is not None:
                 axis.imshow(images.to_pil(picture), cmap="gray", vmin=0, vmax=255)
-        if lines is not None and cells[0][0] is not None:
-            part = cells[0][0].shape[1] / len(lines)
-            row[0].set_yticks([(number + 0.5) * part for number in range(len(lines))], lines, fontsize="x-small")
-            row[0].tick_params(length=0)
+        shown = [(axis, picture.shape[1]) for axis, (picture, _) in zip(row, cells, strict=True) if picture is not None]
+        if lines is not None and shown:
+            axis, pixels = shown[0]
+            places = [(number + 0.5) * pixels / len(lines) for number in range(len(lines))]
+            axis.set_yticks(places, lines, fontsize="x-small")
+            axis.tick_params(length=0)
     for axis, title in zip(axes[0], columns, strict=True):
         axis.set_title(title, fontsize="medium")
     return figure

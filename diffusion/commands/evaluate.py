@@ -11,9 +11,11 @@ from diffusion import build, checkpoint, manifest
 from diffusion.condition import PREVIOUS
 from diffusion.data.base import Data
 from diffusion.errors import UserError
+from diffusion.evaluation.metric import Metric
 from diffusion.evaluation.results import Results
 from diffusion.lit import LitDiffusion
 from diffusion.quiet import quiet
+from diffusion.sampling.section import Sampling, refuse, unused_all
 from diffusion.trained import Trained
 
 
@@ -24,21 +26,21 @@ def run(config: DictConfig) -> Path:
     config = OmegaConf.to_container(config, resolve=True)
     trained = Trained.of(config)
     model, ckpt = trained.model, trained.ckpt
-    clipping = build.clipping(config["metric"]["clipping"], model.space)
-    metric = build.instantiate(config["metric"], clipping=clipping)
+    metric = _metric(config["metric"], model)
     data = _data(model, config["dataset"]["path"])
     metric.check(model, data)
+    drawn, protocol = _sampling(config, metric, trained)
     results = Results(Path(config["output"]) if config["output"] else checkpoint.run_folder(ckpt) / "evaluation")
     described = data.describe()
     _say_changes(described, ckpt)
-    score = metric(model, data, seed=config["seed"], batch_size=config["batch_size"])
+    score = metric(model, data, seed=config["seed"], batch_size=config["batch_size"], **drawn)
     print(score.summary, flush=True)
     row = {
         "metric": metric.name,
         "value": score.value,
         **score.details,
         "summary": score.summary.splitlines()[0],
-        "protocol": {**score.protocol, "data": described},
+        "protocol": {**score.protocol, **protocol, "data": described},
         "model": {
             "checkpoint": str(ckpt.absolute()),
             "step": trained.contents.get("global_step"),
@@ -51,6 +53,28 @@ def run(config: DictConfig) -> Path:
     for same in results.add(row, score.figure)[-1:]:
         print(f"the same was measured before ({same.get('date')}: {same.get('value')}); both rows are kept")
     return results.path
+
+
+def _metric(node: Mapping[str, Any], model: LitDiffusion) -> Metric:
+    """The metric of its config; `clipping` is of those that take one."""
+    node = dict(node)
+    clipping = build.clipping(node.pop("clipping"), model.space)
+    return build.instantiate(node, **({} if clipping is None else {"clipping": clipping}))
+
+
+def _sampling(
+    config: Mapping[str, Any], metric: Metric, trained: Trained
+) -> tuple[dict[str, Sampling], dict[str, Mapping[str, Any]]]:
+    """What a metric that draws samples is called with, and what the protocol says of it; both empty of another one.
+    Raises UserError for a key without an effect."""
+    if not metric.samples:
+        refuse(config["given"], unused_all(f"metric={metric.name} draws no samples"))
+        return {}, {}
+    section = {**config, "n": config["n"] or metric.samples}
+    sampling = Sampling.of(section, trained.model, ckpt=trained.ckpt, contents=trained.contents, given=config["given"])
+    unused = sampling.unused(trained.model)
+    refuse(config["given"], unused)
+    return {"sampling": sampling}, {"sampling": {"n": sampling.n, **sampling.settings(unused)}}
 
 
 def _data(model: LitDiffusion, path: str | None) -> Data:

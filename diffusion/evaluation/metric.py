@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from diffusion.data.base import Data
 from diffusion.lit import LitDiffusion
+from diffusion.sampling.section import Sampling
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,15 @@ class Metric(ABC):
     """Hyperparameters of a measurement; a file in this folder and a yaml in conf/metric make a new one."""
 
     name: ClassVar[str]  # of its rows and pictures
+    samples: ClassVar[int] = 0  # that it draws where `n` is null; 0: it draws none, and is called without `sampling`
 
     @abstractmethod
     def check(self, model: LitDiffusion, data: Data) -> None:
         """Raises UserError for what cannot be measured, and warns of what may not be meant, before any work."""
 
     @abstractmethod
-    def __call__(self, model: LitDiffusion, data: Data, *, seed: int, batch_size: int) -> Score:
-        """Measures model, which is in eval mode, on the device it is on. data: the set it was trained on. Raises
-        UserError as `check` does."""
+    def __call__(
+        self, model: LitDiffusion, data: Data, *, seed: int, batch_size: int, sampling: Sampling | None = None
+    ) -> Score:
+        """Measures model, which is in eval mode, on the device it is on. data: the set it was trained on. sampling: how
+        to draw `sampling.n` images; the command adds it to the protocol. Raises UserError as `check` does."""

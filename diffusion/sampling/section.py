@@ -125,6 +125,11 @@ class Sampling:
         return found
 
 
+def unused_all(why: str) -> dict[str, str]:
+    """The keys of the section but for the seed, where nothing is drawn, and why."""
+    return dict.fromkeys(("n", "y", "condition", "sampler", "clipping", "guidance", "task"), why)
+
+
 def refuse(given: Iterable[str], unused: Mapping[str, str]) -> None:
     """Raises UserError where a key of the command line has no effect. unused: such keys or sections, and why."""
     for key in given:
