@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch import LightningModule
 from torch.utils.data import DataLoader
 
+from diffusion.guidance import ClassifierFree
 from diffusion.random import normal
-from diffusion.samplers.ddim import DDIM
 from diffusion.schedule import linear
 from diffusion.spaces.pixels import Pixels
 
@@ -18,8 +18,15 @@ class Painter(LightningModule):
 
     classes = None
     conditioning: ClassVar = {}
-    sampler = DDIM(steps=3)
     denoiser = SimpleNamespace(schedule=linear())
+    objective = SimpleNamespace(learns_variance=False)
+    guidance = ClassifierFree(scale=1.0)
+    config: ClassVar = {
+        "dataset": {},
+        "sampler": {"_target_": "diffusion.samplers.ddim.DDIM", "steps": 3, "times": "trailing"},
+        "clipping": {"_target_": "diffusion.clipping.Static"},
+        "guidance": {"_target_": "diffusion.guidance.ClassifierFree", "scale": 1.0},
+    }
 
     def __init__(self, channels=1):
         super().__init__()
@@ -30,8 +37,8 @@ class Painter(LightningModule):
     def paint(self, noise):
         return noise * self.weight.item()
 
-    def sample_batches(self, index, seed, condition, sampler, keep, purpose, progress):
-        self.drawn.append((len(index), seed, purpose, sampler, self.weight.item()))
+    def sample_batches(self, index, seed, sampler, keep, purpose, **_):
+        self.drawn.append((len(index), seed, purpose, sampler.steps, self.weight.item()))
         x_0 = self.paint(normal(seed, purpose, index, self.space.shape))
         states = torch.stack([x_0 / 2**k for k in range(sampler.steps, -1, -1)])
         half = len(index) // 2

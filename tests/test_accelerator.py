@@ -199,7 +199,7 @@ def test_what_a_validation_draws(tmp_path):
     with Accelerator():
         made = model("loss=hybrid").to(DEVICE)
         pair = pair_on(made, DEVICE)
-        for callback in Predictions(tmp_path), LossCurve(tmp_path), Preview(tmp_path, n=2, sampler=DDIM(steps=2)):
+        for callback in Predictions(tmp_path), LossCurve(tmp_path), Preview(tmp_path, n=2, sampler={"steps": 2}):
             callback.on_validation_batch_end(made._trainer, made, torch.ones(4, device=DEVICE), pair, 0)
             assert all(path.is_file() for path in callback.draw(made, "now").values())
         ScheduleCurve(tmp_path).on_train_start(made._trainer, made)

@@ -71,7 +71,8 @@ def test_a_short_schedule_needs_no_word_for_our_own_defaults(tmp_path, capsys):
     )
     assert done.code == 0, done.err
     config = json.loads((done.folder / "manifest.json").read_text())["config"]
-    assert (config["sampler"]["steps"], config["preview"]["sampler"]["steps"]) == (2, 20)
+    assert config["sampler"]["steps"] == 2
+    assert "note: preview.sampler.steps=20 instead of the usual 50" in done.err
     assert "given" not in config
     drawn = command("sample", f"ckpt={done.folder}", "n=1", "sampler=ddim", f"output={tmp_path / 'out'}", capsys=capsys)
     assert drawn.code == 0, drawn.err

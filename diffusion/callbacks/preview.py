@@ -1,17 +1,24 @@
 """Images drawn at the end of a validation: how training is going, to the eye."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from torch import Tensor
 
 from diffusion import images
 from diffusion.callbacks.pictures import Pictures
+from diffusion.sampling import grids
+from diffusion.sampling.conditions import Conditions
+from diffusion.sampling.section import Sampling, refuse, under
 
 _STRIP = 8  # images and states in the strip
 _FRAMES = 32  # of the GIF, at most: of colour each costs 20 ms
 _MOVING = 16  # images in the GIF
+_GENERATE = {"_target_": "diffusion.tasks.generate.Generate"}
 
 
 class Preview(Pictures):
@@ -21,38 +28,66 @@ class Preview(Pictures):
 
     Args:
         folder, pictures: as in `Pictures`.
-        n: images in a grid.
-        seed: of the noise.
-        sampler: a cheaper one than the module's own, or None for that.
+        n, seed, y, condition, sampler, clipping, guidance, task: the section of sampling, conf/sampling/default.yaml.
+            Without y or another condition the images are examples of what the conditions do.
     """
 
-    def __init__(self, folder: Path | str, n: int = 36, seed: int = 0, sampler: Any = None, **pictures: Any) -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        n: int | None = 36,
+        seed: int = 0,
+        y: str | None = None,
+        condition: Mapping[str, str | None] | None = None,
+        sampler: Mapping[str, Any] | None = None,
+        clipping: Mapping[str, Any] | None = None,
+        guidance: Mapping[str, Any] | None = None,
+        task: Mapping[str, Any] | None = None,
+        **pictures: Any,
+    ) -> None:
         super().__init__(folder, **pictures)
-        self.n = n
-        self.seed = seed
-        self.sampler = sampler
+        self.section = {
+            "n": n,
+            "seed": seed,
+            "y": y,
+            "condition": condition or {},
+            "sampler": sampler,
+            "clipping": clipping,
+            "guidance": guidance,
+            "task": task or _GENERATE,
+        }
+        self.sampling: Sampling | None = None
+        self.are_examples = False  # the conditions
+
+    def check(self, model: LightningModule, given: Iterable[str] = (), prefix: str = "") -> None:
+        """Before a training: raises UserError for pictures that cannot be drawn from `model`, and for a key of the
+        command line without an effect. given, prefix: as in `Sampling.of`."""
+        with under(prefix):
+            sampling = Sampling.of(self.section, model, given=given, prefix=prefix)
+            self.are_examples = not sampling.conditions.rows
+            if self.are_examples:
+                examples = Conditions.examples(model.conditioning, sampling.n)
+                sampling = replace(sampling, conditions=examples)
+            unused = sampling.unused(model)
+        sampling.guidance.wrap(model.denoiser)  # where it lacks its weaker model
+        refuse(given, unused, prefix)
+        self.sampling = sampling
 
     def draw(self, pl_module: LightningModule, when: str) -> dict[str, Path]:
-        sampler, classes = self.sampler or pl_module.sampler, pl_module.classes
-        examples = {name: conditioner.examples(self.n) for name, conditioner in pl_module.conditioning.items()}
-        times = sampler.times(pl_module.denoiser.schedule)
+        if self.sampling is None:
+            self.check(pl_module)
+        sampling = self.sampling
+        times = sampling.times(pl_module)
         steps = len(times) - 1
         every = -(-steps // (_FRAMES - 1))
         keep = range(steps % every, steps + 1, every)
         batches = [
             pl_module.space.picture(states)
-            for _, states in pl_module.sample_batches(
-                torch.arange(self.n),
-                self.seed,
-                condition=examples,  # with labels a column a class
-                sampler=sampler,
-                keep=keep,
-                purpose="preview",
-                progress=False,
+            for _, states in sampling.batches(
+                pl_module, torch.arange(sampling.n), keep=keep, purpose="preview", progress=False
             )
         ]
-        x_0 = torch.cat([states[-1] for states in batches])
-        grid = images.grid(x_0, columns=len(classes) if classes else None)
+        grid = self._grid(torch.cat([states[-1] for states in batches]), pl_module.classes)
         states = batches[0]
         shown = images.evenly(len(states), _STRIP)
         titles = [f"t={t:.0f}" for t in times[list(keep)][shown]]
@@ -63,3 +98,11 @@ class Preview(Pictures):
             "preview/strip": images.write_png(self.folder / f"strip_{when}.png", strip),
             "preview/states": images.write_gif(self.folder / f"states_{when}.gif", frames),
         }
+
+    def _grid(self, x_0: Tensor, classes: Sequence[str] | None) -> Tensor:
+        """With examples of labels a column a class."""
+        columns, conditions = self.sampling.task.columns, self.sampling.conditions
+        if self.are_examples:
+            return images.grid(x_0, columns=columns or (len(classes) if classes else None))
+        rows = grids.rows(len(x_0), conditions, columns)
+        return grids.grid(rows, lambda row: x_0[[*row]], grids.titles(rows, conditions))

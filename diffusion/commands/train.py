@@ -49,7 +49,7 @@ def run(config: DictConfig) -> Path:
             _keep_rules(config, saved["config"], runs.RULES)
         native.use(config["kernels"])
         _check_end(config)
-        _fit_samplers(config, given)
+        _fit_sampler(config, given)
         data = build.instantiate(config["dataset"], seed=config["seed"])
         _settle_space(config, data, saved)
         _settle_conditioning(config["conditioning"], data, given)
@@ -57,19 +57,25 @@ def run(config: DictConfig) -> Path:
             _keep_rules(config, saved["config"], runs.STATISTICS)
         model = build.trainable(config)
         model.guidance = checkpoint.guidance(config["guidance"], model)
-        if config["preview"]["n"]:
-            model.guidance.wrap(model.denoiser)  # before there is a run folder: a guidance that lacks its model
         if saved is None or not _finished(config, saved, this):
-            _train(config, model, data, this, saved)
+            _train(config, model, data, this, saved, given)
     return this.folder
 
 
 def _train(
-    config: Mapping[str, Any], model: LitDiffusion, data: Data, this: runs.Run, saved: Mapping[str, Any] | None
+    config: Mapping[str, Any],
+    model: LitDiffusion,
+    data: Data,
+    this: runs.Run,
+    saved: Mapping[str, Any] | None,
+    given: Sequence[str],
 ) -> None:
     trainer = make_trainer(config, this.folder)
     # What can be wrong is found out before there is a run folder.
-    _check_samplers(config, model)
+    model.sampler.check(model.denoiser.schedule, model.objective.learns_variance)
+    for callback in trainer.callbacks:
+        if isinstance(callback, Preview):
+            callback.check(model, given, "preview.")
     trainer.precision_plugin.convert_module(model)  # Lightning would, but after it has loaded the weights of a resume
     goes_on = saved is not None and config["resume_mode"] == "full"
     if config["compile"]:
@@ -124,23 +130,10 @@ def _check_end(config: Mapping[str, Any]) -> None:
         )
 
 
-def _fit_samplers(config: dict[str, Any], given: Sequence[str]) -> None:
+def _fit_sampler(config: dict[str, Any], given: Sequence[str]) -> None:
     """A number of steps that nobody asked for is at most the schedule's."""
-    schedule = build.schedule(config["schedule"])
-    for key, section in ("sampler", config), ("preview.sampler", config["preview"]):
-        if f"{key}.steps" not in given:
-            section["sampler"] = build.with_steps_of(schedule, section["sampler"], key)
-
-
-def _check_samplers(config: Mapping[str, Any], model: LitDiffusion) -> None:
-    samplers = {"sampler": model.sampler}
-    if config["preview"]["n"]:
-        samplers["preview.sampler"] = build.instantiate(config["preview"]["sampler"])
-    for key, sampler in samplers.items():
-        try:
-            sampler.check(model.denoiser.schedule, model.objective.learns_variance)
-        except UserError as error:
-            raise UserError(str(error).replace("sampler.", f"{key}.")) from None
+    if "sampler.steps" not in given:
+        config["sampler"] = build.with_steps_of(build.schedule(config["schedule"]), config["sampler"])
 
 
 def _settle_space(config: dict[str, Any], data: Data, saved: Mapping[str, Any] | None) -> None:
@@ -288,9 +281,8 @@ def _callbacks(config: Mapping[str, Any], folder: Path) -> list[Callback]:
             "no previews: with this strategy each process holds a part of the network, and the one that draws needs all"
         )
     elif preview["n"]:
-        sampler = build.instantiate(preview["sampler"])
         callbacks += [
-            Preview(samples, preview["n"], config["seed"], sampler, **pictures),
+            Preview(samples, preview["n"], config["seed"], sampler=preview["sampler"], **pictures),
             Predictions(samples, **pictures),
         ]
     return callbacks

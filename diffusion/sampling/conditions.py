@@ -42,6 +42,12 @@ class Conditions:
                 raise UserError(arguments.unknown(name, text, conditioning, key))
         return cls(conditioning, {name: found for name, found in rows.items() if found is not None})
 
+    @classmethod
+    def examples(cls, conditioning: Mapping[str, Conditioner], n: int) -> "Conditions":
+        """What shows the effect of each condition, as far as that is to be had without data; n rows of each."""
+        rows = {name: conditioner.examples(n) for name, conditioner in conditioning.items()}
+        return cls(conditioning, {name: found for name, found in rows.items() if found is not None})
+
     @property
     def period(self) -> int:
         """How many images have all combinations that are drawn; 0 where nothing is asked for."""

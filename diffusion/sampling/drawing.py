@@ -22,8 +22,7 @@ _MOVING = 8  # columns and rows of the GIF, at most
 class Drawing:
     """Draws the images of `sampling` that are not in the folder yet, and shows all of it.
 
-    keep: which states of the first images are shown, see `kept_states`. Raises UserError for what the sampler cannot
-    do.
+    keep: which states of the first images are shown, see `kept_states`. Raises UserError where there are no such.
     """
 
     def __init__(self, model: LitDiffusion, sampling: Sampling, keep: int | str = 1, batch_size: int = 64):

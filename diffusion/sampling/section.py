@@ -2,7 +2,9 @@
 
 import copy
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -49,11 +51,11 @@ class Sampling:
         contents: dict[str, Any] | None = None,
         given: Iterable[str] = (),
         sampler: Sampler | None = None,
-        otherwise: Conditions | None = None,
+        prefix: str = "",
     ) -> "Sampling":
         """section: in plain containers. model: from `contents`, those of the checkpoint `ckpt`; of a model in training
-        there are none, and its guidance is complete. given: keys of the section that the command line has. sampler:
-        instead of the section's. otherwise: the conditions where none are asked for.
+        there are none, and its guidance is complete. given: the keys of the command line; the section's begin with
+        `prefix`. sampler: instead of the section's.
 
         Raises UserError for what cannot be.
         """
@@ -62,8 +64,9 @@ class Sampling:
         nodes = {group: _node(group, section[group], model.config[group]) for group in ("clipping", "guidance")}
         nodes["task"] = {**section["task"], **_pictures(section["task"])}
         if sampler is None:
-            nodes["sampler"] = _sampler_node(section["sampler"], task, model, "sampler.steps" in given)
+            nodes["sampler"] = _sampler_node(section["sampler"], task, model, f"{prefix}sampler.steps" in given, prefix)
             sampler = build.instantiate(nodes["sampler"])
+        sampler.check(model.denoiser.schedule, model.objective.learns_variance)
         if contents is None and section["guidance"] is None:
             guidance = model.guidance
         else:
@@ -75,17 +78,15 @@ class Sampling:
             clip=build.clipping(nodes["clipping"], model.space),
             guidance=guidance,
             task=task,
-            conditions=conditions if conditions.rows or otherwise is None else otherwise,
+            conditions=conditions,
             n=task.usual_n if section["n"] is None else section["n"],
             seed=section["seed"],
             nodes=nodes,
         )
 
     def times(self, model: LitDiffusion) -> Tensor:
-        """The times visited, float64 (steps + 1,). Raises UserError where the sampler cannot sample from the model."""
-        schedule = model.denoiser.schedule
-        self.sampler.check(schedule, model.objective.learns_variance)
-        return self.task.times(self.sampler, schedule)
+        """The times visited, float64 (steps + 1,)."""
+        return self.task.times(self.sampler, model.denoiser.schedule)
 
     def batches(self, model: LitDiffusion, index: Tensor, **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
         """The images `index`, int64 (n,), as `LitDiffusion.sample_batches` yields them, which also says what options
@@ -130,12 +131,24 @@ def unused_all(why: str) -> dict[str, str]:
     return dict.fromkeys(("n", "y", "condition", "sampler", "clipping", "guidance", "task"), why)
 
 
-def refuse(given: Iterable[str], unused: Mapping[str, str]) -> None:
-    """Raises UserError where a key of the command line has no effect. unused: such keys or sections, and why."""
+def refuse(given: Iterable[str], unused: Mapping[str, str], prefix: str = "") -> None:
+    """Raises UserError where a key of the command line has no effect. unused: such keys or sections, and why; prefix:
+    with which they begin on the command line."""
     for key in given:
-        for name in (key, key.partition(".")[0]):
-            if name in unused:
+        own = key.removeprefix(prefix)
+        for name in (own, own.partition(".")[0]):
+            if key.startswith(prefix) and name in unused:
                 raise UserError(f"{key} has no effect: {unused[name]}")
+
+
+@contextmanager
+def under(prefix: str) -> Iterator[None]:
+    """A UserError about a key of the section names it as the command line does, `prefix` first."""
+    try:
+        yield
+    except UserError as error:
+        begins = re.match(r"(n|seed|y|condition|sampler|clipping|guidance|task)[.=]", str(error))
+        raise UserError(f"{prefix}{error}" if begins else f"{prefix.rstrip('.')}: {error}") from error
 
 
 def _node(
@@ -151,14 +164,16 @@ def _node(
     return {**own, **(asked or {})}
 
 
-def _sampler_node(asked: Mapping[str, Any] | None, task: Generate, model: LitDiffusion, typed: bool) -> dict[str, Any]:
+def _sampler_node(
+    asked: Mapping[str, Any] | None, task: Generate, model: LitDiffusion, typed: bool, prefix: str
+) -> dict[str, Any]:
     """typed: whether the command line has a number of steps."""
     if task.usual_sampler is None:
         node = _node("sampler", asked, model.config["sampler"])
     else:
         node = _node("sampler", asked, choice("sampler", task.usual_sampler), "this task's usual")
     typed = typed or (asked is not None and TARGET not in asked and "steps" in asked)
-    return node if typed else build.with_steps_of(model.denoiser.schedule, node)
+    return node if typed else build.with_steps_of(model.denoiser.schedule, node, f"{prefix}sampler")
 
 
 def _limits(model: LitDiffusion) -> Limits | None:

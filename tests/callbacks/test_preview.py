@@ -10,16 +10,20 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
-from diffusion import images
+from diffusion import checkpoint, images
 from diffusion.averages import Decay
 from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.ema import EMA
 from diffusion.callbacks.pictures import Pictures, show
 from diffusion.callbacks.preview import Preview
 from diffusion.callbacks.validations import Validations
+from diffusion.clipping import Unclipped
+from diffusion.errors import UserError
+from diffusion.guidance import ClassifierFree
 from diffusion.random import normal
 from diffusion.samplers.ddim import DDIM
 from tests.painter import Painter
+from tests.random_model import random_model
 
 
 def fit(folder, *callbacks, **options) -> tuple[Painter, Trainer]:
@@ -33,15 +37,15 @@ def fit(folder, *callbacks, **options) -> tuple[Painter, Trainer]:
 
 
 def test_one_grid_per_due_epoch_and_none_in_the_sanity_check(tmp_path):
-    sampler, when = DDIM(steps=2), Validations(Cadence(every_n_epochs=1), Cadence(every_n_epochs=2))
-    pictures = Preview(tmp_path, n=5, seed=7, sampler=sampler, validations=when)
+    when = Validations(Cadence(every_n_epochs=1), Cadence(every_n_epochs=2))
+    pictures = Preview(tmp_path, n=5, seed=7, sampler={"steps": 2}, validations=when)
     model, trainer = fit(tmp_path, when, pictures, max_epochs=4)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         name
         for when in ("epoch_0002_step_0000008", "epoch_0004_step_0000016")
         for name in (f"{when}.png", f"strip_{when}.png", f"states_{when}.gif")
     )
-    assert [drawn[:4] for drawn in model.drawn] == [(5, 7, "preview", sampler)] * 2
+    assert [drawn[:4] for drawn in model.drawn] == [(5, 7, "preview", 2)] * 2
     assert trainer.callback_metrics["preview/seconds"] > 0
 
 
@@ -88,7 +92,7 @@ def pixels(path):
 
 
 def test_the_strip_and_the_gif_end_with_the_images_of_the_grid(tmp_path):
-    model, _ = fit(tmp_path, Preview(tmp_path, n=10, sampler=DDIM(steps=3)), max_epochs=1)
+    model, _ = fit(tmp_path, Preview(tmp_path, n=10, sampler={"steps": 3}), max_epochs=1)
     assert len(model.drawn) == 1  # once for all three
     grid, strip = (pixels(next(tmp_path.glob(name)))[..., 0] for name in ("epoch_*.png", "strip_*.png"))
     cell = 58  # 8 pixels, seven times as large, and a border
@@ -116,7 +120,7 @@ def test_a_gif_has_few_frames_however_many_steps(tmp_path, steps, frames):
             shade = torch.arange(len(keep)).reshape(-1, 1, 1, 1, 1) / len(keep)
             yield index, shade.expand(len(keep), len(index), 1, 8, 8)
 
-    pictures = Preview(tmp_path, n=1, sampler=DDIM(steps=steps)).draw(Still(), "now")
+    pictures = Preview(tmp_path, n=1, sampler={"steps": steps}).draw(Still(), "now")
     with Image.open(pictures["preview/states"]) as gif:
         assert gif.n_frames == frames
 
@@ -141,3 +145,65 @@ class Slow(Pictures):
 def test_the_seconds_of_all_pictures_are_added_up(tmp_path):
     _, trainer = fit(tmp_path, Slow(tmp_path, 0.2), Slow(tmp_path, 0.4), max_epochs=1)
     assert 0.6 <= trainer.callback_metrics["preview/seconds"] < 0.8
+
+
+# The section of sampling
+
+LABELLED = ["schedule.T=20", "prediction=v", "sampler=ddim", "sampler.steps=4", "guidance.scale=2"]
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "model.ckpt"
+    return checkpoint.load(random_model(path, *LABELLED, classes=["zero", "one", "two", "three"]))
+
+
+def preview(folder, model, **section):
+    pictures = Preview(folder, **section)
+    pictures.check(model)
+    pictures.draw(model, "now")
+
+
+@pytest.mark.parametrize(
+    ("section", "same"),
+    [
+        ({}, {"y": [0, 1, 2, 3, 0, 1]}),
+        ({"y": "[three,one]"}, {"y": [3, 1] * 3}),
+        ({"y": "two", "guidance": {"scale": 5.0}}, {"y": 2, "guidance": ClassifierFree(5.0)}),
+        ({"y": "two", "clipping": {"_target_": "diffusion.clipping.Unclipped"}}, {"y": 2, "clip": Unclipped()}),
+        ({"y": "two", "seed": 4, "sampler": {"steps": 2}}, {"y": 2, "seed": 4, "sampler": DDIM(steps=2)}),
+    ],
+)
+def test_it_draws_what_the_section_says(section, same, tmp_path, labelled, monkeypatch):
+    drawn = []
+    grid = images.grid
+    monkeypatch.setattr(images, "grid", lambda cells, *a, **b: drawn.append(cells) or grid(cells, *a, **b))
+    preview(tmp_path, labelled, n=6, **section)
+    index = torch.arange(6)
+    [(_, states)] = labelled.sample_batches(index, purpose="preview", progress=False, **same)
+    expected = images.to_uint8(states[-1]).int()
+    order = [0, 2, 4, 1, 3, 5] if section.get("y", "").startswith("[") else range(6)
+    assert abs(drawn[0].int() - expected[[*order]]).max() <= 1
+
+
+def test_conditions_asked_for_are_written_beside_their_rows(tmp_path, labelled, monkeypatch):
+    names = []
+    grid = images.grid
+    monkeypatch.setattr(images, "grid", lambda *a, names_=names, **b: names_.append(b.get("names")) or grid(*a, **b))
+    preview(tmp_path, labelled, n=6, y="[three,one]")
+    assert names[0] == ["three", "one"]
+
+
+@pytest.mark.parametrize(
+    ("section", "given", "said"),
+    [
+        ({"y": "seven"}, [], r"^preview\.y=seven: "),
+        ({"sampler": {"steps": 30}}, ["preview.sampler.steps"], r"^preview\.sampler\.steps=30: expected 1 to 20"),
+        ({"sampler": {"order": 1}}, [], r"^preview\.sampler\.order: the model's own sampler has no such key"),
+        ({"guidance": {"of": "sigma"}}, ["preview.guidance.of"], r"^preview\.guidance\.of has no effect: "),
+        ({"guidance": {"_target_": "diffusion.guidance.Auto"}}, [], "leads away from a weaker model, but has none"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said_before_the_training(section, given, said, tmp_path, labelled):
+    with pytest.raises(UserError, match=said):
+        Preview(tmp_path, n=4, **section).check(labelled, ["guidance.of", *given], "preview.")
