@@ -71,10 +71,7 @@ def _draw(
     batch_size: int,
 ) -> Path:
     """sampling: with the sampler that the first of all cells has."""
-    turns = sampling.conditions.period
-    if turns:
-        drawn = sampling.task.streams(torch.tensor(sampling.n - 1)).item() + 1
-        notices.of_turns(turns, drawn, sampling.n, turns * (sampling.task.columns or 1))
+    sampling.say_turns()
     rows = grids.rows(sampling.n, sampling.conditions, sampling.task.columns)
     start = time.perf_counter()
     _cell(model, sampling, rows, batch_size)  # the first of all pays for what is set up once

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from diffusion import images, notices
+from diffusion import images
 from diffusion.lit import LitDiffusion
 from diffusion.samples import Samples, read
 from diffusion.sampling import grids
@@ -31,10 +31,8 @@ class Drawing:
 
     def draw(self, samples: Samples, npz: bool = False) -> Path:
         """npz: writes all images as one array as well. Returns the folder."""
-        sampling, task, turns = self.sampling, self.sampling.task, self.sampling.conditions.period
-        if turns:
-            drawn = task.streams(torch.tensor(sampling.n - 1)).item() + 1
-            notices.of_turns(turns, drawn, sampling.n, turns * (task.columns or 1))
+        sampling = self.sampling
+        sampling.say_turns()
         start = time.perf_counter()
         if len(self.kept) > 1:
             self._draw_moving(samples)
@@ -42,7 +40,7 @@ class Drawing:
             samples.write(index, states[-1])
         seconds = time.perf_counter() - start
         pictures = samples.pictures()
-        rows = grids.rows(len(pictures), sampling.conditions, task.columns)
+        rows = grids.rows(len(pictures), sampling.conditions, sampling.task.columns)
         names = grids.titles(rows, sampling.conditions)
         images.write_png(
             samples.folder / "grid.png", grids.grid(rows, lambda row: read([pictures[i] for i in row]), names)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion import build, checkpoint, registry
+from diffusion import build, checkpoint, notices, registry
 from diffusion.clipping import Clipping
 from diffusion.config import choice
 from diffusion.data.decoding import Limits
@@ -103,6 +103,12 @@ class Sampling:
             guidance=replace(self.guidance, scale=1.0) if lacks else self.guidance,
             **options,
         )
+
+    def say_turns(self) -> None:
+        """A Notice where the n images are not of all the conditions."""
+        if turns := self.conditions.period:
+            drawn = self.task.streams(torch.tensor(self.n - 1)).item() + 1
+            notices.of_turns(turns, drawn, self.n, turns * (self.task.columns or 1))
 
     def unused(self, model: LitDiffusion) -> dict[str, str]:
         """The keys, or whole groups, of the section that have no effect beside the others, and why."""
