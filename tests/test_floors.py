@@ -8,8 +8,10 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "diffusion"
 
 FLOORS = [
-    ["errors", "files", "random", "bar", "typed", "condition"],
-    ["archive", "compilation", "device", "launch", "quiet", "registry", "values"],
+    ["errors", "files", "random", "bar", "typed", "condition", "kinds"],
+    ["archive", "compilation", "device", "launch", "quiet", "registry", "values", "source"],
+    ["annotations"],
+    ["signatures"],
     ["upgrades", "conditioners"],
     ["images", "schedule", "networks", "manifest", "averages"],
     ["process", "prediction", "config", "snapshots"],

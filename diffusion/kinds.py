@@ -1,0 +1,293 @@
+"""Annotation of a parameter -> what values it takes: how they are read, and what is said of others."""
+
+import math
+import operator
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, is_typeddict
+
+from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MaxLen, MinLen, Predicate
+
+# How a value is taken from the command line: as Hydra parsed it; the same, but a number is the text that was typed
+# (007 stays 007); the text that was typed, with commas between the values of a sweep; that text whatever it holds.
+PARSED, TEXT, RAW, LITERAL = "parsed", "text", "raw", "literal"
+
+
+class Kind(NamedTuple):
+    """A kind of value: `read` converts what Hydra parsed, or raises ValueError; `words` say what was expected.
+
+    taken: one of the four above. options: the words to choose among, where it has such.
+    """
+
+    words: str
+    read: Callable[[Any], Any]
+    taken: str = PARSED
+    options: tuple[str, ...] = ()
+
+    @property
+    def literal(self) -> bool:
+        """Whether the text from the shell is taken as it is: a path."""
+        return self.taken == LITERAL
+
+
+@dataclass(frozen=True)
+class Matches:
+    """In `Annotated[str, Matches(...)]`: the whole text matches a regular expression, which `words` describe."""
+
+    pattern: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Expected:
+    """In `Annotated[...]`: the words that say what was expected, instead of those that follow from the types."""
+
+    words: str
+
+
+@dataclass(frozen=True)
+class Infinite:
+    """In `Annotated[float, Infinite()]`: inf is one of the numbers."""
+
+
+@dataclass(frozen=True)
+class AsTyped:
+    """In `Annotated[str, AsTyped()]`: the text of the command line, which is not parsed."""
+
+
+def kind_of(annotation: Any) -> Kind | None:
+    """The kind of values of an annotation; None where it says nothing that is understood, such as a class.
+
+    Understood are bool, int, float, str, Path, None, Any, Literal, unions, lists (Sequence, list, tuple), sections
+    (Mapping, dict, TypedDict), and in `Annotated` the bounds of `annotated_types` and the classes above.
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _narrowed(arguments[0], _flat(arguments[1:]))
+    if origin is Literal:
+        return _choice(arguments)
+    if origin in (Union, UnionType):
+        return _union(arguments)
+    if (origin or annotation) in (list, tuple, Sequence, Iterable):
+        return _list(arguments, fixed=origin is tuple and ... not in arguments)
+    if (origin or annotation) in (dict, Mapping) or is_typeddict(annotation):
+        return Kind("a section", _instance(Mapping))
+    return _PLAIN.get(annotation) if isinstance(annotation, type) or annotation in (None, Any) else None
+
+
+def kind_like(default: Any) -> Kind:
+    """The kind of a key of which nothing is known but its default."""
+    if isinstance(default, list):
+        return _list((_like(default[0]) if default else Any,), fixed=False)
+    return kind_of(_like(default))
+
+
+def _like(default: Any) -> Any:
+    if default is None or (isinstance(default, str) and "${" in default):
+        return Any
+    if default == math.inf:
+        return Annotated[float, Infinite()]
+    return next((cls for cls in (bool, int, float) if isinstance(default, cls)), str)
+
+
+def _instance(cls: type | tuple[type, ...]) -> Callable[[Any], Any]:
+    def read(value):
+        if not isinstance(value, cls):
+            raise ValueError
+        return value
+
+    return read
+
+
+def _number(value: Any) -> float:
+    """Of Python, NumPy or torch."""
+    if isinstance(value, bool | str | bytes):
+        raise ValueError
+    try:
+        return float(value)
+    except (TypeError, OverflowError, RuntimeError):
+        raise ValueError from None
+
+
+def _finite(value: Any) -> float:
+    number = _number(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _finite_or_infinite(value: Any) -> float:
+    infinite = str(value).lower() in ("inf", ".inf", "+inf", "+.inf")  # as the command line or YAML has it
+    return math.inf if infinite else _finite(value)
+
+
+def _whole(value: Any) -> int:
+    if not _finite(value).is_integer():
+        raise ValueError
+    try:
+        return operator.index(value)
+    except TypeError:
+        return int(value)  # 1e5 is a float to Hydra, and a whole number to whoever typed it
+
+
+def _text(value: Any) -> str:
+    if value is None or isinstance(value, Mapping | list | tuple):
+        raise ValueError
+    return str(value)
+
+
+_PLAIN = {
+    bool: Kind("true or false", _instance(bool), options=("true", "false")),
+    int: Kind("a whole number", _whole),
+    float: Kind("a number", _finite),
+    str: Kind("a text", _text, TEXT),
+    Path: Kind("a path", _instance((str, os.PathLike)), LITERAL),
+    None: Kind("null", _instance(NoneType)),
+    NoneType: Kind("null", _instance(NoneType)),
+    Any: Kind("a value", lambda value: value),
+}
+
+
+def _choice(values: Sequence[Any]) -> Kind:
+    def read(value):
+        for each in values:
+            same = str(value) == each if isinstance(each, str) else value == each
+            if same and isinstance(value, bool) == isinstance(each, bool):
+                return each
+        raise ValueError
+
+    options = tuple(str(each).lower() if isinstance(each, bool) else str(each) for each in values)
+    return Kind(_or(options), read, options=options)
+
+
+def _or(words: Sequence[str]) -> str:
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _union(members: Sequence[Any]) -> Kind | None:
+    """The first of its members that reads a value has it. A class is one more, of which nothing is said."""
+    if Path in members:  # a text is a path then
+        members = [member for member in members if member is not str]
+    kinds = [kind for member in members if member is not NoneType and (kind := kind_of(member)) is not None]
+    if not kinds:
+        return None
+    kinds = [kind._replace(read=_instance(str)) if kind is _PLAIN[str] else kind for kind in kinds]
+    classes = tuple(member for member in members if isinstance(member, type) and kind_of(member) is None)
+    null = NoneType in members
+
+    def read(value):
+        if (value is None and null) or isinstance(value, classes):
+            return value
+        for kind in kinds:
+            try:
+                return kind.read(value)
+            except ValueError:
+                continue
+        raise ValueError
+
+    options = tuple(option for kind in kinds for option in kind.options)
+    others = [kind.words for kind in kinds if not kind.options]
+    words = f"{', '.join(options)}, or {_or(others)}" if options and others else _or(options or others)
+    return Kind(f"{words}, or null" if null else words, read, _taken(kinds), options)
+
+
+def _taken(kinds: Sequence[Kind]) -> str:
+    ways = {kind.taken for kind in kinds if not kind.options}
+    return next((way for way in (LITERAL, RAW) if way in ways), TEXT if ways == {TEXT} else PARSED)
+
+
+def _list(items: Sequence[Any], fixed: bool) -> Kind | None:
+    """items: the annotation of all items; where there is a `fixed` number of them, of each."""
+    kinds = [kind_of(item) for item in (items if fixed else items[:1] or (Any,))]
+    if None in kinds:
+        return None
+
+    def read(value):
+        if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+            raise ValueError
+        if fixed and len(value) != len(kinds):
+            raise ValueError
+        return [kind.read(item) for kind, item in zip(kinds if fixed else kinds * len(value), value, strict=True)]
+
+    words = [kind.words for kind in kinds]
+    if not fixed:
+        return Kind(f"a list such as [a,b], each {words[0]}", read)
+    return Kind(f"a list of {len(words)}, {'each ' * (len({*words}) == 1)}{' and '.join(dict.fromkeys(words))}", read)
+
+
+def _flat(metadata: Iterable[Any]) -> list[Any]:
+    """Interval(gt=0, le=1) is Gt(0) and Le(1); Len is MinLen and MaxLen."""
+    return [each for one in metadata for each in (one if isinstance(one, GroupedMetadata) else [one])]
+
+
+def _narrowed(annotation: Any, metadata: Sequence[Any]) -> Kind | None:
+    bounds = tuple(each for each in metadata if isinstance(each, _BOUNDS))
+    if bounds and get_origin(annotation) in (Union, UnionType):  # of int | None they are of int
+        members = get_args(annotation)
+        annotation = Union[tuple(Annotated[(each, *bounds)] if each in (int, float) else each for each in members)]  # noqa: UP007
+        metadata = [each for each in metadata if each not in bounds]
+    kind = kind_of(annotation)
+    if kind is None:
+        return None
+    if any(isinstance(each, Infinite) for each in metadata):
+        kind = Kind("a number, or inf", _finite_or_infinite)
+    checks = [check for each in metadata if (check := _check(each)) is not None]
+
+    def read(value):
+        found = kind.read(value)
+        if not all(check(found) for check in checks):
+            raise ValueError
+        return found
+
+    own = [each.words for each in metadata if isinstance(each, Matches | Expected)]
+    words = own[-1] if own else kind.words + _bounds_in_words(metadata) + _length_in_words(metadata)
+    typed = any(isinstance(each, AsTyped) for each in metadata)
+    return kind._replace(words=words, read=read, taken=RAW if typed else kind.taken)
+
+
+_BOUNDS = (Ge, Gt, Le, Lt)
+
+
+def _check(constraint: Any) -> Callable[[Any], bool] | None:
+    match constraint:
+        case Ge(least):
+            return lambda value: value >= least
+        case Gt(low):
+            return lambda value: value > low
+        case Le(most):
+            return lambda value: value <= most
+        case Lt(high):
+            return lambda value: value < high
+        case MinLen(count):
+            return lambda value: len(value) >= count
+        case MaxLen(count):
+            return lambda value: len(value) <= count
+        case Matches(pattern):
+            return lambda value: re.fullmatch(pattern, str(value)) is not None
+        case Predicate(func):
+            return func
+    return None
+
+
+def _bounds_in_words(metadata: Sequence[Any]) -> str:
+    """', 0 or more', ' above 0 and at most 1', ', 0 to 1', or nothing."""
+    bounds = {type(each): getattr(each, type(each).__name__.lower()) for each in metadata if isinstance(each, _BOUNDS)}
+    if bounds.keys() == {Ge, Le}:
+        return f", {bounds[Ge]} to {bounds[Le]}"
+    said = {Ge: ", {} or more", Gt: " above {}", Le: "at most {}", Lt: "below {}"}
+    low, high = ([said[each].format(bounds[each]) for each in side if each in bounds] for side in ((Ge, Gt), (Le, Lt)))
+    return "".join(low) + (f"{' and ' if low else ', '}{high[0]}" if high else "")
+
+
+def _length_in_words(metadata: Sequence[Any]) -> str:
+    lengths = {type(each): each for each in metadata}
+    least, most = (
+        getattr(lengths.get(cls), name, None) for cls, name in ((MinLen, "min_length"), (MaxLen, "max_length"))
+    )
+    if least is not None and least == most:
+        return f", {least} of them"
+    return f", at least {least} of them" * bool(least) + f", at most {most} of them" * bool(most)

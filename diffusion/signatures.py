@@ -1,0 +1,154 @@
+"""What the constructor of an import path takes, read off its source: nothing is imported, so the answer is quick."""
+
+import ast
+import functools
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from typing import Any, ClassVar, NamedTuple, get_args, is_typeddict
+
+from diffusion.annotations import NoLiteralError, annotation_of, meaning, value_of
+from diffusion.errors import UserError
+from diffusion.kinds import Kind, kind_of
+from diffusion.source import Definition, Module, Unknown, definition, dotted
+
+
+class Default(Enum):
+    """In the place of a default."""
+
+    REQUIRED = "there is none"
+    COMPUTED = "an expression whose value only a program that runs it knows"
+
+
+class Parameter(NamedTuple):
+    """A parameter of a constructor, or a key of a TypedDict.
+
+    kind: None where there is no annotation that is understood. default: its value, or one of `Default`. nested: the
+    keys, where the annotation is a TypedDict.
+    """
+
+    kind: Kind | None
+    default: Any = Default.REQUIRED
+    nested: Mapping[str, "Parameter"] | None = None
+
+
+REST = "**"  # in the place of a name: the constructor takes other arguments by name, too
+
+
+def parameters(target: str) -> dict[str, Parameter]:
+    """The parameters of the class or function at an import path, such as `diffusion.samplers.ddim.DDIM`, by name; of a
+    TypedDict its keys.
+
+    What a constructor hands on by `super().__init__(**names)` is among them. Raises UserError where there is no such
+    path, or where its file cannot be parsed.
+    """
+    return dict(_parameters(target, tuple(sys.path)))
+
+
+@functools.cache
+def _parameters(target: str, _: tuple[str, ...]) -> dict[str, Parameter]:
+    found = definition(target)
+    section = meaning(found)
+    if is_typeddict(section):
+        return _keys(section)
+    if isinstance(found.node, ast.ClassDef):
+        return _of_constructor(_lineage(found))
+    if isinstance(found.node, ast.FunctionDef):
+        return _of_function(found, bound=found.method)
+    raise UserError(f"{target}: neither a class nor a function in {found.module.file}")
+
+
+def _lineage(found: Definition) -> Iterator[Definition]:
+    """A class and the classes that it inherits from, as far as there is source of them, nearest first."""
+    yield found
+    for base in found.node.bases:
+        above = dotted(base.value if isinstance(base, ast.Subscript) else base, found.module)
+        if isinstance(above, Definition) and isinstance(above.node, ast.ClassDef):
+            yield from _lineage(above)
+
+
+def _of_constructor(lineage: Iterable[Definition]) -> dict[str, Parameter]:
+    for found in lineage:
+        for node in found.node.body:
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+                return _of_function(Definition(node, found.module), bound=True, above=lineage)
+        if _is_dataclass(found):
+            return _of_dataclass([found, *lineage])
+    return {}
+
+
+def _of_function(found: Definition, bound: bool, above: Iterable[Definition] = ()) -> dict[str, Parameter]:
+    """bound: whether the first argument is self. above: the classes to which it may hand on what it does not name."""
+    args = found.node.args
+    given = [*args.posonlyargs, *args.args]
+    defaults = [None] * (len(given) - len(args.defaults)) + args.defaults
+    pairs = [*zip(given + args.kwonlyargs, defaults + args.kw_defaults, strict=True)][bound:]
+    own = {arg.arg: _parameter(arg.annotation, default, found.module) for arg, default in pairs}
+    if args.kwarg is None:
+        return own
+    call = _call_that_hands_on(found.node, args.kwarg.arg)
+    if call is None:
+        return {**own, REST: Parameter(None)}
+    filled = {keyword.arg for keyword in call.keywords}
+    inherited = _of_constructor(above)
+    return own | {name: each for name, each in inherited.items() if name not in filled | own.keys()}
+
+
+def _call_that_hands_on(node: ast.FunctionDef, name: str) -> ast.Call | None:
+    """The call super().__init__(..., **name) in a function."""
+    for call in ast.walk(node):
+        match call:
+            case ast.Call(ast.Attribute(ast.Call(ast.Name("super")), "__init__"), _, keywords):
+                if any(each.arg is None and getattr(each.value, "id", None) == name for each in keywords):
+                    return call
+    return None
+
+
+def _is_dataclass(found: Definition) -> bool:
+    names = (node.func if isinstance(node, ast.Call) else node for node in found.node.decorator_list)
+    return any(ast.unparse(name).rpartition(".")[2] == "dataclass" for name in names)
+
+
+def _of_dataclass(lineage: Sequence[Definition]) -> dict[str, Parameter]:
+    fields = {}
+    for found in reversed([each for each in lineage if _is_dataclass(each)]):
+        for node in found.node.body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                fields |= _field(node, found.module)
+    return fields
+
+
+def _field(node: ast.AnnAssign, module: Module) -> dict[str, Parameter]:
+    whole = node.annotation.value if isinstance(node.annotation, ast.Subscript) else node.annotation
+    if dotted(whole, module) is ClassVar or ast.unparse(whole).rpartition(".")[2] == "KW_ONLY":
+        return {}
+    default = node.value
+    if isinstance(default, ast.Call) and ast.unparse(default.func).rpartition(".")[2] == "field":
+        given = {keyword.arg: keyword.value for keyword in default.keywords}
+        if isinstance(init := given.get("init"), ast.Constant) and init.value is False:
+            return {}
+        factory = given.get("default_factory")
+        default = given.get("default") or (None if factory is None else ast.Call(factory, [], []))
+    return {node.target.id: _parameter(node.annotation, default, module)}
+
+
+def _parameter(annotation: ast.expr | None, default: ast.expr | None, module: Module) -> Parameter:
+    return _described(Unknown if annotation is None else annotation_of(annotation, module), _default(default, module))
+
+
+def _described(annotation: Any, default: Any = Default.REQUIRED) -> Parameter:
+    sections = [each for each in (annotation, *get_args(annotation)) if is_typeddict(each)]  # a section, or null
+    return Parameter(kind_of(annotation), default, _keys(sections[0]) if sections else None)
+
+
+def _keys(section: Any) -> dict[str, Parameter]:
+    return {name: _described(annotation) for name, annotation in section.__annotations__.items()}
+
+
+def _default(node: ast.expr | None, module: Module) -> Any:
+    if node is None:
+        return Default.REQUIRED
+    try:
+        return value_of(node, module)
+    except NoLiteralError:
+        return Default.COMPUTED
