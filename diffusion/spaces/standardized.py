@@ -108,7 +108,7 @@ def _like(values: Sequence[float], x: Tensor) -> Tensor:
 def _mean_and_std(x: Any) -> tuple[list[float], list[float]]:
     """Of each channel, in one pass: sums of squares about the mean of each part, joined as in Chan et al. 1979. Of a
     channel with a single value they are that value and 0, without the rounding of sums."""
-    first, constant = x[:1, :, 0, 0].double()[0], torch.ones(x.shape[1], dtype=torch.bool)
+    first, constant = x[0:1].double()[0, :, 0, 0], torch.ones(x.shape[1], dtype=torch.bool)
     count, mean, squares = 0, 0.0, 0.0
     for part in _parts(x):
         constant &= (part == first[:, None, None]).all(0).flatten(1).all(1)
