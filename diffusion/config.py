@@ -33,11 +33,15 @@ LITERAL = {
 # So is that of these, which is read where more is known: here, among the names of the model's classes.
 RAW = {"y", "condition.label", "condition.vector"}
 
+_PREVIEW = "preview."  # before which the keys of sampling are the same
+
 # What a key was called before -> what it is called now.
 RENAMED = {
     "trainer.val_every_n_epochs": "validate.every_n_epochs",
     "conditioning.drop": "conditioning.label.drop",
 }
+
+_SECTION = "sampling"  # a file of this folder is part of the config where it is included, not a choice
 
 # What the command line fills, and nobody types.
 _FILLED = {"given"}
@@ -69,29 +73,35 @@ class Group(NamedTuple):
 
 def groups(command: str) -> dict[str, Group]:
     """The groups of `command`, a key of COMMANDS, by key, as the defaults list of conf/<command>.yaml has them."""
+    return _groups(conf_folder() / f"{command}.yaml", "")
+
+
+def _groups(file: Path, prefix: str) -> dict[str, Group]:
+    """The groups of a file's defaults list, whose keys begin with `prefix`, and those of the sections in it."""
     found = {}
-    for name, key, default in _defaults(conf_folder() / f"{command}.yaml"):
-        if name != "sampling":
-            found[key] = _group(key, name, default)
-            continue
-        prefix = "" if key == "_here_" else f"{key}."
-        for inner, _, choice in _defaults(conf_folder() / name / f"{default}.yaml"):
-            found[prefix + inner] = _group(prefix + inner, inner, choice, of_model=choice is None)
+    for name, key, choice in _defaults(file):
+        place = prefix + key
+        if name == _SECTION:
+            section = _groups(conf_folder() / name / f"{choice}.yaml", prefix if key == "_here_" else f"{place}.")
+            found |= {key: group._replace(of_model=group.default is None) for key, group in section.items()}
+        elif place in found:  # override
+            found[place] = found[place]._replace(default=choice)
+        else:
+            choices = sorted(file.stem for file in (conf_folder() / name).glob("*.yaml"))
+            found[place] = Group(place, name, choice, choices)
     return found
 
 
 def _defaults(file: Path) -> list[tuple[str, str, str | None]]:
     """The defaults list of a file: group, the key that it fills, and choice."""
-    entries = [entry for entry in OmegaConf.load(file).defaults if entry != "_self_"]
     found = []
-    for [(name, default)] in [entry.items() for entry in entries]:
-        name, _, key = name.removeprefix("/").partition("@")  # sampler@preview.sampler: conf/sampler in another place
-        found.append((name, key or name, default))
+    for entry in OmegaConf.load(file).defaults:
+        if entry != "_self_":
+            [(name, choice)] = entry.items()
+            # sampler@preview.sampler: a choice of conf/sampler, in another place
+            name, _, key = name.removeprefix("override ").removeprefix("/").partition("@")
+            found.append((name, key or name, choice))
     return found
-
-
-def _group(key: str, folder: str, default: str | None, of_model: bool = False) -> Group:
-    return Group(key, folder, default, sorted(file.stem for file in (conf_folder() / folder).glob("*.yaml")), of_model)
 
 
 def root_files(command: str) -> list[Path]:
@@ -204,7 +214,7 @@ def _offer(tree: dict[str, Any], group: Group) -> None:
 
 
 def _choice(group: Group, text: str) -> str:
-    if text == "null" and group.default is None:
+    if text == "null" and (group.default is None or group.of_model):
         return text
     if text in group.choices:
         return text
@@ -266,9 +276,9 @@ def _value(key: str, text: str, default: Any) -> Any:
     if isinstance(default, dict):
         inside = ", ".join(f"{key}.{name}" for name in default if not name.startswith("_"))
         raise UserError(f"{key}={text}: {key} is a section; set one of its keys ({inside})")
-    if key in LITERAL:
+    if key.removeprefix(_PREVIEW) in LITERAL:
         return _literal(key, text, default)
-    if key in RAW:
+    if key.removeprefix(_PREVIEW) in RAW:
         return _escaped(text)
     override = parse(key, text)
     _refuse_sweep(override, key, text)

@@ -27,7 +27,7 @@ NODES = {
             *("space", "sampler", "optimizer", "lr_schedule", "ema"),
         )
     },
-    "preview.sampler": "sampler",
+    **{f"preview.{group}": group for group in ("sampler", "clipping", "guidance", "task")},
     "self_conditioning_clipping": "clipping",
 }
 # The sections whose values are such nodes, each under a name: key -> group.

@@ -181,9 +181,6 @@ BY_NAME = {
     "sampler.variance": VARIANCE,
     "preview.n": NATURAL,
     "preview.keep": _or_null(COUNT),
-    "preview.sampler.steps": _or_null(COUNT),
-    "preview.sampler.times": TIMES,
-    "preview.sampler.variance": VARIANCE,
     "conditioning.label.drop": FRACTION,
     "conditioning.vector.drop": FRACTION,
     "guidance.interval": _list_of(NUMBER_OR_INFINITY),
@@ -246,8 +243,9 @@ def whole_or_none(value: Any) -> int | None:
 
 def kind_of(name: str, default: Any) -> Kind:
     """The kind of values that the key `name` (dotted) takes, whose default is `default`."""
-    if name in BY_NAME:
-        return BY_NAME[name]
+    for key in (name, name.removeprefix("preview.")):  # whose keys are those of sampling
+        if key in BY_NAME:
+            return BY_NAME[key]
     if default is None or (isinstance(default, str) and "${" in default):
         return ANYTHING
     if isinstance(default, list):

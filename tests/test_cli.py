@@ -177,7 +177,7 @@ BAD = [
     ("train", "dataset=image_folder", "dataset.path is missing: say dataset.path=..."),
     ("train", "dataset=image_folder dataset.range=full", "*: expected container, auto, or two numbers [low,high]*"),
     ("train", "dataset=image_folder dataset.range=[9,2]", "*: expected container, auto, or two numbers [low,high]*"),
-    ("train", "ckpt=x", "ckpt=x: belongs to sampling (sample.py)"),
+    ("train", "ckpt=x", "ckpt=x: belongs to sampling (sample.py)*"),
     ("train", "n=3", "n=3: belongs to sampling (sample.py)*"),
     ("train", "metric=bpd", "metric=bpd: belongs to evaluation (evaluate.py)"),
     ("sample", "ckpt=x metric.n=3", "metric.n=3: belongs to evaluation (evaluate.py)*"),

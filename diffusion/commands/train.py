@@ -31,6 +31,7 @@ from diffusion.lit import LitDiffusion
 from diffusion.loggers import build_loggers, forget_after
 from diffusion.networks import native
 from diffusion.quiet import quiet
+from diffusion.sampling.section import SECTION
 
 _LIMITS = ("max_steps", "max_minutes", "max_epochs")
 # Besides the weights, what a run needs to go on as if it had not stopped.
@@ -282,7 +283,7 @@ def _callbacks(config: Mapping[str, Any], folder: Path) -> list[Callback]:
         )
     elif preview["n"]:
         callbacks += [
-            Preview(samples, preview["n"], config["seed"], sampler=preview["sampler"], **pictures),
+            Preview(samples, **{key: preview[key] for key in SECTION}, **pictures),
             Predictions(samples, **pictures),
         ]
     return callbacks

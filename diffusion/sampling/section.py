@@ -24,6 +24,8 @@ from diffusion.samplers.base import Sampler
 from diffusion.sampling.conditions import Conditions
 from diffusion.tasks.generate import Generate
 
+SECTION = ("n", "seed", "y", "condition", "sampler", "clipping", "guidance", "task")  # its keys
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -134,7 +136,7 @@ class Sampling:
 
 def unused_all(why: str) -> dict[str, str]:
     """The keys of the section but for the seed, where nothing is drawn, and why."""
-    return dict.fromkeys(("n", "y", "condition", "sampler", "clipping", "guidance", "task"), why)
+    return dict.fromkeys((key for key in SECTION if key != "seed"), why)
 
 
 def refuse(given: Iterable[str], unused: Mapping[str, str], prefix: str = "") -> None:

@@ -22,6 +22,7 @@ from diffusion.errors import UserError
 from diffusion.guidance import ClassifierFree
 from diffusion.random import normal
 from diffusion.samplers.ddim import DDIM
+from tests.commands import command, words
 from tests.painter import Painter
 from tests.random_model import random_model
 
@@ -207,3 +208,42 @@ def test_conditions_asked_for_are_written_beside_their_rows(tmp_path, labelled, 
 def test_what_cannot_be_drawn_is_said_before_the_training(section, given, said, tmp_path, labelled):
     with pytest.raises(UserError, match=said):
         Preview(tmp_path, n=4, **section).check(labelled, ["guidance.of", *given], "preview.")
+
+
+def test_a_training_draws_what_its_section_says_and_its_checkpoint_is_read(tmp_path, capsys):
+    Image.fromarray(np.full((8, 8), 90, np.uint8)).save(tmp_path / "a=b,c.png")
+    section = [
+        "y=[3,5]",
+        "guidance.scale=3",
+        "clipping=none",
+        "seed=1",
+        "task=img2img",
+        f"task.image={tmp_path}/a=b,c.png",
+    ]
+    line = words("conditioning=label", "trainer.max_steps=1", f"run.dir={tmp_path / 'run'}", "schedule.T=20")
+    done = command("train", *line, *(f"preview.{word}" for word in section), capsys=capsys)
+    assert done.code == 0, done.err
+    [grid] = (done.folder / "samples").glob("epoch_*.png")
+    assert pixels(grid).shape[0] == 2 * 58
+    again = command("train", f"rerun={done.folder}", f"run.dir={tmp_path / 'again'}", *line[-1:], capsys=capsys)
+    assert again.code == 0, again.err
+    np.testing.assert_array_equal(pixels(next((again.folder / "samples").glob("epoch_*.png"))), pixels(grid))
+    assert checkpoint.load(done.folder).config["preview"]["task"]["_target_"].endswith("Img2Img")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("preview.guidance.scale=3", "error: preview.guidance.scale has no effect: guidance leads towards a class"),
+        ("preview.y=3", "error: preview.y=3: this model was trained without classes"),
+        ("preview.task=img2img", "error: preview.task.image is missing"),
+        ("preview.sampler.steps=0", "error: preview.sampler.steps=0: expected a whole number, 1 or more, or null"),
+    ],
+)
+def test_a_mistake_in_the_section_is_one_line_before_there_is_a_run(word, said, tmp_path, capsys):
+    key = word.partition("=")[0]
+    line = [other for other in words(f"run.dir={tmp_path / 'run'}") if not other.startswith(f"{key}=")]
+    done = command("train", *line, word, capsys=capsys)
+    assert done.code == 2
+    assert said in done.err
+    assert not (tmp_path / "run").exists()
