@@ -1,6 +1,6 @@
 import sys
 
-from diffusion.cli import convert
+from diffusion.cli import script
 
 if __name__ == "__main__":
-    sys.exit(convert())
+    sys.exit(script())

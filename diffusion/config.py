@@ -5,6 +5,7 @@ and its parser stumbles over paths that hold `=` or a comma. Here each mistake i
 """
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -18,9 +19,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion import manifest
-from diffusion.errors import UserError
-from diffusion.registry import NAMED, TARGET, conf_folder
+from diffusion import folders, manifest
+from diffusion.errors import Notice, UserError
+from diffusion.registry import NAMED, TARGET
 from diffusion.typed import items, suggest
 from diffusion.values import TEXT, kind_of
 
@@ -44,16 +45,7 @@ RENAMED = {
 _SECTION = "sampling"  # a file of this folder is part of the config where it is included, not a choice
 
 # What the command line fills, and nobody types.
-_FILLED = {"given"}
-
-# Each has a conf/<command>.yaml; what a word is told that belongs to another command.
-COMMANDS = {
-    "train": "training: the checkpoint fixes it",
-    "sample": "sampling (sample.py)",
-    "compare": "comparing samplers (compare.py)",
-    "evaluate": "evaluation (evaluate.py)",
-    "convert": "conversion (convert.py)",
-}
+_FILLED = {"given", TARGET}
 
 
 class Group(NamedTuple):
@@ -71,50 +63,59 @@ class Group(NamedTuple):
         return self.folder if self.folder == self.key else f"{self.folder}@{self.key}"
 
 
+def file_of(command: str) -> Path:
+    """The file of a command in conf/, or in the user's folder."""
+    return next(file for folder in folders.all_() if (file := folder / f"{command}.yaml").exists())
+
+
 def groups(command: str) -> dict[str, Group]:
-    """The groups of `command`, a key of COMMANDS, by key, as the defaults list of conf/<command>.yaml has them."""
-    return _groups(conf_folder() / f"{command}.yaml", "")
-
-
-def _groups(file: Path, prefix: str) -> dict[str, Group]:
-    """The groups of a file's defaults list, whose keys begin with `prefix`, and those of the sections in it."""
-    found = {}
-    for name, key, choice in _defaults(file):
-        place = prefix + key
-        if name == _SECTION:
-            section = _groups(conf_folder() / name / f"{choice}.yaml", prefix if key == "_here_" else f"{place}.")
-            found |= {key: group._replace(of_model=group.default is None) for key, group in section.items()}
-        elif place in found:  # override
-            found[place] = found[place]._replace(default=choice)
-        else:
-            choices = sorted(file.stem for file in (conf_folder() / name).glob("*.yaml"))
-            found[place] = Group(place, name, choice, choices)
+    """The groups of a command by key, as the defaults lists of its file, and of what that includes, have them."""
+    found: dict[str, Group] = {}
+    _add_groups(found, file_of(command), "")
     return found
+
+
+def _add_groups(found: dict[str, Group], file: Path, prefix: str) -> None:
+    of_model = file.parent.name == _SECTION
+    for name, key, default in _defaults(file):
+        key = prefix + key if key != "_here_" else prefix.removesuffix(".")
+        if name.startswith("override "):
+            if key in found:  # another file's group stays that file's
+                found[key] = found[key]._replace(default=default)
+            continue
+        if name != _SECTION:
+            found[key] = Group(key, name, default, [*folders.choices(name)], of_model and default is None)
+        for choice in _several(default) if default else []:
+            _add_groups(found, folders.choices(name)[choice], f"{key}." if key else "")
 
 
 def _defaults(file: Path) -> list[tuple[str, str, str | None]]:
-    """The defaults list of a file: group, the key that it fills, and choice."""
+    """The groups of the defaults list of a file: group, the key that it fills, and choice."""
     found = []
-    for entry in OmegaConf.load(file).defaults:
-        if entry != "_self_":
-            [(name, choice)] = entry.items()
-            # sampler@preview.sampler: a choice of conf/sampler, in another place
-            name, _, key = name.removeprefix("override ").removeprefix("/").partition("@")
-            found.append((name, key or name, choice))
+    for entry in OmegaConf.to_container(OmegaConf.load(file)).get("defaults", []):
+        if isinstance(entry, str):  # _self_, or another choice of the same group
+            continue
+        [(name, default)] = entry.items()
+        name, _, key = name.removeprefix("/").partition("@")  # sampler@preview.sampler: conf/sampler in another place
+        default = f"[{','.join(default)}]" if isinstance(default, list) else default
+        found.append((name, key or name.removeprefix("override ").removeprefix("/"), default))
     return found
+
+
+def _several(choice: str) -> list[str]:
+    """Of [a,b], or of a single one."""
+    return items(choice[1:-1]) if choice.startswith("[") else [choice]
 
 
 def root_files(command: str) -> list[Path]:
     """The files whose keys are at the root of a command's config: its own, and what it includes `@_here_`."""
-    file = conf_folder() / f"{command}.yaml"
-    return [
-        file,
-        *(conf_folder() / name / f"{choice}.yaml" for name, key, choice in _defaults(file) if key == "_here_"),
-    ]
+    file = file_of(command)
+    included = [folders.choices(name)[choice] for name, key, choice in _defaults(file) if key == "_here_"]
+    return [file, *included]
 
 
 def compose(command: str, words: Sequence[str] = ()) -> DictConfig:
-    """The config of `command`, a key of COMMANDS, with `words` ("key=value") applied.
+    """The config of `command` with `words` ("key=value") applied.
 
     Mandatory values may still be missing, see `check_complete`. In sampling, `sampler.steps=50` without a choice of
     `sampler` makes a node without `_target_`: it changes the sampler that the checkpoint brings.
@@ -131,8 +132,7 @@ def compose(command: str, words: Sequence[str] = ()) -> DictConfig:
         else:
             values[key] = text
     try:
-        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            config = _compose(command, chosen, known)
+        config = _compose(command, chosen, known)
         if values.get("rerun", "null") != "null":
             _repeat(config, _literal("rerun", values["rerun"], None), chosen)
         for key, text in values.items():
@@ -165,11 +165,12 @@ def split(word: str) -> tuple[str, str]:
 
 
 def choice(group: str, name: str) -> dict[str, Any]:
-    """conf/<group>/<name>.yaml by itself, in plain containers. Raises UserError where there is none."""
-    names = sorted(file.stem for file in (conf_folder() / group).glob("*.yaml"))
+    """A choice by itself, without the groups that it overrides, in plain containers. Raises UserError where there is
+    none."""
+    names = [*folders.choices(group)]
     if name not in names:
         raise UserError(f"{name}: no such {group}; choose among {', '.join(names)}{suggest(name, names)}")
-    return OmegaConf.to_container(OmegaConf.load(conf_folder() / group / f"{name}.yaml"), resolve=True)
+    return OmegaConf.to_container(_load(group, name), resolve=True)
 
 
 def parse(key: str, text: str) -> Override:
@@ -224,7 +225,7 @@ def _choice(group: Group, text: str) -> str:
             raise UserError(f"{group.key}={text}: expected at least one of {', '.join(group.choices)}, each once")
         return f"[{','.join(names)}]"
     _refuse_sweep(parse(group.key, text), group.key, text)
-    if text in COMMANDS:
+    if text in folders.commands():
         raise UserError(f"{group.key}={text}: {text} is a command: python {text}.py")
     choices = f"choose one of {', '.join(group.choices)}" if group.choices else f"conf/{group.folder} has none"
     raise UserError(f"{group.key}={text}: no such {group.folder}; {choices}{suggest(text, group.choices)}")
@@ -250,18 +251,43 @@ def over(default: Any, saved: Any) -> Any:
     return default | {key: over(default.get(key), value) for key, value in saved.items()}
 
 
+def chosen(command: str, words: Sequence[str]) -> dict[str, str | None]:
+    """The choice of each group, by key, where `words` are typed: recipes choose too."""
+    known = groups(command)
+    typed = {key: _choice(known[key], text) for key, text in map(split, words) if key in known}
+    found = _composed(command, typed, known, return_hydra_config=True).hydra.runtime.choices
+    return {key: found.get(group.word) for key, group in known.items()}
+
+
 def _compose(command: str, chosen: dict[str, str], known: dict[str, Group]) -> DictConfig:
-    """Hydra's composition, but a recipe's ema.decay=0.998 means nothing to the ema=power that a word asked for."""
-    config = hydra_compose(command, [f"{known[key].word}={choice}" for key, choice in chosen.items()])
-    sections = {key: choice for key, choice in chosen.items() if OmegaConf.select(config, key) is not None}
-    if sections and len(sections) < len(chosen):
-        plain = hydra_compose(command, [f"{known[key].word}={choice}" for key, choice in sections.items()])
-        for key in sections:
-            section = OmegaConf.select(config, key)
-            with open_dict(section):
-                for name in set(section) - set(OmegaConf.select(plain, key)):
-                    del section[name]
+    """Hydra's composition. A recipe's ema.decay=0.998 means nothing to the ema=power of the command line: a Notice
+    says that it is left out."""
+    config = _composed(command, chosen, known)
+    with open_dict(config):
+        config.pop(TARGET, None)
+    for key, choice in chosen.items():
+        section = OmegaConf.select(config, key)
+        if OmegaConf.is_dict(section) and choice != "null":
+            own = {name for one in _several(choice) for name in _load(known[key].folder, one)}
+            _leave_out(section, own, f"{key}={choice}", key)
     return config
+
+
+def _composed(command: str, chosen: dict[str, str], known: dict[str, Group], **options: Any) -> DictConfig:
+    words = [f"{known[key].word}={choice}" for key, choice in chosen.items()]
+    if folders.own() is not None:
+        path = str(folders.own()).replace("\\", r"\\").replace("'", r"\'")
+        words.append(f"hydra.searchpath=['file://{path}']")
+    with initialize_config_dir(str(folders.package()), version_base="1.3"):
+        return hydra_compose(command, words, **options)
+
+
+def _leave_out(section: DictConfig, own: set[str], choice: str, key: str) -> None:
+    """Removes what other files have set in the section of a choice that does not have it."""
+    for name in set(section) - own:
+        with open_dict(section):
+            value = section.pop(name)
+        warnings.warn(f"{key}.{name}={value} of a recipe is left out: {choice} has no such key", Notice, stacklevel=2)
 
 
 def _put(config: DictConfig, key: str, text: str, command: str, known: dict[str, Group]) -> None:
@@ -315,24 +341,38 @@ def _unknown(key: str, text: str, command: str, names: list[str], known: dict[st
     if key in RENAMED:
         return f"{key}={text}: the key is called {RENAMED[key]} now; say {RENAMED[key]}={text}"
     head = key.partition(".")[0]
-    if head not in names:
-        for other, where in COMMANDS.items():
-            keys = {*groups(other), *chain(*map(OmegaConf.load, root_files(other)))} - _FILLED
-            if other != command and head in keys:
-                return f"{key}={text}: belongs to {where}{suggest(key, names)}"
+    if head not in names and (where := _elsewhere(head, command)):
+        return f"{key}={text}: belongs to {where}{suggest(key, names)}"
     for group in known.values():
         rest = key.removeprefix(f"{group.key}.")
         having = [
-            f"{group.key}={choice}" for choice in group.choices if rest in known_keys(_load(group, choice), known)
+            f"{group.key}={choice}"
+            for choice in group.choices
+            if rest in known_keys(_load(group.folder, choice), known)
         ]
         if rest != key and having:
             return f"{key}: no such key in this choice of {group.key}; {' or '.join(having)} has it"
     return f"{key}: no such key{suggest(key, names) or '; --help lists them'}"
 
 
+def _elsewhere(name: str, command: str) -> str:
+    """The other commands that have a key or group of this name."""
+    having = [
+        other
+        for other in folders.commands()
+        if other != command and name in {*groups(other), *chain(*map(OmegaConf.load, root_files(other)))} - _FILLED
+    ]
+    return "training: the checkpoint fixes it" if "train" in having else ", ".join(f"{other}.py" for other in having)
+
+
 def _union(group: Group) -> dict:
-    return OmegaConf.to_container(OmegaConf.merge(*[_load(group, choice) for choice in group.choices]), resolve=False)
+    return OmegaConf.to_container(
+        OmegaConf.merge(*[_load(group.folder, choice) for choice in group.choices]), resolve=False
+    )
 
 
-def _load(group: Group, choice: str) -> DictConfig:
-    return OmegaConf.load(conf_folder() / group.folder / f"{choice}.yaml")
+def _load(group: str, choice: str) -> DictConfig:
+    """A choice's file, on top of the choices of its own group that it begins with."""
+    file = OmegaConf.load(folders.choices(group)[choice])
+    first = [entry for entry in file.pop("defaults", []) if isinstance(entry, str) and entry != "_self_"]
+    return OmegaConf.merge(*[_load(group, name) for name in first], file)

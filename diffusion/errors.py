@@ -2,9 +2,12 @@
 
 import errno
 import re
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 class UserError(ValueError):
@@ -16,6 +19,22 @@ class UserError(ValueError):
 
 class Notice(UserWarning):
     """What the user may not have meant, in one line; the work goes on. The commands print it as a line of theirs."""
+
+
+def show_notices(speaks: bool) -> None:
+    """From now on a Notice is one line on stderr, without the place in the code; nothing where this process does not
+    speak. Every other warning looks as before."""
+    show = getattr(warnings.showwarning, "others", warnings.showwarning)
+
+    def one_line(message: Warning | str, category: type[Warning], *args: Any, **options: Any) -> None:
+        if not issubclass(category, Notice):
+            show(message, category, *args, **options)
+        elif speaks:
+            print(f"note: {message}", file=sys.stderr, flush=True)
+
+    one_line.others = show
+    warnings.showwarning = one_line
+    warnings.filterwarnings("default", category=Notice)
 
 
 @contextmanager

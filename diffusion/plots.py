@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from diffusion import build, images
+from diffusion import build, folders, images
 from diffusion.files import atomic
 from diffusion.losses.weighting import Simple, Weighting
-from diffusion.registry import conf_folder
 from diffusion.schedule import Schedule
 
 _BINS = 20  # parts of 0..T
@@ -141,7 +140,7 @@ def write_figure(path: Path | str, figure: Figure) -> Path:
 
 
 def main() -> None:
-    nodes = {file.stem: OmegaConf.load(file) for file in sorted((conf_folder() / "schedule").glob("*.yaml"))}
+    nodes = {name: OmegaConf.load(file) for name, file in folders.choices("schedule").items()}
     known = {name: OmegaConf.to_container(node) for name, node in nodes.items() if not OmegaConf.missing_keys(node)}
     schedules = {name: build.schedule(node) for name, node in known.items()}
     print(write_figure(sys.argv[1] if len(sys.argv) > 1 else "schedules.png", draw_schedules(schedules)))

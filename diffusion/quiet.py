@@ -1,13 +1,7 @@
-"""Silences, one by one and by name, what other libraries say that a user cannot act on; our own notices are lines."""
+"""Silences, one by one and by name, what other libraries say that a user cannot act on."""
 
 import logging
-import sys
 import warnings
-from typing import Any
-
-from lightning.pytorch.utilities import rank_zero_only
-
-from diffusion.errors import Notice
 
 
 class _Without(logging.Filter):
@@ -23,7 +17,6 @@ class _Without(logging.Filter):
 
 def quiet() -> None:
     """Called once by a command before it starts to work; importing this package silences nothing."""
-    _show_notices()
     # Lightning's own use of a torch function that torch has renamed.
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*deprecated")
     # It is meant so: the module draws the noise of whatever data set it is given.
@@ -47,17 +40,3 @@ def quiet() -> None:
     )
     # Of the ONNX export: the weights of q, k and v stay one tensor that is split, which costs nothing worth folding.
     logging.getLogger("onnxscript.optimizer._constant_folding").addFilter(_Without("Skipping constant folding"))
-
-
-def _show_notices() -> None:
-    """A Notice of ours becomes one line, without the place in the code; every other warning looks as before."""
-    show = warnings.showwarning
-
-    def one_line(message: Warning | str, category: type[Warning], *args: Any, **options: Any) -> None:
-        if not issubclass(category, Notice):
-            show(message, category, *args, **options)
-        elif rank_zero_only.rank == 0:
-            print(f"note: {message}", file=sys.stderr, flush=True)
-
-    warnings.showwarning = one_line
-    warnings.filterwarnings("default", category=Notice)

@@ -8,12 +8,12 @@ table of its group, never imported to see.
 import copy
 import functools
 import importlib
-import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from diffusion import folders
 from diffusion.errors import UserError
 
 CLASS, TARGET = "class", "_target_"
@@ -55,29 +55,33 @@ BASES = {
 }
 
 
-def conf_folder() -> Path:
-    """The yaml files: inside the package where it was installed from a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    for folder in package / "conf", package.parent / "conf":
-        if (folder / "train.yaml").is_file():
-            return folder
-    raise UserError(f"no conf folder in {package} or beside it: install the package again")
-
-
-@functools.cache
 def classes(group: str) -> dict[str, str]:
-    """Name -> import path of all that conf/<group>/ can build."""
-    files = sorted((conf_folder() / group).glob("*.yaml"))
-    paths = [
-        path for file in files for path in re.findall(r"^\s*_target_:\s*(\S+)", file.read_text(encoding="utf-8"), re.M)
-    ]
-    return {path.rpartition(".")[2]: path for path in paths}
+    """Name -> import path of all that a group can build, the user's own included.
+
+    Raises UserError where two classes have one name: a checkpoint could not tell them apart.
+    """
+    return _classes(group, folders.own())
 
 
-@functools.cache
 def registered() -> dict[str, str]:
     """Import path -> group of all that a config can build."""
-    return {path: folder.name for folder in conf_folder().iterdir() for path in classes(folder.name).values()}
+    return _registered(folders.own())
+
+
+@functools.cache
+def _classes(group: str, own: Path | None) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for file in folders.choices(group).values():
+        for _, path in folders.targets(file):
+            name = path.rpartition(".")[2]
+            if found.setdefault(name, path) != path:
+                raise UserError(f"{file} names {path}, but {found[name]} has that name already: call yours otherwise")
+    return found
+
+
+@functools.cache
+def _registered(own: Path | None) -> dict[str, str]:
+    return {path: group for group in folders.groups() for path in classes(group).values()}
 
 
 def class_at(path: Any) -> Callable[..., Any]:

@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from diffusion import config as configs
-from diffusion import registry
+from diffusion import folders
 from diffusion.errors import UserError
 
 
@@ -97,17 +97,17 @@ def test_a_chosen_sampler_of_sample_py_takes_its_changes():
 
 
 def test_conf_is_found_in_a_wheel_and_in_a_checkout(tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "__file__", str(tmp_path / "diffusion" / "registry.py"))
+    monkeypatch.setattr(folders, "__file__", str(tmp_path / "diffusion" / "folders.py"))
     with pytest.raises(UserError, match="no conf folder"):
-        configs.conf_folder()
+        folders.package()
     for folder in tmp_path / "conf", tmp_path / "diffusion" / "conf":
         folder.mkdir(parents=True)
         (folder / "train.yaml").touch()
-        assert configs.conf_folder() == folder.resolve()
+        assert folders.package() == folder.resolve()
 
 
 def every_choice():
-    for name in configs.COMMANDS:
+    for name in folders.commands():
         for group in configs.groups(name).values():
             for choice in group.choices:
                 yield name, group.key, choice
@@ -126,8 +126,8 @@ def test_every_yaml_composes(name, key, choice):
 
 
 def test_every_yaml_belongs_to_a_group():
-    folders = {group.folder for name in configs.COMMANDS for group in configs.groups(name).values()} | {"sampling"}
-    assert {file.parent.name for file in configs.conf_folder().glob("*/*.yaml")} <= folders
+    known = {group.folder for name in folders.commands() for group in configs.groups(name).values()} | {"sampling"}
+    assert {file.parent.name for file in folders.package().glob("*/*.yaml")} <= known
     assert all(group.default is None or group.default in group.choices for group in configs.groups("train").values())
 
 
@@ -137,7 +137,7 @@ def test_recipes_set_only_keys_that_are_read():
     read = set(configs.known_keys(configs.compose("train"), known))
     for group in known.values():
         for choice in [] if group.key in ("experiment", "debug") else group.choices:
-            values = OmegaConf.load(configs.conf_folder() / group.folder / f"{choice}.yaml")
+            values = OmegaConf.load(folders.package() / group.folder / f"{choice}.yaml")
             read |= {f"{group.key}.{name}" for name in configs.known_keys(values, known)}
     for key in "experiment", "debug":
         for choice in known[key].choices:

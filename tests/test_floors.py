@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "diffusion"
 
 FLOORS = [
     ["errors", "files", "random", "bar", "typed", "condition", "kinds"],
+    ["folders"],
     ["archive", "compilation", "device", "launch", "quiet", "registry", "values", "source"],
     ["annotations"],
     ["signatures"],
@@ -26,7 +27,10 @@ FLOORS = [
     ["sampling"],
     ["runs", "callbacks", "evaluation", "interop"],
     ["commands"],
+    ["options"],
+    ["completion", "pages"],
     ["cli"],
+    ["__main__"],
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

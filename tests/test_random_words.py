@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from diffusion import cli
+from diffusion import cli, folders
 from diffusion import config as configs
 
 ODD = ["", "0", "-1", "1e9", "nan", "inf", "0.5", "null", "true", "[]", "[1,2]", "[[1]]", "{}", "{a: 1}", "a=b", "a b"]
@@ -41,7 +41,7 @@ def keys(node: DictConfig, prefix: str = "") -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", list(configs.COMMANDS))
+@pytest.mark.parametrize("name", list(folders.commands()))
 def test_odd_words_are_taken_or_refused_in_a_line(name, capsys):
     groups = configs.groups(name)
     choices = [choice for group in groups.values() for choice in group.choices]

@@ -6,7 +6,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion import build, registry
+from diffusion import build, folders, registry
 from diffusion import config as configs
 from diffusion.denoiser import Denoiser
 from diffusion.errors import UserError
@@ -29,7 +29,7 @@ def test_every_group_with_classes_is_known():
 
 
 def test_no_two_classes_of_a_group_share_a_name():
-    for folder in registry.conf_folder().iterdir():
+    for folder in folders.package().iterdir():
         files = [OmegaConf.load(file) for file in folder.glob("*.yaml")]
         plain = [OmegaConf.to_container(file) for file in files]
         nodes = [node for file in plain for node in (file, *file.values()) if isinstance(node, dict)]

@@ -38,6 +38,7 @@ def write(tmp_path, contents):
         if "format" not in changes:  # a file of format 0, which has no number
             changed["config"]["guidance"]["_target_"] = "diffusion.guidance.Guidance"
             changed["config"]["conditioning"] = {"classes": None, "drop": 0.0}
+            changed["config"]["preview"] = {"n": 4, "sampler": changed["config"]["preview"]["sampler"]}
         for key, value in changes.items():
             *path, last = key.split(".")
             node = changed
@@ -171,7 +172,7 @@ def test_a_file_opens_conditions_with_conditioners_alone(write, contents, name, 
 
 
 @pytest.mark.parametrize("key", registry.NODES)
-@pytest.mark.parametrize("name", ["os.system", "DDIMs", "BPD", "Inpaint", "", None, 7, ["DDIM"]])
+@pytest.mark.parametrize("name", ["os.system", "DDIMs", "BPD", "Batch", "", None, 7, ["DDIM"]])
 def test_a_file_builds_in_a_group_what_belongs_to_it_and_nothing_else(write, contents, key, name, monkeypatch):
     monkeypatch.setattr(build, "instantiate", lambda *_, **__: pytest.fail("something was built"))
     other = "UNet" if key != "network" else "DDIM"

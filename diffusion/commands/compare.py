@@ -31,6 +31,7 @@ from diffusion.sampling import grids
 from diffusion.sampling.section import Sampling, refuse
 from diffusion.trained import Trained
 
+LESS_MEMORY = "lower batch_size"
 _SEVERAL = "compare draws with several samplers: say samplers=[ddim,heun] and steps=[10,20]"
 
 

@@ -1,4 +1,14 @@
-"""`python convert.py`: a model of another program -> a checkpoint of ours, or the other way; returns what it made."""
+"""Make a checkpoint of another program's model, or write a trained model for other programs.
+
+usage: python convert.py from=FOLDER_OR_FILE [output=FILE]
+       python convert.py ckpt=RUN_FOLDER to=FORMAT [weights=ema] [output=PATH]
+
+  python convert.py from=my/ddpm-cifar10-32              a folder of diffusers: makes my/ddpm-cifar10-32.ckpt
+  python convert.py from=64x64_diffusion.pt              a file of OpenAI's guided- or improved-diffusion
+  python convert.py from=results/model-10.pt size=32     a file of lucidrains' Trainer, which does not tell the size
+  python convert.py ckpt=runs/mnist/first to=diffusers   a folder that DDPMPipeline.from_pretrained loads
+  python convert.py ckpt=runs/mnist/first to=onnx weights=raw output=network.onnx
+"""
 
 import json
 import shlex

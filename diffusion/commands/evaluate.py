@@ -1,4 +1,11 @@
-"""`python evaluate.py`: measures a checkpoint, and returns the file to which the number was added."""
+"""Measure a trained model on the validation images of its data set.
+
+usage: python evaluate.py ckpt=RUN_FOLDER [OPTION] [GROUP=CHOICE] [KEY=VALUE] ...
+
+  python evaluate.py ckpt=runs/mnist/first metric=bpd    the variational bound in bits per dimension, estimated
+  python evaluate.py ckpt=runs/mnist/first metric.n=null metric.steps=null   all images and all T terms
+  python evaluate.py ckpt=runs/mnist/first/best dataset.path=my/data output=my/numbers
+"""
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -17,6 +24,8 @@ from diffusion.lit import LitDiffusion
 from diffusion.quiet import quiet
 from diffusion.sampling.section import Sampling, refuse, unused_all
 from diffusion.trained import Trained
+
+LESS_MEMORY = "lower batch_size"
 
 
 def run(config: DictConfig) -> Path:

@@ -1,4 +1,13 @@
-"""`python sample.py`: draws images from a checkpoint into a folder, and returns that folder."""
+"""Draw images from a trained model.
+
+usage: python sample.py ckpt=RUN_FOLDER [OPTION] [GROUP=CHOICE] [KEY=VALUE] ...
+
+  python sample.py ckpt=runs/mnist/first                 64 images and their grid
+  python sample.py ckpt=runs/mnist/first n=16 seed=1 output=my/samples
+  python sample.py ckpt=runs/mnist/first/best sampler=ddim sampler.steps=50
+  python sample.py ckpt=runs/mnist/first keep=every:100  pictures of the states on the way as well
+  python sample.py ckpt=runs/digits/labels y=[7,3]       of these classes
+"""
 
 from pathlib import Path
 
@@ -10,6 +19,8 @@ from diffusion.samples import Samples
 from diffusion.sampling.drawing import Drawing
 from diffusion.sampling.section import Sampling, refuse
 from diffusion.trained import Trained
+
+LESS_MEMORY = "lower batch_size"
 
 
 def run(config: DictConfig) -> Path:

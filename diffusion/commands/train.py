@@ -1,4 +1,15 @@
-"""`python train.py`: builds what the config says, trains it in a run folder, and returns that folder."""
+"""Train a diffusion model.
+
+usage: python train.py [OPTION] [GROUP=CHOICE] [KEY=VALUE] ...
+
+  python train.py                                        MNIST, a small network, the paper's linear schedule
+  python train.py dataset=digits network=unet_tiny       handwritten digits of 8x8, no download
+  python train.py dataset=image_folder dataset.path=my/pictures dataset.size=32
+  python train.py dataset=arrays dataset.path=my/arrays  floats of any shape: train/x.npy (N, C, H, W), val/x.npy
+  python train.py schedule=cosine trainer.max_minutes=10
+  python train.py run.name=first resume=auto             go on where the run `first` stopped
+  python train.py -m schedule=linear,cosine seed=1,2     four runs, one after the other
+"""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -33,6 +44,10 @@ from diffusion.networks import native
 from diffusion.quiet import quiet
 from diffusion.sampling.section import SECTION
 
+LESS_MEMORY = (
+    "lower dataset.batch_size, and raise trainer.accumulate as much for as many images a step; if it was a preview, "
+    "lower preview.n"
+)
 _LIMITS = ("max_steps", "max_minutes", "max_epochs")
 # Besides the weights, what a run needs to go on as if it had not stopped.
 _PARTS = {"callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states"}

@@ -1,0 +1,8 @@
+"""`python -m diffusion NAME`: the command NAME."""
+
+import sys
+
+from diffusion.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(None, sys.argv[1:]))

@@ -1,0 +1,107 @@
+"""Completion of groups, choices and keys in a shell: `eval "$(python train.py --shell-completion install=bash)"`."""
+
+import os
+import shlex
+from pathlib import Path
+
+from diffusion import config as configs
+from diffusion import folders, options
+from diffusion.errors import UserError
+
+# Each asks the program itself for the words that may follow, one a line. `=` and `:` are parts of a word here.
+_BASH = """\
+_diffusion_complete() {
+    local line="${COMP_LINE:0:COMP_POINT}" word="${COMP_LINE:0:COMP_POINT}" words program
+    word="${word##* }"; words=($line)
+    case "${words[0]##*/}" in
+        python*) case "${words[1]##*/}" in NAMES) program=("${words[0]}" "${words[1]}");; *) return;; esac;;
+        *) program=("${words[0]}");;
+    esac
+    local IFS=$'\\n'
+    COMPREPLY=($(COMP_LINE="$line" "${program[@]}" --shell-completion query 2>/dev/null))
+    local colon="${word%"${word##*[=:]}"}"
+    COMPREPLY=("${COMPREPLY[@]#"$colon"}")
+}
+complete -o nospace -o default -F _diffusion_complete PROGRAMS
+"""
+_ZSH = "autoload -Uz bashcompinit && bashcompinit\n" + _BASH
+_FISH = """\
+function _diffusion_complete
+    set -lx COMP_LINE (commandline -cp)
+    set -l words (commandline -cpo)
+    if string match -q 'python*' (basename $words[1])
+        test (count $words) -gt 1; and string match -qr '^(NAMES)$' (basename $words[2]); or return
+        $words[1] $words[2] --shell-completion query 2>/dev/null
+    else
+        $words[1] --shell-completion query 2>/dev/null
+    end
+end
+for program in PROGRAMS
+    complete -c $program -f -a '(_diffusion_complete)'
+end
+"""
+_SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
+
+
+def answer(command: str | None, asked: str) -> str:
+    """What --shell-completion prints: a script for a shell (install=bash), or what may follow the line that is typed
+    (query, in the environment variable COMP_LINE)."""
+    if asked == "query":
+        return "\n".join(candidates(command, os.environ.get("COMP_LINE", "")))
+    shell = asked.removeprefix("install=")
+    if shell not in _SCRIPTS:
+        raise UserError(f"--shell-completion {asked}: expected install= and one of {', '.join(_SCRIPTS)}")
+    names = [f"{name}.py" for name in folders.commands()]
+    programs = ["python", "python3", *(f"diffusion-{name}" for name in folders.commands())]
+    return _SCRIPTS[shell].replace("NAMES", "|".join(names)).replace("PROGRAMS", " ".join(programs)).rstrip()
+
+
+def candidates(command: str | None, line: str) -> list[str]:
+    """What the last word of a command line may become: keys and groups with their `=`, sections with their dot, the
+    choices of a group, options, and files behind a key that takes a path."""
+    word = "" if not line or line[-1].isspace() else line.split()[-1]
+    if word.startswith("-"):
+        return [name for name in (*options.FLAGS, *options.VALUED) if name.startswith(word)]
+    if command is None:
+        return [name for name in folders.commands() if name.startswith(word)]
+    groups = configs.groups(command)
+    key, equals, value = word.partition("=")
+    if equals and key in groups:
+        return [f"{key}={choice}" for choice in groups[key].choices if choice.startswith(value)]
+    if equals:
+        return _files(key, value) if key in configs.LITERAL else []
+    known = configs.known_keys(configs.compose(command, _chosen(line, groups)), groups)
+    return _next([*known, *groups], {key for key, default in known.items() if isinstance(default, dict)}, groups, key)
+
+
+def _next(names: list[str], sections: set[str], groups: dict[str, configs.Group], typed: str) -> list[str]:
+    """The names that begin with `typed`, up to the next dot."""
+    start, found = typed.rpartition(".")[0], set()
+    depth = len(start.split(".")) if start else 0
+    for name in names:
+        parts = name.split(".")
+        if name.startswith(typed) and len(parts) == depth + 1:
+            found |= {f"{name}."} if name in sections else set()
+            found |= {f"{name}="} if name in groups or name not in sections else set()
+    return sorted(found)
+
+
+def _chosen(line: str, groups: dict[str, configs.Group]) -> list[str]:
+    """The choices that the line has made already, without those that are wrong."""
+    try:
+        words = shlex.split(line)[:-1]
+    except ValueError:  # an open quote
+        return []
+    pairs = (word.partition("=") for word in words)
+    return [f"{key}={text}" for key, _, text in pairs if key in groups and text in groups[key].choices]
+
+
+def _files(key: str, value: str) -> list[str]:
+    folder = Path(os.path.expanduser(value)).parent if value and not value.endswith("/") else Path(value or ".")
+    try:
+        files = sorted(folder.iterdir())
+    except OSError:
+        return []
+    start = value[: value.rfind("/") + 1]
+    found = [f"{key}={start}{file.name}{'/' if file.is_dir() else ''}" for file in files]
+    return [one for one in found if one.startswith(f"{key}={value}")]

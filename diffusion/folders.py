@@ -1,0 +1,80 @@
+"""The folders of yaml files: the package's own conf/ and, beside it, one of the user's.
+
+The user's folder adds choices to any group, commands, and parts of an own module, which lies in its parent folder. It
+is trusted, because its owner named it: by the option --config-dir, or by the environment variable that child processes
+and sweeps read.
+"""
+
+import functools
+import os
+import re
+import sys
+from pathlib import Path
+
+from diffusion.errors import UserError
+
+VARIABLE = "DIFFUSION_CONFIG_DIR"
+
+_TARGET = re.compile(r"^(\s*)_target_:\s*(\S+)", re.M)
+
+
+def package() -> Path:
+    """Our own: inside the package where it was installed from a wheel, beside it in a checkout."""
+    inside = Path(__file__).resolve().parent
+    for folder in inside / "conf", inside.parent / "conf":
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise UserError(f"no conf folder in {inside} or beside it: install the package again")
+
+
+def own() -> Path | None:
+    """The user's, or None."""
+    return Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
+
+
+def use(folder: str | Path | None = None) -> None:
+    """Makes `folder` (None: that of the environment variable) the user's, here and in child processes. Its parent
+    becomes importable.
+
+    Raises UserError where it is no folder, or where a file has the name of one of ours, which Hydra would take instead.
+    """
+    if folder is None and (folder := own()) is None:
+        return
+    path = Path(folder).expanduser().absolute()
+    if not path.is_dir():
+        raise UserError(f"--config-dir={folder}: no such folder; expected one with files such as sampler/mine.yaml")
+    for file in [*path.glob("*.yaml"), *path.glob("*/*.yaml")]:
+        if (package() / file.relative_to(path)).exists():
+            raise UserError(f"{file}: {file.relative_to(path)} is a file of ours too; give yours another name")
+    os.environ[VARIABLE] = str(path)
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # last: a file there must not stand in for a library's module
+
+
+def all_() -> list[Path]:
+    """Ours, then the user's."""
+    return [folder for folder in (package(), own()) if folder is not None]
+
+
+def choices(group: str) -> dict[str, Path]:
+    """Name -> file of every choice of a group, by name."""
+    files = {file.stem: file for folder in all_() for file in (folder / group).glob("*.yaml")}
+    return dict(sorted(files.items()))
+
+
+def groups() -> list[str]:
+    """The groups, by name."""
+    return sorted({file.parent.name for folder in all_() for file in folder.glob("*/*.yaml")})
+
+
+@functools.cache
+def targets(file: Path) -> list[tuple[int, str]]:
+    """The import paths that a file names, each with its indentation: 0 at the root."""
+    return [(len(space), path) for space, path in _TARGET.findall(file.read_text(encoding="utf-8"))]
+
+
+def commands() -> dict[str, str]:
+    """Name -> import path of every command: a file at the top of a folder whose root says `_target_`."""
+    files = sorted(file for folder in all_() for file in folder.glob("*.yaml"))
+    roots = {file.stem: [path for indent, path in targets(file) if indent == 0] for file in files}
+    return {name: paths[0] for name, paths in roots.items() if paths}

@@ -1,0 +1,124 @@
+"""Options of the command line: those that all commands have, and what to write instead of Hydra's others."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from diffusion import config as configs
+from diffusion import folders
+from diffusion.errors import UserError
+from diffusion.typed import suggest
+
+FLAGS = {
+    "--help": "-h: this page",
+    "--multirun": "-m: several values, one run each, such as seed=1,2,3",
+    "--print": "show the whole config as YAML and stop; also --cfg job",
+    "--resolve": "with --print: references such as ${seed} are replaced by their values",
+}
+VALUED = {
+    "--config-dir": "-cd FOLDER: choices, parts and commands of your own (docs/extending.md)",
+    "--package": "-p KEY: with --print, only this section",
+    "--info": "-i defaults: the choice of every group; searchpath: the folders that are searched",
+    "--shell-completion": "-sc install=bash, zsh or fish: see docs/configuration.md",
+}
+_SHORT = {
+    "-h": "--help",
+    "-m": "--multirun",
+    "-cd": "--config-dir",
+    "-c": "--cfg",
+    "-p": "--package",
+    "-i": "--info",
+    "-sc": "--shell-completion",
+}
+_INSTEAD = {
+    **dict.fromkeys(("--config-name", "-cn"), "each command has one config, of its own name; say python NAME.py"),
+    **dict.fromkeys(("--config-path", "-cp"), "--config-dir adds a folder of your own"),
+    **dict.fromkeys(("--run", "-r"), "a single run needs no option"),
+    "--hydra-help": "--help is the page of this program",
+    "--experimental-rerun": "rerun=RUN_FOLDER repeats a run",
+}
+
+
+@dataclass
+class Given:
+    """The options of one command line. shown: what is printed instead of running, from command, words and config."""
+
+    help: bool = False
+    multirun: bool = False
+    config_dir: str | None = None
+    completion: str | None = None
+    shown: Callable[[str, Sequence[str], DictConfig], str] | None = None
+
+
+def read(words: Sequence[str]) -> tuple[Given, list[str]]:
+    """The options, and the other words. Raises UserError for an option that there is not."""
+    given: dict[str, Any] = {}
+    rest, left = [], list(words)
+    while left:
+        word = left.pop(0)
+        if not word.startswith("-"):
+            rest.append(word)
+            continue
+        name, equals, value = word.partition("=")
+        name = _SHORT.get(name, name)
+        if name in FLAGS and not equals:
+            given[name] = True
+        elif name in VALUED or name == "--cfg":
+            if not equals and (not left or left[0].startswith("-")):
+                raise UserError(f"{word}: expected a value; {name} {VALUED.get(name, 'job')}")
+            given[name] = value if equals else left.pop(0)
+        else:
+            raise UserError(_unknown(word, name))
+    return _given(given), rest
+
+
+def _unknown(word: str, name: str) -> str:
+    if name in _INSTEAD:
+        return f"{word}: not an option here; {_INSTEAD[name]}"
+    known = [*FLAGS, *VALUED]
+    return f"{word}: no such option; choose one of {', '.join(known)}{suggest(name, known)}; values are key=value"
+
+
+def _given(options: dict[str, Any]) -> Given:
+    if options.get("--cfg", "job") != "job":
+        raise UserError(f"--cfg {options['--cfg']}: Hydra only composes the config here; --cfg job shows it")
+    printing = "--print" in options or "--cfg" in options
+    for name in "--package", "--resolve":
+        if name in options and not printing:
+            raise UserError(f"{name} has no effect: it is of --print")
+    shown = _printed(options.get("--package"), "--resolve" in options) if printing else None
+    if (topic := options.get("--info")) is not None:
+        shown = _information(topic)
+    return Given(
+        help="--help" in options,
+        multirun="--multirun" in options,
+        config_dir=options.get("--config-dir"),
+        completion=options.get("--shell-completion"),
+        shown=shown,
+    )
+
+
+def _printed(package: str | None, resolve: bool) -> Callable[..., str]:
+    """The config, or a section of it."""
+
+    def text(command: str, words: Sequence[str], config: DictConfig) -> str:
+        if package in (None, "_global_"):
+            return OmegaConf.to_yaml(config, resolve=resolve)
+        section = OmegaConf.select(config, package)
+        if not OmegaConf.is_dict(section):
+            raise UserError(f"--package {package}: no such section{suggest(package, map(str, config))}")
+        return f"# @package {package}\n{OmegaConf.to_yaml(section, resolve=resolve)}"
+
+    return text
+
+
+def _information(topic: str) -> Callable[..., str]:
+    if topic == "searchpath":
+        return lambda *_: "".join(f"{folder}\n" for folder in folders.all_())
+    if topic != "defaults":
+        raise UserError(f"--info {topic}: expected defaults or searchpath; --print shows the config")
+    return lambda command, words, _: "".join(
+        f"{key:<28}{choice or 'null'}\n" for key, choice in configs.chosen(command, words).items()
+    )
