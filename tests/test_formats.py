@@ -4,8 +4,6 @@ Bit for bit on the kinds of machines on which the code of that time took these s
 within rounding on others.
 """
 
-import csv
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -15,17 +13,16 @@ import pytest
 import torch
 from safetensors import safe_open
 
-import diffusion
 from diffusion import checkpoint, optimizers
-from diffusion.build import instantiate
-from diffusion.config import choice
 from diffusion.errors import UserError
 from diffusion.upgrades import FORMAT
 from tests import machine
 from tests.commands import command, words
+from tests.fixtures.making import digest, drawn, losses
 
-FIXTURES = Path(__file__).parent / "fixtures" / "format_0"
-RUNS = sorted(path.parent.name for path in FIXTURES.glob("*/expected.json"))
+FIXTURES = Path(__file__).parent / "fixtures"
+RUNS = sorted(str(path.parent.relative_to(FIXTURES)) for path in FIXTURES.glob("*/*/expected.json"))
+CONVERTED = sorted(str(path.relative_to(FIXTURES)) for path in FIXTURES.glob("*/converted"))
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -44,19 +41,11 @@ def run(request, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     shutil.copytree(FIXTURES / request.param, folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(folder)  # where its dataset.path=pictures leads
+    monkeypatch.chdir(folder)  # where its dataset.path=data leads
     return folder, json.loads((folder / "expected.json").read_text())
 
 
-def drawn(folder, weights):
-    model = diffusion.load(folder, weights)
-    y = torch.arange(4) if model.classes else None
-    for seed, name in enumerate(["ddpm", "ddim"]):
-        sampler = instantiate({**choice("sampler", name), "steps": 5})
-        yield name, model.sample(4, seed=seed, y=y, sampler=sampler, progress=False).numpy()
-
-
-@pytest.mark.parametrize("name", [*RUNS, "converted"])
+@pytest.mark.parametrize("name", [*RUNS, *CONVERTED])
 def test_it_draws_the_same_images(name):
     with np.load(FIXTURES / name / "images.npz") as images:
         stored = {key: images[key] for key in images}
@@ -66,15 +55,12 @@ def test_it_draws_the_same_images(name):
             np.testing.assert_allclose(images, stored[f"{sampler}_{weights}"], rtol=0, atol=1e-5)
 
 
-def test_a_converted_file_is_read_again(tmp_path, capsys):
-    done = command(
-        "convert",
-        f"from={FIXTURES / 'converted' / 'model.safetensors'}",
-        f"output={tmp_path / 'x.ckpt'}",
-        capsys=capsys,
-    )
+@pytest.mark.parametrize("name", CONVERTED)
+def test_a_converted_file_is_read_again(name, tmp_path, capsys):
+    file = FIXTURES / name / "model.safetensors"
+    done = command("convert", f"from={file}", f"output={tmp_path / 'x.ckpt'}", capsys=capsys)
     assert done.code == 0, done.err
-    with np.load(FIXTURES / "converted" / "images.npz") as stored:
+    with np.load(FIXTURES / name / "images.npz") as stored:
         for sampler, images in drawn(tmp_path / "x.ckpt", "ema"):
             np.testing.assert_allclose(images, stored[f"{sampler}_ema"], rtol=0, atol=1e-5)
 
@@ -84,19 +70,14 @@ def test_a_resumed_run_takes_the_steps_it_would_have_taken(run, capsys):
     folder, expected = run
     done = command("train", *expected["words"], f"run.dir={folder}", "resume=auto", capsys=capsys)
     assert done.code == 0, done.err
-    with open(folder / "metrics.csv", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["train/loss"] and int(row["step"]) >= expected["step"]]
-    losses = [[int(row["step"]), float(row["train/loss"])] for row in rows]
-    np.testing.assert_allclose(losses, expected["losses"], rtol=1e-4)
+    steps = losses(folder, expected["step"])
+    np.testing.assert_allclose(steps, expected["losses"], rtol=1e-4)
     weights = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     norms = [value.double().norm().item() for value in weights.values()]  # in their order: some have new names
     assert norms == pytest.approx([*expected["weights_norms"].values()], rel=1e-4, abs=1e-6)
     if (here := expected["machines"].get(machine.kind())) is not None:
-        assert losses == here["losses"]
-        digest = hashlib.sha256()
-        for value in weights.values():
-            digest.update(value.numpy().tobytes())
-        assert digest.hexdigest() == here["weights_sha256"]
+        assert steps == here["losses"]
+        assert digest(weights) == here["weights_sha256"]
 
 
 def test_what_is_written_has_the_number_of_its_format(tmp_path, capsys):
@@ -132,7 +113,7 @@ def test_the_optimisers_state_is_stored_by_name(tmp_path, capsys):
 
 @pytest.mark.parametrize("number", [FORMAT + 1, "1", None])
 def test_a_later_format_is_refused_in_one_line(number, tmp_path):
-    contents = torch.load(FIXTURES / "converted" / "model.ckpt", weights_only=True)
+    contents = torch.load(FIXTURES / CONVERTED[-1] / "model.ckpt", weights_only=True)
     torch.save({**contents, "format": number}, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match=rf"x.ckpt: format {number}, but this version reads up to {FORMAT}"):
         checkpoint.read(tmp_path / "x.ckpt")
