@@ -20,10 +20,10 @@ from omegaconf import OmegaConf
 
 from diffusion import build
 from diffusion.callbacks.pictures import Pictures
-from diffusion.commands.train import make_trainer
 from diffusion.config import compose
-from diffusion.loggers import build_loggers
+from diffusion.loggers.base import build_loggers
 from diffusion.quiet import quiet
+from diffusion.trainer import callbacks, make_trainer
 
 STEPS, WARM_UP = 150, 20
 
@@ -42,8 +42,8 @@ def fit(config: dict) -> tuple[Trainer, float]:
     """The trainer after STEPS steps, and the seconds of one."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(config, Path(folder))
-        trainer.callbacks.insert(0, clock)
+        folder = Path(folder)
+        trainer = make_trainer(config, folder, [clock, *callbacks(config, folder).values()])
         trainer.loggers = build_loggers(config["logger"], folder, "benchmark", config)
         trainer.profiler = SimpleProfiler()
         trainer.fit(build.trainable(config), datamodule=build.instantiate(config["dataset"], seed=0))
@@ -84,8 +84,8 @@ def short(config: dict) -> dict:
 def rows(words: Sequence[str] = ("experiment=digits",), rounds: int = 5) -> list[Row]:
     quiet()
     config, alone = (
-        OmegaConf.to_container(compose("train", ["logger=csv", *words, *more]), resolve=True)
-        for more in ([], ["preview.n=0"])
+        OmegaConf.to_container(compose("train", ["logger=none", *words, *more]), resolve=True)
+        for more in ([], ["callbacks=none"])
     )
     images, alone = config["dataset"]["batch_size"], short(alone)
     what = f"train.py / bare loop, {config['dataset']['name']}"

@@ -15,21 +15,21 @@ from diffusion.denoiser import Denoiser
 from diffusion.errors import Notice, UserError
 from diffusion.lit import LitDiffusion
 from diffusion.losses.objective import Distance
-from diffusion.registry import TARGET, class_at
+from diffusion.registry import TARGET, WIRING, class_at
 from diffusion.schedule import Schedule
 from diffusion.spaces.base import Space
 
 
 def instantiate(node: Mapping[str, Any], offered: Mapping[str, Any] | None = None, **given: Any) -> Any:
-    """Builds what node's `_target_` names from its other keys, `given`, and what it takes of `offered`.
+    """Builds what node's `_target_` names from its other keys, `given`, and what else it takes of `offered`.
 
     Raises UserError for a target that is not registered, or is not what its group holds, and for arguments it does not
     take.
     """
     target = class_at(node.get(TARGET))
     takes = inspect.signature(target)
-    arguments = {key: value for key, value in node.items() if key != TARGET} | given
-    arguments |= {key: value for key, value in (offered or {}).items() if key in takes.parameters}
+    arguments = {key: value for key, value in (offered or {}).items() if key in takes.parameters}
+    arguments |= {key: value for key, value in node.items() if key != TARGET} | given
     try:
         takes.bind(**arguments)
     except TypeError as error:
@@ -112,7 +112,7 @@ def model(config: Mapping[str, Any]) -> LitDiffusion:
         guidance=instantiate(config["guidance"]),
         conditioning=conditioning,
         seed=config["seed"],
-        config=dict(config),
+        config={key: value for key, value in config.items() if key not in WIRING},
     )
 
 

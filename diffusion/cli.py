@@ -128,9 +128,9 @@ def _multirun(command: str, words: Sequence[str]) -> int:
 
 def _values(word: str) -> list[str]:
     key, text = configs.split(word)
-    if key in configs.LITERAL:  # a comma is part of a path
+    if configs.own_key(key) in configs.LITERAL:  # a comma is part of a path
         return [word]
-    if key in configs.RAW and not text.startswith(("range(", "choice(")):
+    if configs.own_key(key) in configs.RAW and not text.startswith(("range(", "choice(")):
         return [f"{key}={value}" for value in items(text)] or [word]
     override = configs.parse(key, text)
     if not override.is_sweep_override():

@@ -64,13 +64,14 @@ def candidates(command: str | None, line: str) -> list[str]:
         return [name for name in (*options.FLAGS, *options.VALUED) if name.startswith(word)]
     if command is None:
         return [name for name in folders.commands() if name.startswith(word)]
-    groups = configs.groups(command)
+    chosen = _chosen(line, configs.groups(command))
+    groups = configs.groups(command, dict(word.split("=") for word in chosen))
     key, equals, value = word.partition("=")
     if equals and key in groups:
         return [f"{key}={choice}" for choice in groups[key].choices if choice.startswith(value)]
     if equals:
-        return _files(key, value) if key in configs.LITERAL else []
-    known = configs.known_keys(configs.compose(command, _chosen(line, groups)), groups)
+        return _files(key, value) if configs.own_key(key) in configs.LITERAL else []
+    known = configs.known_keys(configs.compose(command, chosen), groups)
     return _next([*known, *groups], {key for key, default in known.items() if isinstance(default, dict)}, groups, key)
 
 

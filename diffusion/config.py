@@ -5,6 +5,7 @@ and its parser stumbles over paths that hold `=` or a comma. Here each mistake i
 """
 
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -34,13 +35,16 @@ LITERAL = {
 # So is that of these, which is read where more is known: here, among the names of the model's classes.
 RAW = {"y", "condition.label", "condition.vector"}
 
-_PREVIEW = "preview."  # before which the keys of sampling are the same
-
-# What a key was called before -> what it is called now.
+# What a key was called before -> what it is called now; of a section all its keys.
 RENAMED = {
     "trainer.val_every_n_epochs": "validate.every_n_epochs",
     "conditioning.drop": "conditioning.label.drop",
+    "preview.": "callbacks.preview.",
+    **{f"logger.{key}": f"logger.wandb.{key}" for key in ("project", "entity", "mode")},
+    "strategy.strategy": "strategy",
 }
+
+_CALLBACK = re.compile(r"^callbacks\.\w+\.")
 
 _SECTION = "sampling"  # a file of this folder is part of the config where it is included, not a choice
 
@@ -59,7 +63,7 @@ class Group(NamedTuple):
 
     @property
     def word(self) -> str:
-        """What Hydra calls the group: sampler, or sampler@preview.sampler where it fills another key."""
+        """What Hydra calls the group: sampler, or sampler@metric.sampler where it fills another key."""
         return self.folder if self.folder == self.key else f"{self.folder}@{self.key}"
 
 
@@ -68,14 +72,15 @@ def file_of(command: str) -> Path:
     return next(file for folder in folders.all_() if (file := folder / f"{command}.yaml").exists())
 
 
-def groups(command: str) -> dict[str, Group]:
-    """The groups of a command by key, as the defaults lists of its file, and of what that includes, have them."""
+def groups(command: str, chosen: Mapping[str, str] | None = None) -> dict[str, Group]:
+    """The groups of a command by key, as the defaults lists of its file, and of the choices that it includes, have
+    them. chosen: by key, instead of the defaults."""
     found: dict[str, Group] = {}
-    _add_groups(found, file_of(command), "")
+    _add_groups(found, file_of(command), "", chosen or {})
     return found
 
 
-def _add_groups(found: dict[str, Group], file: Path, prefix: str) -> None:
+def _add_groups(found: dict[str, Group], file: Path, prefix: str, chosen: Mapping[str, str]) -> None:
     of_model = file.parent.name == _SECTION
     for name, key, default in _defaults(file):
         key = prefix + key if key != "_here_" else prefix.removesuffix(".")
@@ -85,8 +90,10 @@ def _add_groups(found: dict[str, Group], file: Path, prefix: str) -> None:
             continue
         if name != _SECTION:
             found[key] = Group(key, name, default, [*folders.choices(name)], of_model and default is None)
-        for choice in _several(default) if default else []:
-            _add_groups(found, folders.choices(name)[choice], f"{key}." if key else "")
+        files = folders.choices(name)
+        for choice in _several(chosen.get(key) or default or "null"):
+            if choice in files:
+                _add_groups(found, files[choice], f"{key}." if key else "", chosen)
 
 
 def _defaults(file: Path) -> list[tuple[str, str, str | None]]:
@@ -96,7 +103,7 @@ def _defaults(file: Path) -> list[tuple[str, str, str | None]]:
         if isinstance(entry, str):  # _self_, or another choice of the same group
             continue
         [(name, default)] = entry.items()
-        name, _, key = name.removeprefix("/").partition("@")  # sampler@preview.sampler: conf/sampler in another place
+        name, _, key = name.removeprefix("/").partition("@")  # sampler@metric.sampler: conf/sampler in another place
         default = f"[{','.join(default)}]" if isinstance(default, list) else default
         found.append((name, key or name.removeprefix("override ").removeprefix("/"), default))
     return found
@@ -122,9 +129,9 @@ def compose(command: str, words: Sequence[str] = ()) -> DictConfig:
 
     Raises: UserError for a word that cannot be read, an unknown key or choice, or a value of the wrong kind.
     """
-    known, chosen, values = groups(command), {}, {}
-    for word in words:
-        key, text = split(word)
+    pairs, chosen, values = [*map(split, words)], {}, {}
+    known = groups(command, dict(pairs))
+    for key, text in pairs:
         if key in chosen or key in values:
             raise UserError(f"{key} is given twice: say it once")
         if key in known:
@@ -139,10 +146,20 @@ def compose(command: str, words: Sequence[str] = ()) -> DictConfig:
             _put(config, key, text, command, known)
         if "given" in config:
             config.given = [*chosen, *values]
+        _remove_null(config)
         OmegaConf.to_container(config, resolve=True)  # an interpolation that leads nowhere
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"the config cannot be composed: {' '.join(str(error).split())}") from error
     return config
+
+
+def _remove_null(config: DictConfig) -> None:
+    """callbacks.preview=null: the section is without it."""
+    for key in NAMED:
+        section = config.get(key) or {}
+        for name in [name for name in section if section[name] is None]:
+            with open_dict(config):
+                del section[name]
 
 
 def check_complete(config: DictConfig) -> None:
@@ -159,7 +176,7 @@ def split(word: str) -> tuple[str, str]:
         raise UserError(f"{word}: keys are neither added nor deleted (+, ++, ~); say {bare or 'key'}=value")
     if not equals or not key:
         raise UserError(f"{word}: expected key=value, without spaces around '='")
-    if "@" in key:  # Hydra's own sampler@preview.sampler=ddim is our preview.sampler=ddim
+    if "@" in key:  # Hydra's own sampler@metric.sampler=ddim is our metric.sampler=ddim
         key = key.rpartition("@")[2]
     return key, text
 
@@ -253,8 +270,9 @@ def over(default: Any, saved: Any) -> Any:
 
 def chosen(command: str, words: Sequence[str]) -> dict[str, str | None]:
     """The choice of each group, by key, where `words` are typed: recipes choose too."""
-    known = groups(command)
-    typed = {key: _choice(known[key], text) for key, text in map(split, words) if key in known}
+    pairs = [*map(split, words)]
+    known = groups(command, dict(pairs))
+    typed = {key: _choice(known[key], text) for key, text in pairs if key in known}
     found = _composed(command, typed, known, return_hydra_config=True).hydra.runtime.choices
     return {key: found.get(group.word) for key, group in known.items()}
 
@@ -300,11 +318,13 @@ def _put(config: DictConfig, key: str, text: str, command: str, known: dict[str,
 
 def _value(key: str, text: str, default: Any) -> Any:
     if isinstance(default, dict):
+        if text == "null" and key.rpartition(".")[0] in NAMED:
+            return None
         inside = ", ".join(f"{key}.{name}" for name in default if not name.startswith("_"))
         raise UserError(f"{key}={text}: {key} is a section; set one of its keys ({inside})")
-    if key.removeprefix(_PREVIEW) in LITERAL:
+    if own_key(key) in LITERAL:
         return _literal(key, text, default)
-    if key.removeprefix(_PREVIEW) in RAW:
+    if own_key(key) in RAW:
         return _escaped(text)
     override = parse(key, text)
     _refuse_sweep(override, key, text)
@@ -317,6 +337,11 @@ def _value(key: str, text: str, default: Any) -> Any:
         return kind.read(text if kind is TEXT and isinstance(value, int | float) else value)
     except ValueError:
         raise UserError(f"{key}={text}: expected {kind.words}") from None
+
+
+def own_key(key: str) -> str:
+    """As a callback that draws calls it: callbacks.preview.task.image is its task.image."""
+    return _CALLBACK.sub("", key)
 
 
 def _literal(key: str, text: str, default: Any) -> str | None:
@@ -338,8 +363,8 @@ def _refuse_sweep(override: Override, key: str, text: str) -> None:
 
 
 def _unknown(key: str, text: str, command: str, names: list[str], known: dict[str, Group]) -> str:
-    if key in RENAMED:
-        return f"{key}={text}: the key is called {RENAMED[key]} now; say {RENAMED[key]}={text}"
+    if (now := _renamed(key)) is not None:
+        return f"{key}={text}: the key is called {now} now; say {now}={text}"
     head = key.partition(".")[0]
     if head not in names and (where := _elsewhere(head, command)):
         return f"{key}={text}: belongs to {where}{suggest(key, names)}"
@@ -353,6 +378,11 @@ def _unknown(key: str, text: str, command: str, names: list[str], known: dict[st
         if rest != key and having:
             return f"{key}: no such key in this choice of {group.key}; {' or '.join(having)} has it"
     return f"{key}: no such key{suggest(key, names) or '; --help lists them'}"
+
+
+def _renamed(key: str) -> str | None:
+    section, dot, name = key.partition(".")
+    return RENAMED.get(key) or (f"{RENAMED[section + dot]}{name}" if section + dot in RENAMED else None)
 
 
 def _elsewhere(name: str, command: str) -> str:

@@ -3,11 +3,18 @@
 import os
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_only
 
 from diffusion.errors import UserError
 
 _OF_A_TASK = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
 _OF_ALL_RANKS = ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@rank_zero_only
+def say(text: str) -> None:
+    """Prints, in the first process alone."""
+    print(text, flush=True)
 
 
 def check() -> None:

@@ -16,8 +16,10 @@ from diffusion.errors import UserError
 from diffusion.files import read_json, write_json
 
 NAME = "manifest.json"
-# Keys of the config that say where and from what a session starts; they are not part of what is trained.
-OF_THE_SESSION = ("run", "resume", "resume_mode", "rerun")
+_SHOWS = ("callbacks", "logger")
+# Keys of the config that say where and from what a session starts, and what shows it; they are not part of what is
+# trained.
+OF_THE_SESSION = ("run", "resume", "resume_mode", "rerun", *_SHOWS)
 _PACKAGES = ("diffusion", "torch", "torchvision", "lightning", "hydra-core", "numpy", "pillow", "wandb")
 _ROOT = Path(__file__).resolve().parent.parent
 _COMPARED = ("versions", "git", "data", "hardware")
@@ -53,12 +55,16 @@ def write(folder: Path, contents: Mapping[str, Any], step: int) -> None:
 
 
 def read(run: str | Path) -> dict[str, Any]:
-    """The manifest of a run folder. Raises UserError where there is none, or none of ours."""
+    """The manifest of a run folder; its config is without what showed the run, which may be parts that are not here.
+
+    Raises UserError where there is none, or none of ours.
+    """
     path = Path(run) if Path(run).is_file() else Path(run) / NAME
     try:
         contents = read_json(path)
         if isinstance(contents["config"], dict) and isinstance(contents["sessions"], list):
-            return upgrades.upgraded(contents, path)
+            config = {key: value for key, value in contents["config"].items() if key not in _SHOWS}
+            return upgrades.upgraded({**contents, "config": config}, path)
         raise ValueError("no config inside")
     except UserError:
         raise

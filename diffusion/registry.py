@@ -24,23 +24,29 @@ NODES = {
         group: group
         for group in (
             *("dataset", "network", "schedule", "prediction", "loss", "weighting", "timesteps", "guidance", "clipping"),
-            *("space", "sampler", "optimizer", "lr_schedule", "ema"),
+            *("space", "sampler", "optimizer", "lr_schedule", "ema", "strategy"),
         )
     },
-    **{f"preview.{group}": group for group in ("sampler", "clipping", "guidance", "task")},
     "self_conditioning_clipping": "clipping",
 }
 # The sections whose values are such nodes, each under a name: key -> group.
-NAMED = {"conditioning": "conditioning"}
+NAMED = {group: group for group in ("conditioning", "callbacks", "logger")}
+# What such a named node may hold, as the section `sampling` does: nodes again.
+WITHIN = ("sampler", "clipping", "guidance", "task")
+
+# What is around a training and no part of it: never in a checkpoint.
+WIRING = ("callbacks", "logger", "strategy")
 
 # What is built in a group is one of these. By import path, so that naming a part imports nothing.
 BASES = {
+    "callbacks": "lightning.pytorch.Callback",
     "clipping": "diffusion.clipping.Clipping",
     "conditioning": "diffusion.conditioners.base.Conditioner",
     "dataset": "diffusion.data.base.Data",
     "ema": "diffusion.averages.Profiles",
     "guidance": "diffusion.guidance.Guidance",
     "loss": "diffusion.losses.objective.Objective",
+    "logger": "lightning.pytorch.loggers.Logger",
     "lr_schedule": "diffusion.optimizers.RateSchedule",
     "metric": "diffusion.evaluation.metric.Metric",
     "network": "torch.nn.Module",
@@ -49,6 +55,7 @@ BASES = {
     "sampler": "diffusion.samplers.base.Sampler",
     "schedule": "diffusion.schedule.Schedule",
     "space": "diffusion.spaces.base.Space",
+    "strategy": "lightning.pytorch.strategies.Strategy",
     "task": "diffusion.tasks.generate.Generate",
     "timesteps": "diffusion.losses.timesteps.Timesteps",
     "weighting": "diffusion.losses.weighting.Weighting",
@@ -147,12 +154,17 @@ def nodes(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         for name, node in named.items() if isinstance(named, dict) else ():
             if isinstance(node, dict):
                 yield f"{section}.{name}", node
+                yield from ((f"{section}.{name}.{key}", node[key]) for key in WITHIN if isinstance(node.get(key), dict))
 
 
 def _group(key: str) -> str | None:
     """The group of the node at `key`, None where no node may be."""
-    section, _, name = key.rpartition(".")
-    return NODES.get(key) or (NAMED.get(section) if name else None)
+    match key.split("."):
+        case [section, _] if section in NAMED:
+            return NAMED[section]
+        case [section, _, group] if section in NAMED and group in WITHIN:
+            return group
+    return NODES.get(key)
 
 
 def _strays(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from diffusion import checkpoint, manifest
 from diffusion.errors import UserError
 from diffusion.files import atomic
+from diffusion.registry import WIRING
 
 # Processes that Lightning launches for the other devices read here which run they belong to.
 _SHARED = "DIFFUSION_RUN_DIR"
@@ -182,8 +183,8 @@ def _section(config: Mapping[str, Any], key: str) -> dict[str, Any] | None:
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What differs between the config of a checkpoint and this one, dotted key -> (old, new), where it matters."""
-    found = manifest.differences(old, new)
-    return {key: each for key, each in found.items() if key.partition(".")[0] not in manifest.OF_THE_SESSION}
+    aside = {*manifest.OF_THE_SESSION, *WIRING}
+    return {key: each for key, each in manifest.differences(old, new).items() if key.partition(".")[0] not in aside}
 
 
 def _within(key: str, sections: Sequence[str]) -> bool:

@@ -6,7 +6,6 @@ the value that means the old behaviour, so that a default that is chosen later n
 run.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -108,16 +107,13 @@ def _conditions_from_0(config: dict[str, Any]) -> None:
 
 
 def _cadences_from_0(config: dict[str, Any]) -> None:
-    """Validations and pictures were counted in epochs alone, pictures came with some validations, and all stayed."""
+    """Validations were counted in epochs alone."""
     trainer = config.get("trainer")
     if not isinstance(trainer, dict) or "val_every_n_epochs" not in trainer:
         return  # a model that was not trained here
     never = {"every_n_steps": None, "every_n_minutes": None}
-    epochs, preview = trainer.pop("val_every_n_epochs"), config.get("preview", {})
-    drawn = math.lcm(epochs, preview.get("every_n_epochs", 1))
-    config["validate"] = {**never, "every_n_epochs": epochs}
+    config["validate"] = {**never, "every_n_epochs": trainer.pop("val_every_n_epochs")}
     config["checkpoints"] = {**config.get("checkpoints", {}), "every_n_epochs": None}
-    config["preview"] = {**preview, **never, "every_n_epochs": drawn, "keep": None}
 
 
 def _learning_rate_from_0(config: dict[str, Any]) -> None:
@@ -133,8 +129,32 @@ def _learning_rate_from_0(config: dict[str, Any]) -> None:
         rate["steps"] = None
 
 
-_STEPS: tuple[Callable[[dict[str, Any]], None], ...] = (_from_0,)
-_NAMES: tuple[Callable[[str], str], ...] = (_name_from_0,)  # what each of them calls a weight
+# A strategy of format 1, by the word that Lightning has for it -> its class and arguments.
+_STRATEGIES_OF_1 = {
+    "auto": {},
+    "ddp": {registry.CLASS: "DDPStrategy", "find_unused_parameters": False},
+    "ddp_find_unused_parameters_true": {registry.CLASS: "DDPStrategy", "find_unused_parameters": True},
+    "fsdp": {registry.CLASS: "FSDPStrategy", "sharding_strategy": "FULL_SHARD", "cpu_offload": False},
+    **{f"deepspeed_stage_{stage}": {registry.CLASS: "DeepSpeedStrategy", "stage": stage} for stage in (1, 2, 3)},
+}
+
+
+def _from_1(contents: dict[str, Any]) -> None:
+    """Format 1 had a single logger, pictures as they were built in, and a strategy by Lightning's word for it, all of
+    them in checkpoints too: they are of the run, and what format 2 has of them is in its manifest alone."""
+    config = contents["config"]
+    for key in "preview", "logger":
+        config.pop(key, None)
+    strategy = config.pop("strategy", None)
+    if "sessions" in contents and isinstance(strategy, dict):  # a manifest
+        word = strategy.pop("strategy", "auto")
+        if word not in _STRATEGIES_OF_1:
+            raise UserError(f"strategy.strategy={word} of format 1 has no class today: choose a strategy anew")
+        config["strategy"] = {**strategy, **_STRATEGIES_OF_1[word]}
+
+
+_STEPS: tuple[Callable[[dict[str, Any]], None], ...] = (_from_0, _from_1)
+_NAMES: tuple[Callable[[str], str], ...] = (_name_from_0, str)  # what each of them calls a weight
 FORMAT = len(_STEPS)  # what this version writes
 
 

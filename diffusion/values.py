@@ -150,7 +150,7 @@ PRECISION = Kind(
 
 WEIGHTS = Kind("ema, raw, the name of an average, or a width such as 0.08", _matching(r"[a-z_]+[\w.]*|0?\.\d+"))
 
-_CADENCES = ("validate", "preview", "checkpoints")
+_CADENCES = ("validate", "callbacks.preview", "checkpoints")
 
 # Names whose default is null or a word, or whose number has a bound.
 BY_NAME = {
@@ -179,8 +179,8 @@ BY_NAME = {
     "sampler.steps": _or_null(COUNT),
     "sampler.times": TIMES,
     "sampler.variance": VARIANCE,
-    "preview.n": NATURAL,
-    "preview.keep": _or_null(COUNT),
+    **{f"callbacks.{name}.n": NATURAL for name in ("preview", "batch")},
+    **{f"callbacks.{name}.keep": _or_null(COUNT) for name in ("preview", "predictions", "loss_curve")},
     "conditioning.label.drop": FRACTION,
     "conditioning.vector.drop": FRACTION,
     "guidance.interval": _list_of(NUMBER_OR_INFINITY),
@@ -220,7 +220,7 @@ BY_NAME = {
     **{f"{section}.every_n_steps": _or_null(COUNT) for section in _CADENCES},
     **{f"{section}.every_n_minutes": _or_null(POSITIVE) for section in _CADENCES},
     **{f"{section}.every_n_epochs": _or_null(COUNT) for section in _CADENCES},
-    "logger.mode": Kind("auto, online or offline", _matching("auto|online|offline")),
+    "logger.wandb.mode": Kind("auto, online or offline", _matching("auto|online|offline")),
 }
 
 
@@ -243,7 +243,7 @@ def whole_or_none(value: Any) -> int | None:
 
 def kind_of(name: str, default: Any) -> Kind:
     """The kind of values that the key `name` (dotted) takes, whose default is `default`."""
-    for key in (name, name.removeprefix("preview.")):  # whose keys are those of sampling
+    for key in (name, re.sub(r"^callbacks\.\w+\.", "", name)):  # some have the keys of sampling
         if key in BY_NAME:
             return BY_NAME[key]
     if default is None or (isinstance(default, str) and "${" in default):

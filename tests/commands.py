@@ -8,7 +8,7 @@ from diffusion import cli
 
 TINY = [
     *("dataset=digits", "network=unet_tiny", "network.widths=[8,16]", "dataset.val_images=32", "optimizer.lr=1e-3"),
-    *("preview.n=2", "preview.sampler.steps=2", "validate.every_n_epochs=1"),
+    *("callbacks.preview.n=2", "callbacks.preview.sampler.steps=2", "validate.every_n_epochs=1"),
     *("logger=none", "strategy=cpu"),
 ]
 

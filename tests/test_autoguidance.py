@@ -97,9 +97,11 @@ def test_a_guide_knows_the_same_classes_or_none(sample, tmp_path, own, other, re
 
 def test_a_training_shows_guided_previews_and_stores_its_own_weights_alone(power, sample, tmp_path, capsys):
     plain = json.loads((FIXTURES / "power" / "expected.json").read_text())["words"]
-    line = [*dict.fromkeys([word for word in plain if not word.startswith(("ema", "trainer.max", "preview.n"))])]
+    line = [
+        *dict.fromkeys([word for word in plain if not word.startswith(("ema", "trainer.max", "callbacks.preview.n"))])
+    ]
     line = [word.replace("compile=false", "kernels=false") for word in line]
-    line += ["guidance=auto", "trainer.max_steps=2", "preview.n=2", "preview.sampler.steps=2"]
+    line += ["guidance=auto", "trainer.max_steps=2", "callbacks.preview.n=2", "callbacks.preview.sampler.steps=2"]
     refused = command("train", *line, f"run.dir={tmp_path / 'refused'}", capsys=capsys)
     assert refused.code == 2
     assert "guidance=auto leads away from a weaker model, but has none" in refused.err
@@ -116,7 +118,7 @@ def test_a_training_shows_guided_previews_and_stores_its_own_weights_alone(power
 
 def test_a_model_whose_guide_has_moved_is_loaded_and_says_so_when_it_is_sampled(power, tmp_path, capsys):
     moved = shutil.copytree(power, tmp_path / "moved")
-    line = words("guidance=auto", f"guidance.ckpt={moved}", "preview.n=0", "trainer.max_steps=1")
+    line = words("guidance=auto", f"guidance.ckpt={moved}", "callbacks.preview.n=0", "trainer.max_steps=1")
     shape = ["network.widths=[4]", "network.norm_groups=2", "network.attention=[]", "network.mid_attention=false"]
     line = [word for word in line if not word.startswith("network.widths")] + [*shape, "schedule=cosine"]
     done = command("train", *line, f"run.dir={tmp_path / 'run'}", capsys=capsys)
@@ -131,7 +133,7 @@ def test_a_model_whose_guide_has_moved_is_loaded_and_says_so_when_it_is_sampled(
 def test_words_of_a_tiny_training_know_the_choice(tmp_path, capsys):
     done = command(
         "train",
-        *words("guidance=auto", "preview.n=0", "trainer.max_steps=1"),
+        *words("guidance=auto", "callbacks.preview.n=0", "trainer.max_steps=1"),
         f"run.dir={tmp_path / 'x'}",
         capsys=capsys,
     )

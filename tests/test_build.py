@@ -29,7 +29,7 @@ def test_a_name_is_dropped_nowhere():
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_renamed_data_set_is_called_so_in_the_run_folder_the_manifest_and_messages(tmp_path, capsys):
-    line = words("dataset.name=mine", "trainer.max_steps=1", "preview.n=0", f"run.root={tmp_path}")
+    line = words("dataset.name=mine", "trainer.max_steps=1", "callbacks.preview.n=0", f"run.root={tmp_path}")
     done = command("train", *line, capsys=capsys)
     assert done.folder.parent == tmp_path / "mine"
     assert json.loads((done.folder / "manifest.json").read_text())["data"]["name"] == "mine"
@@ -56,23 +56,27 @@ def test_any_seed_makes_a_network(seed):
 )
 def test_a_default_number_of_steps_is_at_most_that_of_the_schedule(changed, steps, recwarn):
     node = {**choice("sampler", "ddim"), **changed}
-    assert build.with_steps_of(schedule.linear(20), node, "preview.sampler") == {**node, "steps": steps}
+    assert build.with_steps_of(schedule.linear(20), node, "callbacks.preview.sampler") == {**node, "steps": steps}
     said = [str(each.message) for each in recwarn if each.category is Notice]
-    lowered = [f"preview.sampler.steps={steps} instead of the usual 50: there are no more"]
+    lowered = [f"callbacks.preview.sampler.steps={steps} instead of the usual 50: there are no more"]
     assert said == lowered * (steps != node["steps"])
     assert len(build.instantiate({**node, "steps": steps}).times(schedule.linear(20))) == (steps or 20) + 1
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_short_schedule_needs_no_word_for_our_own_defaults(tmp_path, capsys):
-    line = [word for word in words("schedule.T=20", "trainer.max_steps=1") if not word.startswith("preview.sampler")]
+    line = [
+        word
+        for word in words("schedule.T=20", "trainer.max_steps=1")
+        if not word.startswith("callbacks.preview.sampler")
+    ]
     done = command(
         "train", *line, "sampler=ddim", "sampler.times=[20,9,0]", f"run.dir={tmp_path / 'run'}", capsys=capsys
     )
     assert done.code == 0, done.err
     config = json.loads((done.folder / "manifest.json").read_text())["config"]
     assert config["sampler"]["steps"] == 2
-    assert "note: preview.sampler.steps=20 instead of the usual 50" in done.err
+    assert "note: callbacks.preview.sampler.steps=20 instead of the usual 50" in done.err
     assert "given" not in config
     drawn = command("sample", f"ckpt={done.folder}", "n=1", "sampler=ddim", f"output={tmp_path / 'out'}", capsys=capsys)
     assert drawn.code == 0, drawn.err
@@ -84,7 +88,7 @@ def test_what_is_clipped_in_training_is_a_key_of_its_own(tmp_path, capsys):
     """The weights depend on what the network is shown of itself, and not on how samples are clipped."""
 
     def weights(name, *given):
-        line = words("trainer.max_steps=3", "preview.n=0", "self_conditioning=true", *given)
+        line = words("trainer.max_steps=3", "callbacks.preview.n=0", "self_conditioning=true", *given)
         done = command("train", *line, f"run.dir={tmp_path / name}", capsys=capsys)
         assert done.code == 0, done.err
         state = torch.load(done.folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]

@@ -13,7 +13,13 @@ from diffusion.callbacks.ema import EMA
 from diffusion.commands.train import make_trainer
 from diffusion.errors import UserError
 
-WORDS = ["dataset=digits", "dataset.batch_size=16", "network=unet_tiny", "network.widths=[16,32]", "preview.n=0"]
+WORDS = [
+    "dataset=digits",
+    "dataset.batch_size=16",
+    "network=unet_tiny",
+    "network.widths=[16,32]",
+    "callbacks.preview.n=0",
+]
 WORDS += ["dataset.val_images=16", "logger=none", "optimizer.lr=1e-2", "strategy=cpu"]
 KEY = "denoiser.network.conv_in.weight"
 

@@ -77,8 +77,12 @@ BAD = [
     ("train", "schedule=null", "schedule=null: no such schedule; choose one of *"),
     ("train", "schedule={T: 5}", "schedule={T: 5}: no such schedule; choose one of *"),
     ("train", "dataset=fashion-mnist", "*; did you mean fashion_mnist?"),
-    ("train", "preview.sampler=dim", "preview.sampler=dim: no such sampler; choose one of *; did you mean ddim?"),
-    ("train", "sampler@preview.sampler=dim", "preview.sampler=dim: no such sampler; *"),
+    (
+        "train",
+        "callbacks.preview.sampler=dim",
+        "callbacks.preview.sampler=dim: no such sampler; choose one of *; did you mean ddim?",
+    ),
+    ("train", "sampler@callbacks.preview.sampler=dim", "callbacks.preview.sampler=dim: no such sampler; *"),
     ("train", "debug=fats", "debug=fats: no such debug; choose one of fast, overfit; did you mean fast?"),
     ("train", "shedule=linear", "shedule: no such key; did you mean schedule?"),
     ("train", "trainer.max_step=1", "trainer.max_step: no such key; did you mean trainer.max_steps?"),
@@ -87,7 +91,11 @@ BAD = [
     ("train", "batch_sizes=1", "batch_sizes: no such key; did you mean dataset.batch_size?"),
     ("train", "rum.name=1", "rum.name: no such key; did you mean *run.name*"),
     ("train", "sampler.eta=1", "sampler.eta: no such key in this choice of sampler; sampler=ddim has it"),
-    ("train", "preview.sampler.variance=x", "*this choice of preview.sampler; preview.sampler=ddpm has it"),
+    (
+        "train",
+        "callbacks.preview.sampler.variance=x",
+        "*this choice of callbacks.preview.sampler; callbacks.preview.sampler=ddpm has it",
+    ),
     ("sample", "ckpt=x task=inpant", "task=inpant: no such task; choose one of *; did you mean inpaint?"),
     ("sample", "ckpt=x task=inpaint task.image=a.png", "task.mask is missing: say task.mask=..."),
     ("sample", "ckpt=x task=img2img task.image=a,b=c.png task.t=-5", "task.t=-5: expected a number above 0, or null"),
@@ -164,7 +172,7 @@ BAD = [
     ("train", "trainer.precision=16-true", f"trainer.precision=16-true: {PRECISIONS}"),
     ("train", "trainer.precision=transformer-engine", f"trainer.precision=transformer-engine: {PRECISIONS}"),
     ("train", "trainer.max_steps=${seed}", "trainer.max_steps=${seed}: expected a whole number, 1 or more, or null"),
-    ("train", "logger.project=${nothing}", "the config cannot be composed: *'nothing'*"),
+    ("train", "logger.wandb.project=${nothing}", "the config cannot be composed: *'nothing'*"),
     ("train", "trainer={max_steps: 3}", "trainer={max_steps: 3}: no such trainer; choose one of default"),
     ("train", "ema.sigma_rel=[0.1]", "ema.sigma_rel: no such key in this choice of ema; ema=power has it"),
     ("train", "ema=half_life ema.half_life=[0]", "*: expected a list such as [a,b], each a whole number, 1 or more"),
@@ -360,7 +368,7 @@ def run(config):
             time.sleep(0.5)
             print("checkpoint written")
     print("training", flush=True)
-    return Path(config.run.root, f"{config.seed} {config.optimizer.betas[0]} {config.logger.project}")
+    return Path(config.run.root, f"{config.seed} {config.optimizer.betas[0]} {config.logger.wandb.project}")
 
 module.run = run
 sys.exit(main("train", sys.argv[1:]))
@@ -376,7 +384,7 @@ def sweep(tmp_path, *words):
 
 def test_multirun_is_every_combination_in_fresh_processes(tmp_path):
     done = sweep(
-        tmp_path, "-m", "seed=0,1", "run.root=a,b", "optimizer.betas=[0.5,0.9],[0,0.9]", "logger.project='x y'"
+        tmp_path, "-m", "seed=0,1", "run.root=a,b", "optimizer.betas=[0.5,0.9],[0,0.9]", "logger.wandb.project='x y'"
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-4:] == [f"a,b/{seed} {beta} x y" for seed in (0, 1) for beta in (0.5, 0.0)]

@@ -20,7 +20,13 @@ from tests.offline_wandb import read_offline_runs
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
-SMALL = ["dataset=digits", "network=unet_tiny", "network.widths=[16,32]", "preview.n=4", "preview.sampler.steps=3"]
+SMALL = [
+    "dataset=digits",
+    "network=unet_tiny",
+    "network.widths=[16,32]",
+    "callbacks.preview.n=4",
+    "callbacks.preview.sampler.steps=3",
+]
 SMALL += ["validate.every_n_epochs=1"]
 
 
@@ -272,7 +278,13 @@ def conditional(tmp_path_factory):
     """A network that has been told the classes of the digits for a minute or so."""
     folder = tmp_path_factory.mktemp("conditional") / "run"
     words = ["experiment=digits", "conditioning=label", "prediction=v", "timesteps=stratified", "optimizer.lr=2e-3"]
-    words += ["network.widths=[16,32]", "trainer.max_steps=400", "ema.decay=0.98", "preview.n=10", "logger=none"]
+    words += [
+        "network.widths=[16,32]",
+        "trainer.max_steps=400",
+        "ema.decay=0.98",
+        "callbacks.preview.n=10",
+        "logger=none",
+    ]
     return succeed("train.py", *words, f"run.dir={folder}")[0]
 
 
@@ -314,7 +326,7 @@ MISTAKES = [
     (["schedule.T=0"], "schedule.T=0"),
     (["schedule.zero_terminal_snr=true", "prediction=v"], "use weighting=snr"),
     (["ema.decay=1"], "ema.decay=1"),
-    (["preview.sampler.steps=2000"], "sampler.steps=2000"),
+    (["callbacks.preview.sampler.steps=2000"], "sampler.steps=2000"),
     (["strategy=gpu"], "gpu"),
 ]
 
@@ -349,8 +361,14 @@ def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "MNIST").is_dir(), reason="needs MNIST in ../shared/data")
 def test_mnist_trains_and_samples(tmp_path):
-    words = [f"dataset.path={DATA}", "trainer.max_steps=3", "logger=csv", f"run.dir={tmp_path / 'run'}", "preview.n=2"]
-    words += ["preview.sampler.steps=2", "dataset.val_images=64", "dataset.batch_size=16"]
+    words = [
+        f"dataset.path={DATA}",
+        "trainer.max_steps=3",
+        "logger=csv",
+        f"run.dir={tmp_path / 'run'}",
+        "callbacks.preview.n=2",
+    ]
+    words += ["callbacks.preview.sampler.steps=2", "dataset.val_images=64", "dataset.batch_size=16"]
     folder, _ = succeed("train.py", *words)
     made, _ = succeed("sample.py", f"ckpt={folder}", "n=2", "sampler=ddim", "sampler.steps=2")
     assert Image.open(made / "images" / "000000.png").size == (28, 28)

@@ -28,12 +28,12 @@ def test_home_is_expanded_and_null_is_null(monkeypatch):
         ("strategy.devices=2", 2),
         ("trainer.precision=32", "32"),
         ("trainer.precision=bf16-mixed", "bf16-mixed"),
-        ("logger.project=007", "007"),
-        ("logger.project='a, b'", "a, b"),
-        ("logger.entity=me", "me"),
+        ("logger.wandb.project=007", "007"),
+        ("logger.wandb.project='a, b'", "a, b"),
+        ("logger.wandb.entity=me", "me"),
         ("dataset.val_images=null", None),
         ("run.name=2024", "2024"),
-        ("preview.sampler.steps=7", 7),
+        ("callbacks.preview.sampler.steps=7", 7),
         ("sampler.variance=0.5", 0.5),
         ("sampler.times=[1000,500,0]", [1000, 500, 0]),
         ("sampler.variance=fixed_large", "fixed_large"),
@@ -60,17 +60,21 @@ def test_keep(word, value):
 
 
 def test_a_choice_fills_its_group_and_nothing_else():
-    plain, other = configs.compose("train"), configs.compose("train", ["preview.sampler=ddpm", "dataset=digits"])
+    plain, other = (
+        configs.compose("train"),
+        configs.compose("train", ["callbacks.preview.sampler=ddpm", "dataset=digits"]),
+    )
     assert other.dataset.name == "digits"
-    assert other.preview.sampler._target_ == plain.sampler._target_ != plain.preview.sampler._target_
+    assert other.callbacks.preview.sampler._target_ == plain.sampler._target_
+    assert plain.callbacks.preview.sampler._target_ != plain.sampler._target_
     assert other.sampler == plain.sampler
 
 
 def test_words_win_over_debug_and_debug_over_groups():
     config = configs.compose("train", ["debug=fast", "trainer.max_steps=3"])
     assert config.trainer.max_steps == 3
-    assert (config.preview.n, config.logger.name) == (4, "none")
-    assert configs.compose("train", ["logger=csv", "debug=fast"]).logger.name == "csv"
+    assert (config.callbacks.preview.n, config.logger) == (4, {})
+    assert [*configs.compose("train", ["logger=wandb", "debug=fast"]).logger] == ["wandb"]
 
 
 def test_a_recipe_does_not_reach_into_another_choice_than_its_own():
@@ -118,7 +122,7 @@ def test_every_yaml_composes(name, key, choice):
     config = configs.compose(name, [f"{key}={choice}", "dataset.path=x" if name == "train" else "ckpt=x"])
     missing = {"task.image", "task.mask", "task.start", "task.end", "schedule.betas"}
     for needed in OmegaConf.missing_keys(config):
-        if needed.removeprefix("preview.") in missing:
+        if configs.own_key(needed) in missing:
             OmegaConf.update(config, needed, "x")
     configs.check_complete(config)
     if key not in ("experiment", "debug"):

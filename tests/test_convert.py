@@ -57,7 +57,7 @@ def test_the_words_it_says_train_on(theirs, tmp_path, capsys):
     assert {"schedule=cosine", "sampler.variance=fixed_large", "network.widths=[8,16]"} < set(said)
     _write_pictures(tmp_path / "pictures")
     said = [word.replace("FOLDER", str(tmp_path / "pictures")) for word in said]
-    said += ["trainer.max_steps=1", "optimizer.lr=1e-9", "dataset.batch_size=8", "preview.n=0", "logger=none"]
+    said += ["trainer.max_steps=1", "optimizer.lr=1e-9", "dataset.batch_size=8", "callbacks.preview.n=0", "logger=none"]
     said += ["strategy=cpu", f"run.root={tmp_path}", f"dataset.cache={tmp_path}"]
     done = command("train", *said, capsys=capsys)
     assert done.code == 0, done.err

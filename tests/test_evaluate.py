@@ -17,7 +17,9 @@ def trained(tmp_path_factory):
     from diffusion import cli
 
     folder = tmp_path_factory.mktemp("trained") / "run"
-    given = words("trainer.max_steps=1", "preview.n=0", "schedule.T=20", "sampler.steps=5", f"run.dir={folder}")
+    given = words(
+        "trainer.max_steps=1", "callbacks.preview.n=0", "schedule.T=20", "sampler.steps=5", f"run.dir={folder}"
+    )
     assert cli.main("train", given) == 0
     return folder
 
@@ -133,7 +135,9 @@ def test_nothing_is_written_before_a_refusal(run, capsys, given):
 
 @pytest.mark.parametrize(("clipping", "said"), [("static", None), ("dynamic", "dynamic(percentile=0.995)")])
 def test_the_clipping_of_the_model_is_not_that_of_the_measurement(tmp_path, evaluate, capsys, clipping, said):
-    given = words("trainer.max_steps=1", "preview.n=0", "schedule.T=20", "sampler.steps=5", f"clipping={clipping}")
+    given = words(
+        "trainer.max_steps=1", "callbacks.preview.n=0", "schedule.T=20", "sampler.steps=5", f"clipping={clipping}"
+    )
     run = command("train", *given, f"run.dir={tmp_path / 'run'}", capsys=capsys).folder
     done = evaluate(f"ckpt={run}", *FAST)
     notes = [line for line in done.err.splitlines() if line.startswith("note: ")]

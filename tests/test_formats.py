@@ -68,7 +68,8 @@ def test_a_converted_file_is_read_again(name, tmp_path, capsys):
 @pytest.mark.parametrize("run", RUNS, indirect=True)
 def test_a_resumed_run_takes_the_steps_it_would_have_taken(run, capsys):
     folder, expected = run
-    done = command("train", *expected["words"], f"run.dir={folder}", "resume=auto", capsys=capsys)
+    words = [f"callbacks.{word}" if word.startswith("preview.") else word for word in expected["words"]]
+    done = command("train", *words, f"run.dir={folder}", "resume=auto", capsys=capsys)
     assert done.code == 0, done.err
     steps = losses(folder, expected["step"])
     np.testing.assert_allclose(steps, expected["losses"], rtol=1e-4)
@@ -81,7 +82,9 @@ def test_a_resumed_run_takes_the_steps_it_would_have_taken(run, capsys):
 
 
 def test_what_is_written_has_the_number_of_its_format(tmp_path, capsys):
-    done = command("train", *words("trainer.max_steps=1", "preview.n=0"), f"run.dir={tmp_path / 'run'}", capsys=capsys)
+    done = command(
+        "train", *words("trainer.max_steps=1", "callbacks.preview.n=0"), f"run.dir={tmp_path / 'run'}", capsys=capsys
+    )
     assert json.loads((done.folder / "manifest.json").read_text())["format"] == FORMAT
     assert torch.load(done.folder / "checkpoints" / "last.ckpt", weights_only=True)["format"] == FORMAT
     file = command(
@@ -95,7 +98,9 @@ def test_what_is_written_has_the_number_of_its_format(tmp_path, capsys):
 
 def test_the_optimisers_state_is_stored_by_name(tmp_path, capsys):
     """And a checkpoint whose parameters come in another order gives each its own moments."""
-    done = command("train", *words("trainer.max_steps=2", "preview.n=0"), f"run.dir={tmp_path / 'run'}", capsys=capsys)
+    done = command(
+        "train", *words("trainer.max_steps=2", "callbacks.preview.n=0"), f"run.dir={tmp_path / 'run'}", capsys=capsys
+    )
     saved = torch.load(done.folder / "checkpoints" / "last.ckpt", weights_only=True)
     [state] = saved["optimizer_states"]
     assert list(state["state"]) == state["param_groups"][0]["params"] == list(saved["state_dict"])

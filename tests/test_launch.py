@@ -80,5 +80,5 @@ def test_a_task_is_a_device(environment):
 @pytest.mark.filterwarnings("ignore")
 def test_a_job_of_one_task_trains(environment, tmp_path, capsys):
     environment({**BATCH, "SLURM_NTASKS": "1", "SLURM_JOB_ID": "7"})
-    line = words(f"run.dir={tmp_path / 'run'}", "trainer.max_steps=1", "preview.n=0")
+    line = words(f"run.dir={tmp_path / 'run'}", "trainer.max_steps=1", "callbacks.preview.n=0")
     assert command("train", *line, capsys=capsys).code == 0

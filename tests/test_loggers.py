@@ -1,8 +1,10 @@
 """metrics.csv, and W&B runs read back from their files. Nothing here uses the network."""
 
 import csv
+import json
 import random
 import resource
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -11,12 +13,16 @@ import pytest
 import torch
 import wandb
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from diffusion.callbacks.preview import Preview
+from diffusion.config import choice, compose
 from diffusion.errors import UserError
-from diffusion.loggers import MetricsFile, WandbRun, build_loggers
+from diffusion.loggers.base import Shows, build_loggers, of_numbers_alone
+from diffusion.loggers.metrics_file import MetricsFile
+from diffusion.loggers.tensorboard import TensorBoard
+from diffusion.loggers.wandb import Wandb
 from tests.offline_wandb import read_offline_runs
 from tests.painter import Painter
 
@@ -45,8 +51,13 @@ class Dark(Painter):
         return noise * 0.05 - 0.5 + self.global_step / 50
 
 
+def loggers_of(run_folder, *names, **changes):
+    nodes = {key: {**node, **changes} for name in names for key, node in choice("logger", name).items()}
+    return build_loggers(nodes, run_folder, "a run", CONFIG)
+
+
 def train(run_folder, logger="wandb", epochs=2, model=None, checkpoint=None) -> Trainer:
-    loggers = build_loggers({"name": logger, "project": "diffusion"}, run_folder, "a run", CONFIG)
+    loggers = loggers_of(run_folder, logger)
     trainer = Trainer(
         accelerator="cpu", callbacks=[Preview(run_folder / "samples", n=4)], logger=loggers, max_epochs=epochs,
         log_every_n_steps=1, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
@@ -147,14 +158,14 @@ def test_disabled_wandb_trains_without_a_trace(tmp_path, monkeypatch, capfd):
 def test_wandb_warns_of_nothing_that_is_not_the_users(tmp_path, monkeypatch, capfd, mode):
     monkeypatch.setattr("wandb.errors.term._silent", False)  # as in a new process
     monkeypatch.setattr("wandb.errors.term._printed_messages", set())
-    _, logger = build_loggers({"name": "wandb", "mode": mode}, tmp_path, "a run", CONFIG)
+    _, logger = loggers_of(tmp_path, "wandb", mode=mode)
     assert logger.experiment.offline
     logger.finalize("success")
     assert "wandb:" not in "".join(capfd.readouterr())
 
 
 def mode(tmp_path, **config) -> str:
-    _, run = build_loggers({"name": "wandb", **config}, tmp_path, "a run", CONFIG)
+    _, run = loggers_of(tmp_path, "wandb", **config)
     return run._wandb_init["mode"]
 
 
@@ -194,7 +205,7 @@ def test_an_online_run_says_where_it_is(tmp_path, monkeypatch, capsys):
     ended = []
     run = SimpleNamespace(offline=False, url="https://a.example/run", finish=lambda exit_code: ended.append(exit_code))
     monkeypatch.setattr(wandb, "init", lambda **_: run)
-    logger = WandbRun(save_dir=tmp_path)
+    logger = Wandb(tmp_path)
     assert logger.experiment is logger.experiment is run
     assert capsys.readouterr().out == "W&B: https://a.example/run\n"
     logger.finalize("failed")
@@ -204,25 +215,57 @@ def test_an_online_run_says_where_it_is(tmp_path, monkeypatch, capsys):
 
 def test_other_choices(tmp_path, monkeypatch):
     for name in ("csv", "none"):
-        (only,) = build_loggers({"name": name}, tmp_path, "a run", CONFIG)
+        (only,) = loggers_of(tmp_path, name)
         assert isinstance(only, MetricsFile)
-    _, board = build_loggers({"name": "tensorboard"}, tmp_path, "a run", CONFIG)
-    assert isinstance(board, TensorBoardLogger)
+    _, board = loggers_of(tmp_path, "tensorboard")
+    assert isinstance(board, TensorBoard)
     assert board.log_dir.rstrip("/") == str(tmp_path / "tensorboard")
-    with pytest.raises(UserError, match="wandb, tensorboard, csv, none"):
-        build_loggers({"name": "mlflow"}, tmp_path, "a run", CONFIG)
+    with pytest.raises(UserError, match=r"names 'mlflow\.MLFlow', which no file of conf/ names"):
+        build_loggers({"mlflow": {"_target_": "mlflow.MLFlow"}}, tmp_path, "a run", CONFIG)
 
     def missing(*_, **__):
         raise ModuleNotFoundError("tensorboard")
 
-    monkeypatch.setattr("diffusion.loggers.TensorBoardLogger", missing)
+    monkeypatch.setattr("lightning.pytorch.loggers.TensorBoardLogger.__init__", missing)
     with pytest.raises(UserError, match="pip install tensorboard"):
-        build_loggers({"name": "tensorboard"}, tmp_path, "a run", CONFIG)
+        loggers_of(tmp_path, "tensorboard")
+
+
+def test_two_at_once_and_only_those_chosen_are_imported(tmp_path):
+    nodes = compose("train", ["logger=[wandb,tensorboard]", "logger.wandb.mode=offline"]).logger
+    loggers = build_loggers(nodes, tmp_path, "a run", CONFIG)
+    assert [type(logger) for logger in loggers] == [MetricsFile, Wandb, TensorBoard]
+    assert compose("train", ["logger=[wandb,tensorboard]", "logger.wandb=null"]).logger.keys() == {"tensorboard"}
+    code = "from diffusion.commands import train; import sys; print('wandb' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_a_logger_without_pictures_is_named(tmp_path):
+    foreign = CSVLogger(tmp_path)
+    assert all(isinstance(logger, Shows) for logger in loggers_of(tmp_path, "wandb", "tensorboard"))
+    assert of_numbers_alone([MetricsFile(tmp_path), foreign]) == ["CSVLogger"]
+
+
+def test_every_logger_shows_a_table(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for logger in loggers_of(tmp_path, "wandb", "tensorboard"):
+        logger.table("val/scores", ["name", "score"], [["a", 1.5], ["b", 2]], step=7)
+        logger.finalize("success")
+    assert (tmp_path / "tables/val/scores_step_0000007.csv").read_text() == "name,score\na,1.5\nb,2\n"
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    [event] = events.Tensors("val/scores/text_summary")
+    assert event.step == 7
+    assert event.tensor_proto.string_val[0].decode().splitlines()[2] == "| a | 1.5 |"
+    (run,) = read_offline_runs(tmp_path)
+    [[path]] = [[*(tmp_path / "wandb").glob("offline-run-*/files/media/table/val/*.json")]]
+    assert json.loads(path.read_text())["data"] == [["a", 1.5], ["b", 2]]
+    assert run.id == (tmp_path / "wandb_run_id").read_text()
 
 
 def test_a_full_disk_costs_no_row_and_leaves_no_half_of_one(tmp_path, caplog):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    (file,) = build_loggers({"name": "none"}, tmp_path, "run", {})
+    (file,) = loggers_of(tmp_path, "none")
 
     def log(step, **metrics):
         file.log_metrics(metrics, step)

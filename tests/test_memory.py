@@ -102,7 +102,7 @@ def test_in_the_first_step_nothing_is_left(train, tmp_path, monkeypatch):
 def test_in_a_preview_the_steps_are_kept(train, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Preview, "draw", breaking(Preview.draw, 1, torch.OutOfMemoryError(CUDA)))
-        assert "if it was a preview, lower preview.n" in one_line(train("validate.every_n_steps=2"))
+        assert "if it was a preview, lower callbacks.preview.n" in one_line(train("validate.every_n_steps=2"))
     assert "at step 2" in train("resume=auto").out
 
 
@@ -111,7 +111,7 @@ def run(tmp_path_factory):
     from diffusion import cli
 
     folder = tmp_path_factory.mktemp("memory") / "run"
-    assert cli.main("train", words("trainer.max_steps=1", "preview.n=0", f"run.dir={folder}")) == 0
+    assert cli.main("train", words("trainer.max_steps=1", "callbacks.preview.n=0", f"run.dir={folder}")) == 0
     return folder
 
 

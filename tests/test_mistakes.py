@@ -41,7 +41,7 @@ def place(tmp_path_factory):
 def run(place):
     from diffusion import cli
 
-    assert cli.main("train", words("trainer.max_steps=1", "preview.n=0", f"run.dir={place / 'run'}")) == 0
+    assert cli.main("train", words("trainer.max_steps=1", "callbacks.preview.n=0", f"run.dir={place / 'run'}")) == 0
     return place / "run"
 
 
@@ -78,7 +78,10 @@ LINES = [
     (train("resume={place}/other.ckpt"), "not a checkpoint of this program"),
     (train("resume={place}/empty"), "expected a run folder"),
     (train("sampler.variance=learned"), "this network predicts no variance"),
-    (train("preview.sampler=ddpm", "preview.sampler.variance=learned"), "this network predicts no variance"),
+    (
+        train("callbacks.preview.sampler=ddpm", "callbacks.preview.sampler.variance=learned"),
+        "this network predicts no variance",
+    ),
     (train("resume=auto"), "of which run? Say run.name="),
     (train("run.name=../x"), "run.name=../x: expected the name of a folder; a path is said by run.dir="),
     (train("run.name=a/b"), "run.name=a/b: expected the name of a folder"),
@@ -89,11 +92,14 @@ LINES = [
     (train("run.dir={place}/run"), "exists: resume=auto continues this run"),
     (train("run.dir={place}/notes"), "exists: resume=auto continues this run"),
     (train("run.dir={place}/file/below"), "cannot be written"),
-    (train("schedule.T=20", "preview.sampler.steps=50"), "error: preview.sampler.steps=50: expected 1 to 20"),
+    (
+        train("schedule.T=20", "callbacks.preview.sampler.steps=50"),
+        "error: callbacks.preview.sampler.steps=50: expected 1 to 20",
+    ),
     (train("schedule.T=20", "sampler.steps=21"), "error: sampler.steps=21: expected 1 to 20"),
     (
-        train("schedule.T=20", "preview.sampler.times=[30,0]"),
-        "error: preview.sampler.times=[30.0, 0.0]: expected times",
+        train("schedule.T=20", "callbacks.preview.sampler.times=[30,0]"),
+        "error: callbacks.preview.sampler.times=[30.0, 0.0]: expected times",
     ),
     (train("strategy.accelerator=abacus"), "abacus"),
     (train("strategy=gpu"), "gpu"),
@@ -103,7 +109,7 @@ LINES = [
     (train("checkpoints.keep=0"), "checkpoints.keep=0: expected a whole number, 1 or more"),
     (train("checkpoints.every_n_minutes=0"), "expected a number above 0, or null"),
     (train("validate.every_n_minutes=0"), "expected a number above 0, or null"),
-    (train("preview.every_n_epochs=0"), "expected a whole number, 1 or more, or null"),
+    (train("callbacks.preview.every_n_epochs=0"), "expected a whole number, 1 or more, or null"),
     (train("trainer.val_every_n_epochs=3"), "is called validate.every_n_epochs now; say validate.every_n_epochs=3"),
     (train("trainer.max_skipped=0"), "expected a whole number, 1 or more"),
     (folder("dataset.path={place}/missing"), "is not a folder"),

@@ -80,7 +80,7 @@ def test_a_training_that_may_not_be_meant_is_noticed(changed, start):
     ],
 )
 def test_train_says_it_in_one_line_and_goes_on(given, start, tmp_path, capsys):
-    line = words("trainer.max_steps=1", "preview.n=0", "schedule.T=50", *given)
+    line = words("trainer.max_steps=1", "callbacks.preview.n=0", "schedule.T=50", *given)
     done = command("train", *line, f"run.dir={tmp_path / 'run'}", capsys=capsys)
     assert done.code == 0
     found = said(done)
@@ -88,7 +88,7 @@ def test_train_says_it_in_one_line_and_goes_on(given, start, tmp_path, capsys):
 
 
 def test_a_schedule_that_does_not_reach_noise_is_said_in_one_line(tmp_path, capsys):
-    line = words("trainer.max_steps=1", "preview.n=0", "schedule.beta_end=0.001")
+    line = words("trainer.max_steps=1", "callbacks.preview.n=0", "schedule.beta_end=0.001")
     done = command("train", *line, f"run.dir={tmp_path / 'run'}", capsys=capsys)
     [text] = said(done)
     assert text.startswith("alpha_bar_T = ")
@@ -128,7 +128,12 @@ def test_pictures_of_a_folder_that_are_enlarged_are_noticed(tmp_path, capsys):
         Image.fromarray(values).save(tmp_path / "pictures" / f"{k}.png")
     (tmp_path / "pictures" / "broken.png").write_bytes(b"")
     line = ["dataset=image_folder", f"dataset.path={tmp_path / 'pictures'}", "dataset.channels=1", "dataset.size=24"]
-    line += [f"dataset.cache={tmp_path / 'cache'}", "dataset.batch_size=2", "trainer.max_steps=1", "preview.n=0"]
+    line += [
+        f"dataset.cache={tmp_path / 'cache'}",
+        "dataset.batch_size=2",
+        "trainer.max_steps=1",
+        "callbacks.preview.n=0",
+    ]
     line += ["network.attention=[]", "network.mid_attention=false", "dataset.val_fraction=0.3"]
     done = command("train", *words(*line), f"run.dir={tmp_path / 'run'}", capsys=capsys)
     assert done.code == 0, done.err

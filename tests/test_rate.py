@@ -135,7 +135,12 @@ def lr_of(folder):
 @pytest.fixture
 def train(tmp_path, capsys):
     def run(*given):
-        short = ("preview.n=0", "optimizer.warmup_steps=2", "lr_schedule=cosine", "trainer.log_every_n_steps=1")
+        short = (
+            "callbacks.preview.n=0",
+            "optimizer.warmup_steps=2",
+            "lr_schedule=cosine",
+            "trainer.log_every_n_steps=1",
+        )
         return command("train", *words(*short, f"run.dir={tmp_path / 'run'}", *given), capsys=capsys)
 
     return run

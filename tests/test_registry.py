@@ -25,7 +25,7 @@ def test_every_group_with_classes_is_known():
     """A group whose choices name a class is a node of the config, or belongs to another command than training."""
     groups = {group.folder for group in configs.groups("train").values()}
     named = {group for group in groups if registry.classes(group)}
-    assert named == {*registry.NODES.values(), *registry.NAMED.values()}
+    assert named == {*registry.NODES.values(), *registry.NAMED.values(), *registry.WITHIN}
 
 
 def test_no_two_classes_of_a_group_share_a_name():

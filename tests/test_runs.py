@@ -39,7 +39,7 @@ def start(train, tmp_path):
 @pytest.fixture
 def one_step(start):
     """The folder of a run of one step."""
-    return start("trainer.max_steps=1", "trainer.max_minutes=60", "preview.n=0", name="one").folder
+    return start("trainer.max_steps=1", "trainer.max_minutes=60", "callbacks.preview.n=0", name="one").folder
 
 
 def contents(folder, name="last"):
@@ -86,7 +86,7 @@ def test_a_resumed_run_keeps_the_rules_it_began_with(start, tmp_path, monkeypatc
     for k in range(20):
         Image.new("L", (8, 8), k).save(tmp_path / "pictures" / f"{k}.png")
     given = ["dataset=image_folder", f"dataset.path={tmp_path / 'pictures'}", "dataset.size=8", "dataset.channels=1"]
-    given += ["dataset.batch_size=4", "preview.n=0", "run.dir=" + str(tmp_path / "a")]
+    given += ["dataset.batch_size=4", "callbacks.preview.n=0", "run.dir=" + str(tmp_path / "a")]
     folder = start(*given, "dataset.split=permutation", "trainer.max_steps=1").folder
     data = manifest.read(folder)["data"]
     done = start(*given, "trainer.max_steps=2", "resume=auto")

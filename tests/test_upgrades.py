@@ -13,19 +13,16 @@ def config_of(config, number=0):
     return {key: value for key, value in config.items() if key != "space"}
 
 
-@pytest.mark.parametrize(("validated", "drawn", "every"), [(1, 1, 1), (2, 1, 2), (1, 3, 3), (4, 6, 12)])
-def test_validations_and_pictures_keep_their_epochs_and_all_pictures_stay(validated, drawn, every):
-    """Pictures came with those validations whose epoch was due."""
+def test_validations_keep_their_epochs():
     old = {
-        "trainer": {"max_steps": 7, "val_every_n_epochs": validated},
-        "preview": {"n": 4, "every_n_epochs": drawn, "sampler": {"steps": 5}},
+        "trainer": {"max_steps": 7, "val_every_n_epochs": 3},
+        "preview": {"n": 4, "every_n_epochs": 2, "sampler": {"steps": 5}},
         "checkpoints": {"every_n_steps": 2, "every_n_minutes": None, "keep": 3},
     }
     never = {"every_n_steps": None, "every_n_minutes": None}
     new = config_of(old)
     assert new["trainer"] == {"max_steps": 7}
-    assert new["validate"] == never | {"every_n_epochs": validated}
-    assert new["preview"] == never | {"every_n_epochs": every, "keep": None, "n": 4, "sampler": {"steps": 5}}
+    assert new["validate"] == never | {"every_n_epochs": 3}
     assert new["checkpoints"] == {"every_n_steps": 2, "every_n_minutes": None, "every_n_epochs": None, "keep": 3}
     assert config_of(new, FORMAT) == new
 
@@ -61,14 +58,45 @@ def test_a_section_that_is_none_is_left_to_those_who_read_it(trainer):
 
 def test_values_that_no_version_wrote_are_refused():
     with pytest.raises(UserError, match=r"x\.ckpt: not a file of this program"):
-        config_of({"trainer": {"val_every_n_epochs": "x"}})
+        config_of({"trainer": {"val_every_n_epochs": 1}, "checkpoints": 3})
 
 
 @pytest.mark.parametrize(
     ("before", "now"), [("log_snr", "log_snr_full"), ("karras", "karras_full"), ("angle", "angle")]
 )
 def test_times_go_on_to_span_the_whole_schedule(before, now):
-    new = config_of({"sampler": {"times": before}, "preview": {"sampler": {"times": before}}})
-    assert new["sampler"]["times"] == new["preview"]["sampler"]["times"] == now
+    assert config_of({"sampler": {"times": before}}) == {"sampler": {"times": now}}
     assert config_of({"sampler": {"times": [9, 0]}}) == {"sampler": {"times": [9, 0]}}
     assert config_of({"sampler": {"times": before}}, FORMAT) == {"sampler": {"times": before}}
+
+
+OF_1 = {
+    "logger": {"name": "wandb", "mode": "offline"},
+    "preview": {"n": 4, "sampler": {"class": "DDIM"}},
+    "strategy": {"accelerator": "cpu", "devices": 2, "num_nodes": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("word", "node"),
+    [
+        ("auto", {}),
+        ("ddp", {"_target_": "lightning.pytorch.strategies.DDPStrategy", "find_unused_parameters": False}),
+        (
+            "ddp_find_unused_parameters_true",
+            {"_target_": "lightning.pytorch.strategies.DDPStrategy", "find_unused_parameters": True},
+        ),
+        ("deepspeed_stage_2", {"_target_": "lightning.pytorch.strategies.DeepSpeedStrategy", "stage": 2}),
+    ],
+)
+def test_of_the_wiring_of_format_1_a_manifest_keeps_the_strategy_and_a_checkpoint_nothing(word, node):
+    config = {**OF_1, "strategy": {**OF_1["strategy"], "strategy": word}}
+    assert config_of(config, 1) == {}
+    manifest = upgraded({"format": 1, "config": config, "sessions": []}, "manifest.json")
+    assert manifest["config"] == {"strategy": {**OF_1["strategy"], **node}}
+
+
+def test_a_strategy_without_a_class_today_is_refused():
+    config = {"strategy": {**OF_1["strategy"], "strategy": "ddp_spawn"}}
+    with pytest.raises(UserError, match=r"strategy\.strategy=ddp_spawn of format 1 has no class today"):
+        upgraded({"format": 1, "config": config, "sessions": []}, "manifest.json")

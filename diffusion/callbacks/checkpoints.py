@@ -15,9 +15,9 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from diffusion.callbacks import loops
 from diffusion.callbacks.cadence import Cadence
-from diffusion.callbacks.ema import SHARDED
 from diffusion.errors import UserError
 from diffusion.files import give_name, remove_remains
+from diffusion.strategies import SHARDED
 
 log = logging.getLogger(__name__)
 

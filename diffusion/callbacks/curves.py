@@ -1,7 +1,6 @@
 """Curves of a run: its schedule when it starts, its loss against t whenever it is validated."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,6 +9,7 @@ from torch.nn import functional as F
 
 from diffusion import plots
 from diffusion.callbacks.pictures import Pictures, publish
+from diffusion.callbacks.validations import Validations
 from diffusion.pairs import TrainingPair
 
 _DRAWS = 2**16  # of t
@@ -19,8 +19,8 @@ class ScheduleCurve(Callback):
     """Draws alpha_bar, log-SNR, and where on them training looks, into `schedule.png` in the run folder when a run
     begins; a resumed one keeps it."""
 
-    def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
+    def __init__(self, run_folder: Path | str) -> None:
+        self.folder = Path(run_folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step == 0 and trainer.is_global_zero:
@@ -36,8 +36,8 @@ class ScheduleCurve(Callback):
 class LossCurve(Pictures):
     """Draws the validation losses of the images of all processes against t, into `loss_epoch_0003_step_0001234.png`."""
 
-    def __init__(self, folder: Path | str, **pictures: Any) -> None:
-        super().__init__(folder, **pictures)
+    def __init__(self, samples: Path | str, validations: Validations | None = None, keep: int | None = None) -> None:
+        super().__init__(samples, validations, keep)
         self._losses: list[Tensor] = []  # (B, 2): t and loss, of this process's batches
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

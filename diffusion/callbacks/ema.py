@@ -5,14 +5,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 
 from diffusion import snapshots
 from diffusion.averages import Power, Profiles
 from diffusion.errors import UserError
-
-SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+from diffusion.strategies import SHARDED
 
 
 class EMA(Callback):

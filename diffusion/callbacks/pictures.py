@@ -6,33 +6,44 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from PIL import Image
+from lightning.pytorch.loggers import Logger
 
+from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.validations import Validations
+from diffusion.loggers.base import Shows
 
 log = logging.getLogger(__name__)
 
 
 class Pictures(Callback):
-    """Draws at the end of a validation, never in the sanity check.
+    """Draws at the end of a validation, never in the sanity check: what a callback of pictures inherits from.
 
     Only rank 0 draws: nothing here waits for other processes. The seconds that all callbacks of this kind have spent
     are logged as `preview/seconds`. With the EMA callback, wherever it stands in the list, they see the averaged
     weights.
 
     Args:
-        folder: where the files go, `samples` in the run folder.
+        samples: the folder of the files, `samples` in the run folder.
         validations: says which validations have pictures; None: all of them.
         keep: at most so many files of a kind stay, see `thin`; None: all.
     """
 
-    def __init__(self, folder: Path | str, validations: Validations | None = None, keep: int | None = None) -> None:
-        self.folder = Path(folder)
+    runs_network = False
+    """Whether it asks the network, by itself, on rank 0: a strategy that splits the network over processes has no such
+    pictures."""
+
+    cadence: Cadence | None = None
+    """When the run is to have pictures, those of the other callbacks too; None: that is left to others."""
+
+    def __init__(self, samples: Path | str, validations: Validations | None = None, keep: int | None = None) -> None:
+        self.folder = Path(samples)
         self.validations = validations
         self.keep = keep
+
+    def check(self, model: LightningModule, given: Iterable[str] = (), prefix: str = "") -> None:
+        """Before a training, when there is no run folder yet: raises UserError for pictures that cannot be drawn of
+        `model`. given: the keys of the command line; those of this callback begin with `prefix`."""
 
     @abstractmethod
     def draw(self, pl_module: LightningModule, when: str) -> Mapping[str, Path]:
@@ -86,16 +97,7 @@ def _step(path: Path) -> int:
 
 
 def show(loggers: Iterable[Logger], name: str, path: Path, step: int) -> None:
-    """Gives a PNG or a GIF to the loggers that can show it."""
-    moves = path.suffix == ".gif"
+    """Gives a PNG or a GIF to the loggers that show pictures."""
     for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            import wandb
-
-            # The file itself, since W&B rescales the contrast of arrays it takes for floats. Lightning passes the step
-            # on as the metric `trainer/global_step`: W&B's own step may only grow, and drops what comes late.
-            logger.log_metrics({name: (wandb.Video if moves else wandb.Image)(str(path))}, step=step)
-        elif isinstance(logger, TensorBoardLogger) and not moves:  # it makes its own GIFs, with a package we lack
-            with Image.open(path) as picture:
-                pixels = np.asarray(picture.convert("RGB"))
-            logger.experiment.add_image(name, pixels, global_step=step, dataformats="HWC")
+        if isinstance(logger, Shows):
+            logger.picture(name, path, step)

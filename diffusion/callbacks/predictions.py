@@ -1,7 +1,6 @@
 """What the denoiser makes of validation images at several t."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from diffusion import images, random
 from diffusion.callbacks.pictures import Pictures
+from diffusion.callbacks.validations import Validations
 from diffusion.condition import Condition
 from diffusion.pairs import TrainingPair
 from diffusion.process import q_sample
@@ -21,8 +21,10 @@ class Predictions(Pictures):
     """Draws the first validation images: x_t at several t, with the same eps in every epoch, and the prediction of x_0
     below it, into `x_0_epoch_0003_step_0001234.png`. The first column is the image."""
 
-    def __init__(self, folder: Path | str, **pictures: Any) -> None:
-        super().__init__(folder, **pictures)
+    runs_network = True
+
+    def __init__(self, samples: Path | str, validations: Validations | None = None, keep: int | None = None) -> None:
+        super().__init__(samples, validations, keep)
         self._first: tuple[Tensor, Condition] | None = None
 
     def on_validation_batch_end(

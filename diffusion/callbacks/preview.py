@@ -10,7 +10,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from diffusion import images
+from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.pictures import Pictures
+from diffusion.callbacks.validations import Validations
 from diffusion.sampling import grids
 from diffusion.sampling.conditions import Conditions
 from diffusion.sampling.section import Sampling, refuse, under
@@ -27,14 +29,17 @@ class Preview(Pictures):
     `states_...gif`.
 
     Args:
-        folder, pictures: as in `Pictures`.
+        samples, validations, keep: as in `Pictures`.
         n, seed, y, condition, sampler, clipping, guidance, task: the section of sampling, conf/sampling/default.yaml.
             Without y or another condition the images are examples of what the conditions do.
+        every_n_steps, every_n_minutes, every_n_epochs: when a run has pictures; a cadence of none: at each validation.
     """
+
+    runs_network = True
 
     def __init__(
         self,
-        folder: Path | str,
+        samples: Path | str,
         n: int | None = 36,
         seed: int = 0,
         y: str | None = None,
@@ -43,9 +48,14 @@ class Preview(Pictures):
         clipping: Mapping[str, Any] | None = None,
         guidance: Mapping[str, Any] | None = None,
         task: Mapping[str, Any] | None = None,
-        **pictures: Any,
+        every_n_steps: int | None = None,
+        every_n_minutes: float | None = None,
+        every_n_epochs: int | None = None,
+        validations: Validations | None = None,
+        keep: int | None = None,
     ) -> None:
-        super().__init__(folder, **pictures)
+        super().__init__(samples, validations, keep)
+        self.cadence = Cadence(every_n_steps, every_n_minutes, every_n_epochs)
         self.section = {
             "n": n,
             "seed": seed,
@@ -60,8 +70,7 @@ class Preview(Pictures):
         self.are_examples = False  # the conditions
 
     def check(self, model: LightningModule, given: Iterable[str] = (), prefix: str = "") -> None:
-        """Before a training: raises UserError for pictures that cannot be drawn from `model`, and for a key of the
-        command line without an effect. given, prefix: as in `Sampling.of`."""
+        """Refuses a key of the command line without an effect, too."""
         with under(prefix):
             sampling = Sampling.of(self.section, model, given=given, prefix=prefix)
             self.are_examples = not sampling.conditions.rows

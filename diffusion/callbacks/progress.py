@@ -37,7 +37,13 @@ class Progress(ProgressBar):
         self._enabled = True
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        tqdm.write(kwargs.get("sep", " ").join(map(str, args)))
+        """A line of its own; on a terminal the line of progress comes again below it."""
+        if self._enabled and self._start is not None and self._terminal:
+            self._write("")
+            sys.stderr.write("\r")
+            sys.stderr.flush()
+            self._shown = float("-inf")
+        print(*args, **{"flush": True, **kwargs})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start = time.monotonic()

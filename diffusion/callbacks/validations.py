@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from diffusion.callbacks import loops
 from diffusion.callbacks.cadence import Cadence
 
-_SHARE = 0.1  # of the time, at most, for validations with all that they bring along
+SHARE = 0.1  # of the time, at most, for validations with all that they bring along
 _SPREAD = 0.01  # of the training so far, at least, from one to the next: a run of a week is not validated 10,000 times
 
 
@@ -83,7 +83,7 @@ class Validations(Callback):
         """Of training, by the clock of this process: to the next validation, and to the next that has pictures."""
         every = self.validate.seconds
         if not self.validate.given:
-            every = max((1 / _SHARE - 1) * self._cost, _SPREAD * self._trained)
+            every = max((1 / SHARE - 1) * self._cost, _SPREAD * self._trained)
         validation = every - self._since
         return validation, self.preview.seconds - self._since_drawn if self.preview.given else validation
 

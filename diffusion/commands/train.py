@@ -11,42 +11,29 @@ usage: python train.py [OPTION] [GROUP=CHOICE] [KEY=VALUE] ...
   python train.py -m schedule=linear,cosine seed=1,2     four runs, one after the other
 """
 
-import os
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion import build, checkpoint, launch, manifest, notices, runs, snapshots
-from diffusion.callbacks.cadence import Cadence
-from diffusion.callbacks.checkpoints import Checkpoints
-from diffusion.callbacks.curves import LossCurve, ScheduleCurve
-from diffusion.callbacks.ema import EMA
-from diffusion.callbacks.guards import GradientGuard, RangeGuard
+from diffusion import beginning, build, checkpoint, launch, manifest, notices, runs
 from diffusion.callbacks.loops import epochs_done
-from diffusion.callbacks.predictions import Predictions
-from diffusion.callbacks.preview import Preview
-from diffusion.callbacks.progress import Progress
-from diffusion.callbacks.validations import Validations
+from diffusion.callbacks.pictures import Pictures
 from diffusion.compilation import compile_network
 from diffusion.data.base import Data, ImageData
 from diffusion.errors import UserError
+from diffusion.launch import say
 from diffusion.lit import LitDiffusion
-from diffusion.loggers import build_loggers, forget_after
+from diffusion.loggers.base import build_loggers
+from diffusion.loggers.metrics_file import forget_after
 from diffusion.networks import native
 from diffusion.quiet import quiet
-from diffusion.sampling.section import SECTION
+from diffusion.trainer import callbacks, make_trainer
 
 LESS_MEMORY = (
     "lower dataset.batch_size, and raise trainer.accumulate as much for as many images a step; if it was a preview, "
-    "lower preview.n"
+    "lower callbacks.preview.n"
 )
 _LIMITS = ("max_steps", "max_minutes", "max_epochs")
 # Besides the weights, what a run needs to go on as if it had not stopped.
@@ -86,12 +73,13 @@ def _train(
     saved: Mapping[str, Any] | None,
     given: Sequence[str],
 ) -> None:
-    trainer = make_trainer(config, this.folder)
+    around = callbacks(config, this.folder)
+    trainer = make_trainer(config, this.folder, around.values())
     # What can be wrong is found out before there is a run folder.
     model.sampler.check(model.denoiser.schedule, model.objective.learns_variance)
-    for callback in trainer.callbacks:
-        if isinstance(callback, Preview):
-            callback.check(model, given, "preview.")
+    for key, callback in around.items():
+        if isinstance(callback, Pictures):
+            callback.check(model, given, f"{key}.")
     trainer.precision_plugin.convert_module(model)  # Lightning would, but after it has loaded the weights of a resume
     goes_on = saved is not None and config["resume_mode"] == "full"
     if config["compile"]:
@@ -118,8 +106,8 @@ def _train(
     try:
         name = config["run"]["name"] or this.folder.name
         trainer.loggers = build_loggers(config["logger"], this.folder, name, config)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        _say(f"run folder {this.folder}\n{parameters / 1e6:.2f}M parameters, precision {trainer.precision}")
+        if trainer.is_global_zero:
+            say(beginning.text(config, model, data, trainer, this.folder, saved if goes_on else None))
         trainer.fit(model, datamodule=data, ckpt_path=this.ckpt if goes_on else None, weights_only=True)
     except BaseException as error:
         done = max(step, trainer.global_step)
@@ -127,13 +115,13 @@ def _train(
             this.abandon()
         if not isinstance(error, SystemExit):  # how Lightning ends a run that was told to stop
             raise
-        _say(f"stopped at step {done}" + f"; resume={this.folder} goes on from there" * bool(done))
+        say(f"stopped at step {done}" + f"; resume={this.folder} goes on from there" * bool(done))
         raise KeyboardInterrupt from None
 
 
 def _keep_rules(config: Mapping[str, Any], old: Mapping[str, Any], rules: Sequence[str]) -> None:
     for key, (kept, given) in runs.keep_rules(config, old, rules).items():
-        _say(f"{key}={kept}, as the run began; {given} is for new runs")
+        say(f"{key}={kept}, as the run began; {given} is for new runs")
 
 
 def _check_end(config: Mapping[str, Any]) -> None:
@@ -191,26 +179,21 @@ def _finished(config: Mapping[str, Any], saved: Mapping[str, Any], this: runs.Ru
     step, averaged = saved.get("global_step"), "ema_state_dict" in saved
     if config["resume_mode"] == "weights":
         weights = "averaged weights" if averaged else "weights"
-        _say(f"starting from the {weights} of {this.ckpt} (step {step}); all else begins anew")
+        say(f"starting from the {weights} of {this.ckpt} (step {step}); all else begins anew")
         return False
     if reached := _limit_reached(config["trainer"], saved):
-        _say(f"nothing left to train: {reached} reached (step {step} in {this.ckpt})")
+        say(f"nothing left to train: {reached} reached (step {step} in {this.ckpt})")
         return True
-    _say(
+    say(
         f"resuming {this.ckpt} at step {step}, epoch {saved['epoch']}: "
         f"restored weights{', their average' * averaged}, optimiser, learning rate, place in the data"
     )
     return False
 
 
-@rank_zero_only
-def _say(words: str) -> None:
-    print(words, flush=True)
-
-
 def _limit_reached(limits: Mapping[str, Any], saved: Mapping[str, Any]) -> str | None:
     """The limit at which the saved run has arrived, or None."""
-    seconds = saved["callbacks"].get("Timer", {}).get("time_elapsed", {}).get("train", 0)
+    seconds = beginning.seconds_trained(saved)
     for name, done in (
         ("max_steps", saved["global_step"]),
         ("max_epochs", epochs_done(saved)),
@@ -228,94 +211,8 @@ def _say_changes(
     found = runs.changed(saved["config"], config) if saved else {}
     before = config["rerun"] or this.folder
     if config["rerun"] or (saved and (this.folder / manifest.NAME).exists()):
-        found |= manifest.changes(manifest.read(before), contents)
+        earlier = manifest.read(before)
+        found |= manifest.differences(earlier["config"].get("strategy"), config["strategy"], "strategy")
+        found |= manifest.changes(earlier, contents)
     if found:
-        _say(f"changed: {manifest.words(found)}")
-
-
-def make_trainer(config: Mapping[str, Any], folder: Path) -> Trainer:
-    """The Trainer of a resolved config, with its callbacks, for the run in `folder`; it has no loggers yet.
-
-    Raises UserError for hardware that is not there.
-    """
-    trainer, strategy = config["trainer"], config["strategy"]
-    minutes, precision = trainer["max_minutes"], _precision(trainer["precision"], strategy["accelerator"])
-    callbacks = _callbacks(config, folder)
-    try:
-        made = Trainer(
-            accelerator=strategy["accelerator"],
-            devices=strategy["devices"],
-            strategy=strategy["strategy"],
-            num_nodes=strategy["num_nodes"],
-            precision=precision,
-            max_steps=trainer["max_steps"] or -1,
-            max_epochs=trainer["max_epochs"] or -1,
-            max_time=None if minutes is None else timedelta(minutes=minutes),
-            # Others leave the gradients to the guard; this one hides them.
-            gradient_clip_val=(trainer["gradient_clip"] or None) if "deepspeed" in strategy["strategy"] else None,
-            accumulate_grad_batches=trainer["accumulate"],
-            log_every_n_steps=trainer["log_every_n_steps"],
-            overfit_batches=trainer["overfit_batches"],
-            num_sanity_val_steps=1,
-            logger=False,
-            callbacks=callbacks,
-            plugins=[checkpoint.AtomicCheckpointIO()],
-            use_distributed_sampler=False,  # the data set shares itself out
-            enable_model_summary=False,
-            default_root_dir=folder,
-        )
-    except (MisconfigurationException, ValueError, ModuleNotFoundError) as error:
-        raise UserError(
-            f"strategy {strategy['strategy']} on {strategy['devices']} x {strategy['accelerator']}: "
-            f"{' '.join(str(error).split())}; strategy=auto takes what is there"
-        ) from error
-    launch.check_count(made)
-    cores = os.cpu_count() or 1
-    if isinstance(made.accelerator, CPUAccelerator) and made.num_devices > max(2, cores):  # two: to try a strategy out
-        raise UserError(f"strategy.devices={made.num_devices}: on a CPU that many processes, but it has {cores} cores")
-    return made
-
-
-def _callbacks(config: Mapping[str, Any], folder: Path) -> list[Callback]:
-    preview = config["preview"]
-    validations = Validations(Cadence.of(config["validate"]), Cadence.of(preview))
-    callbacks: list[Callback] = [
-        validations,
-        Progress(),
-        RangeGuard(),
-        GradientGuard(config["trainer"]["gradient_clip"], config["trainer"]["max_skipped"]),
-        Checkpoints(folder / "checkpoints", **config["checkpoints"]),
-    ]
-    profiles = build.instantiate(config["ema"])
-    if profiles.names:
-        batch_size = config["dataset"]["batch_size"] * config["trainer"]["accumulate"]
-        callbacks.append(EMA(profiles, batch_size, folder / "checkpoints" / snapshots.FOLDER))
-    samples, pictures = folder / "samples", {"validations": validations, "keep": preview["keep"]}
-    callbacks += [ScheduleCurve(folder), LossCurve(samples, **pictures)]
-    if preview["n"] and _is_sharded(config):
-        _say(
-            "no previews: with this strategy each process holds a part of the network, and the one that draws needs all"
-        )
-    elif preview["n"]:
-        callbacks += [
-            Preview(samples, **{key: preview[key] for key in SECTION}, **pictures),
-            Predictions(samples, **pictures),
-        ]
-    return callbacks
-
-
-def _is_sharded(config: Mapping[str, Any]) -> bool:
-    return config["strategy"]["strategy"].startswith(("fsdp", "deepspeed"))
-
-
-def _precision(precision: str, accelerator: str) -> str:
-    """`auto` made definite. Raises UserError for what the hardware cannot do."""
-    if precision == "auto":
-        gpu = accelerator != "cpu" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        return "bf16-mixed" if gpu else "32-true"
-    gpu, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if precision in ("16-mixed", "16") and (accelerator == "cpu" or not (gpu or mps)):
-        raise UserError(f"trainer.precision={precision}: float16 needs a GPU; on a CPU say bf16-mixed or 32-true")
-    if precision in ("64-true", "64") and accelerator != "cpu" and mps:
-        raise UserError(f"trainer.precision={precision}: this GPU has no float64; say 32-true, or strategy=cpu")
-    return precision
+        say(f"changed: {manifest.words(found)}")

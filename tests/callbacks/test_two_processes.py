@@ -20,7 +20,8 @@ from diffusion.averages import Decay
 from diffusion.callbacks.ema import EMA
 from diffusion.callbacks.preview import Preview
 from diffusion.callbacks.progress import Progress
-from diffusion.loggers import build_loggers
+from diffusion.config import choice
+from diffusion.loggers.base import build_loggers
 from tests.painter import Painter
 
 class Model(Painter):
@@ -45,7 +46,7 @@ ema = EMA(Decay(0.9))
 trainer = Trainer(
     accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, enable_checkpointing=False, enable_model_summary=False,
     callbacks=[Preview(folder / "samples", n=4), ema, Progress()],
-    logger=build_loggers({"name": "wandb", "mode": "offline"}, folder, "two", {}),
+    logger=build_loggers({"wandb": {**choice("logger", "wandb")["wandb"], "mode": "offline"}}, folder, "two", {}),
 )
 model = Model()
 trainer.fit(model)

@@ -13,7 +13,7 @@ from tests.commands import command
 MODEL = [
     *("dataset=arrays", "space=pixels", "conditioning=[label,vector]", "network=unet_tiny", "network.widths=[8,16]"),
     *("dataset.batch_size=8", "trainer.max_steps=2", "optimizer.lr=1e-3", "logger=none", "strategy=cpu"),
-    *("preview.n=4", "preview.sampler.steps=2"),
+    *("callbacks.preview.n=4", "callbacks.preview.sampler.steps=2"),
 ]
 
 
@@ -59,7 +59,7 @@ def test_a_label_and_a_vector_are_given_together(folder, tmp_path, capsys):
 )
 def test_what_cannot_be_given_is_refused(folder, tmp_path, capsys, given, said):
     run = tmp_path / "run"
-    line = [*MODEL, "preview.n=0", f"dataset.path={folder}", f"run.dir={run}"]
+    line = [*MODEL, "callbacks.preview.n=0", f"dataset.path={folder}", f"run.dir={run}"]
     assert command("train", *{word.partition("=")[0]: word for word in line}.values(), capsys=capsys).code == 0
     with pytest.raises(UserError, match=said):
         diffusion.load(run).sample(2, condition=given, progress=False)

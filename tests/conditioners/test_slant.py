@@ -22,7 +22,7 @@ MODEL = [
     *("dataset=arrays", "space=pixels", "conditioning=vector", "network=unet_tiny", "network.widths=[16,32]"),
     "network.attention=[8]",
     *("schedule=cosine", "prediction=v", "timesteps=stratified", "optimizer.lr=2e-3", "ema.decay=0.97"),
-    *("logger=none", "strategy=cpu", "preview.sampler.steps=5"),
+    *("logger=none", "strategy=cpu", "callbacks.preview.sampler.steps=5"),
 ]
 
 pytestmark = pytest.mark.skipif(not MNIST.exists(), reason="needs MNIST in ../shared/data")
@@ -54,7 +54,7 @@ def folder(tmp_path_factory):
 @pytest.mark.slow
 def test_the_slant_that_is_asked_for_is_drawn(folder, tmp_path, capsys):
     run = tmp_path / "run"
-    line = [*MODEL, f"dataset.path={folder}", "dataset.batch_size=64", "trainer.max_steps=300", "preview.n=4"]
+    line = [*MODEL, f"dataset.path={folder}", "dataset.batch_size=64", "trainer.max_steps=300", "callbacks.preview.n=4"]
     done = command("train", *line, f"run.dir={run}", capsys=capsys)
     assert done.code == 0, done.err
     asked = np.linspace(-0.2, 0.6, 8)
@@ -73,7 +73,7 @@ def test_the_slant_that_is_asked_for_is_drawn(folder, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_killed_run_ends_as_if_it_had_not_been_killed(folder, tmp_path, capsys):
-    line = [*MODEL, f"dataset.path={folder}", "dataset.batch_size=16", "preview.n=0", "trainer.max_steps=60"]
+    line = [*MODEL, f"dataset.path={folder}", "dataset.batch_size=16", "callbacks.preview.n=0", "trainer.max_steps=60"]
     line += ["checkpoints.every_n_steps=5", "resume=auto", "validate.every_n_epochs=1"]
     killed = tmp_path / "killed"
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -110,7 +110,7 @@ MISTAKES = [
 @pytest.fixture(scope="module")
 def small(folder, tmp_path_factory):
     run = tmp_path_factory.mktemp("small") / "run"
-    line = [*MODEL, f"dataset.path={folder}", "dataset.batch_size=8", "trainer.max_steps=1", "preview.n=0"]
+    line = [*MODEL, f"dataset.path={folder}", "dataset.batch_size=8", "trainer.max_steps=1", "callbacks.preview.n=0"]
     subprocess.run([sys.executable, ROOT / "train.py", *line, f"run.dir={run}"], check=True, capture_output=True)
     return run
 

@@ -10,7 +10,7 @@ from tests.fields import write
 pytestmark = pytest.mark.filterwarnings("ignore")
 WORDS = [
     *("dataset=arrays", "conditioning=vector", "network=unet_tiny", "network.widths=[8]", "network.attention=[]"),
-    *("dataset.batch_size=8", "trainer.max_steps=1", "preview.n=0", "logger=none", "strategy=cpu"),
+    *("dataset.batch_size=8", "trainer.max_steps=1", "callbacks.preview.n=0", "logger=none", "strategy=cpu"),
 ]
 
 

@@ -90,7 +90,7 @@ def train(folder, capsys):
     for k in range(4):
         of_12_bits(folder, k, 4000)
     line = ["dataset=image_folder", f"dataset.path={folder}", "dataset.size=8", "dataset.channels=1"]
-    line += ["dataset.batch_size=2", "preview.n=0", f"run.dir={folder.parent / 'run'}"]
+    line += ["dataset.batch_size=2", "callbacks.preview.n=0", f"run.dir={folder.parent / 'run'}"]
 
     def run(*given):
         return command("train", *words(*line, *given), capsys=capsys)

@@ -118,7 +118,7 @@ def test_a_resumed_run_is_the_whole_one_bit_for_bit(runs):
 def test_training_with_it_is_stable(tmp_path, capsys):
     """The error of eps falls as without it, and u follows the log of the loss at each t."""
     rate = ["optimizer.lr=3e-3", "optimizer.warmup_steps=20"]
-    line = words("weighting=learnt", "trainer.max_steps=400", *rate, "schedule=cosine", "preview.n=0")
+    line = words("weighting=learnt", "trainer.max_steps=400", *rate, "schedule=cosine", "callbacks.preview.n=0")
     done = command("train", *line, f"run.dir={tmp_path / 'run'}", capsys=capsys)
     assert done.code == 0, done.err
     with open(done.folder / "metrics.csv", newline="") as file:
@@ -158,10 +158,10 @@ def test_it_samples_converts_and_evaluates(runs, tmp_path, capsys):
 @pytest.mark.parametrize(("before", "now"), [("learnt", "simple"), ("simple", "learnt")])
 def test_its_weights_begin_a_run_of_another_weighting_which_cannot_go_on(runs, tmp_path, capsys, before, now):
     if before == "simple":
-        line = words("trainer.max_steps=2", f"run.dir={tmp_path / 'simple'}", "preview.n=0")
+        line = words("trainer.max_steps=2", f"run.dir={tmp_path / 'simple'}", "callbacks.preview.n=0")
         assert command("train", *line, capsys=capsys).code == 0
     source = runs / "whole" if before == "learnt" else tmp_path / "simple"
-    line = words(f"weighting={now}", f"resume={source}", "trainer.max_steps=20", "preview.n=0")
+    line = words(f"weighting={now}", f"resume={source}", "trainer.max_steps=20", "callbacks.preview.n=0")
     ema = ["ema=power"] * (before == "learnt")
     refused = command("train", *line, *ema, f"run.dir={tmp_path / 'refused'}", capsys=capsys)
     assert refused.code == 2

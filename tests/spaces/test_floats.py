@@ -16,7 +16,13 @@ from tests.test_kill import forking
 pytestmark = pytest.mark.filterwarnings("ignore")
 WORDS = [
     *("dataset=arrays", "network=unet_tiny", "network.widths=[8,16]", "dataset.batch_size=50", "optimizer.lr=4e-3"),
-    *("prediction=v", "schedule=cosine", "ema.decay=0.98", "preview.n=3", "preview.sampler.steps=2"),
+    *(
+        "prediction=v",
+        "schedule=cosine",
+        "ema.decay=0.98",
+        "callbacks.preview.n=3",
+        "callbacks.preview.sampler.steps=2",
+    ),
     *("optimizer.warmup_steps=30", "validate.every_n_epochs=10", "logger=none", "strategy=cpu"),
 ]
 
@@ -99,7 +105,9 @@ def test_the_bound_is_a_density_in_the_datas_units(run, capsys, tmp_path):
 
 
 def test_killed_and_resumed_it_takes_the_same_steps(place, tmp_path):
-    line = words(f"dataset.path={place / 'set'}", "trainer.max_steps=40", "checkpoints.every_n_steps=4", "preview.n=0")
+    line = words(
+        f"dataset.path={place / 'set'}", "trainer.max_steps=40", "checkpoints.every_n_steps=4", "callbacks.preview.n=0"
+    )
     with forking(tmp_path / "log") as train:
         assert train(*line, f"run.dir={tmp_path / 'whole'}") == 0
         codes = [train(*line, f"run.dir={tmp_path / 'killed'}", "resume=auto", seconds=s) for s in (1.5, 1, 0.5, None)]
@@ -114,7 +122,7 @@ def test_killed_and_resumed_it_takes_the_same_steps(place, tmp_path):
 
 
 def test_a_resumed_run_keeps_its_statistics_when_rows_are_added(place, tmp_path, capsys):
-    line, spaces = ["preview.n=0", f"run.dir={tmp_path / 'run'}", "resume=auto"], []
+    line, spaces = ["callbacks.preview.n=0", f"run.dir={tmp_path / 'run'}", "resume=auto"], []
     for steps, folder in (2, place / "set"), (4, write(tmp_path / "more", train=600, val=60)):
         line = words(*line, f"dataset.path={folder}", f"trainer.max_steps={steps}")
         done = command("train", *line, capsys=capsys)
@@ -131,7 +139,7 @@ def test_what_is_stored_is_not_rounded_before_it_is_encoded(precision, place, tm
     monkeypatch.setattr(
         spaces.standardized.Standardized, "encode", lambda self, x: (seen.append(x.dtype), encode(self, x))[1]
     )
-    line = words(f"dataset.path={place / 'set'}", "trainer.max_steps=1", f"run.dir={tmp_path}", "preview.n=0")
+    line = words(f"dataset.path={place / 'set'}", "trainer.max_steps=1", f"run.dir={tmp_path}", "callbacks.preview.n=0")
     assert cli.main("train", [*line, f"trainer.precision={precision}"]) == 0
     assert {*seen} == {torch.float32}
 

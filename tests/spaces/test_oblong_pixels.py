@@ -18,8 +18,8 @@ def trained(folder, shape, capsys):
     done = command(
         "train",
         *("dataset=arrays", f"dataset.path={folder / 'set'}", "space=pixels", "dataset.batch_size=8"),
-        *("network=unet_tiny", "network.widths=[8,16]", "trainer.max_steps=1", "preview.n=2"),
-        *("preview.sampler.steps=2", "logger=none", "strategy=cpu", f"run.dir={folder / 'run'}"),
+        *("network=unet_tiny", "network.widths=[8,16]", "trainer.max_steps=1", "callbacks.preview.n=2"),
+        *("callbacks.preview.sampler.steps=2", "logger=none", "strategy=cpu", f"run.dir={folder / 'run'}"),
         capsys=capsys,
     )
     assert done.code == 0, done.err

@@ -3,10 +3,10 @@
 import pytest
 from omegaconf import OmegaConf
 
+from diffusion import trainer as module
 from diffusion.callbacks.guards import GradientGuard
 from diffusion.callbacks.predictions import Predictions
 from diffusion.callbacks.preview import Preview
-from diffusion.commands import train
 from diffusion.config import compose
 from diffusion.errors import UserError
 
@@ -15,25 +15,31 @@ def resolved(*words):
     return OmegaConf.to_container(compose("train", ["dataset=digits", "network=unet_tiny", *words]), resolve=True)
 
 
+def trainer_of(folder, *words):
+    config = resolved(*words)
+    return module.make_trainer(config, folder, module.callbacks(config, folder).values())
+
+
 def test_the_guard_clips_and_not_the_trainer(tmp_path):
-    trainer = train.make_trainer(resolved("strategy=cpu", "trainer.gradient_clip=0.5"), tmp_path)
+    trainer = trainer_of(tmp_path, "strategy=cpu", "trainer.gradient_clip=0.5")
     [guard] = [callback for callback in trainer.callbacks if isinstance(callback, GradientGuard)]
     assert (guard.clip, trainer.gradient_clip_val) == (0.5, None)
 
 
 def test_more_processes_than_cores_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(train.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 4)
     with pytest.raises(UserError, match=r"strategy\.devices=99: .* 4 cores"):
-        train.make_trainer(resolved("strategy=ddp_cpu", "strategy.devices=99"), tmp_path)
-    assert train.make_trainer(resolved("strategy=ddp_cpu", "strategy.devices=4"), tmp_path).num_devices == 4
-    monkeypatch.setattr(train.os, "cpu_count", lambda: 1)
-    assert train.make_trainer(resolved("strategy=ddp_cpu"), tmp_path).num_devices == 2
+        trainer_of(tmp_path, "strategy=ddp_cpu", "strategy.devices=99")
+    assert trainer_of(tmp_path, "strategy=ddp_cpu", "strategy.devices=4").num_devices == 4
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 1)
+    assert trainer_of(tmp_path, "strategy=ddp_cpu").num_devices == 2
 
 
 @pytest.mark.parametrize(("strategy", "drawn"), [("ddp", True), ("fsdp", False), ("deepspeed", False)])
 def test_one_process_alone_does_not_run_a_network_that_all_hold(strategy, drawn, tmp_path, capsys):
-    callbacks = train._callbacks(resolved(f"strategy={strategy}", "ema.decay=0"), tmp_path)
-    assert any(isinstance(callback, Preview | Predictions) for callback in callbacks) == drawn
+    callbacks = module.callbacks(resolved(f"strategy={strategy}", "ema.decay=0"), tmp_path)
+    assert any(isinstance(callback, Preview | Predictions) for callback in callbacks.values()) == drawn
+    assert "callbacks.loss_curve" in callbacks
     assert ("no previews" in capsys.readouterr().out) != drawn
 
 
@@ -49,9 +55,9 @@ def test_one_process_alone_does_not_run_a_network_that_all_hold(strategy, drawn,
     ],
 )
 def test_precisions_that_the_hardware_has(precision, accelerator, gpu, made, monkeypatch):
-    monkeypatch.setattr(train.torch.cuda, "is_available", lambda: gpu)
-    monkeypatch.setattr(train.torch.cuda, "is_bf16_supported", lambda: True)
-    assert train._precision(precision, accelerator) == made
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(module.torch.cuda, "is_bf16_supported", lambda: True)
+    assert module.precision(precision, accelerator) == made
 
 
 @pytest.mark.parametrize(
@@ -64,7 +70,7 @@ def test_precisions_that_the_hardware_has(precision, accelerator, gpu, made, mon
     ],
 )
 def test_precisions_that_it_has_not(precision, accelerator, mps, said, monkeypatch):
-    monkeypatch.setattr(train.torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(train.torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(module.torch.backends.mps, "is_available", lambda: mps)
     with pytest.raises(UserError, match=said):
-        train._precision(precision, accelerator)
+        module.precision(precision, accelerator)

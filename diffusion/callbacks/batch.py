@@ -1,0 +1,70 @@
+"""What a run is trained on, to the eye: the first batch, as the network sees it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from diffusion import images
+from diffusion.callbacks.pictures import publish
+from diffusion.condition import Condition
+from diffusion.conditioners.base import Conditioner
+from diffusion.pairs import TrainingPair
+
+_ABSENT = "(none)"
+
+
+class FirstBatch(Callback):
+    """Draws x_0 of the first n training images, mirrored as they are, into `data.png` when a run begins; a resumed one
+    keeps it. What the network is given besides is written in front of a row: the images of a row have it in common.
+
+    samples: the folder of the file.
+    """
+
+    def __init__(self, samples: Path | str, n: int = 36) -> None:
+        self.folder = Path(samples)
+        self.n = n
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: TrainingPair, batch_idx: int
+    ) -> None:
+        if trainer.global_step == 0 and batch_idx == 0 and trainer.is_global_zero:
+            publish(trainer, lambda: {"data": self._draw(pl_module, batch)})
+
+    def _draw(self, model: LightningModule, batch: TrainingPair) -> Path:
+        condition = batch.condition.rows(slice(self.n)).to("cpu")
+        shown = model.space.picture(model.space.encode(batch.x[: self.n])).cpu()
+        return images.write_png(self.folder / "data.png", _grid(shown, rows(condition, model.conditioning)))
+
+
+def rows(condition: Condition, conditioning: Mapping[str, Conditioner]) -> dict[str, list[int]]:
+    """Title -> the images that have it, in the order of the values; empty where no condition has titles."""
+    found: dict[tuple, tuple[str, list[int]]] = {}
+    for image in range(len(condition)):
+        told = [_told(name, image, condition, conditioning) for name in condition.asked if name in conditioning]
+        order, titles = tuple(key for key, _ in told), [title for _, title in told if title]
+        found.setdefault(order, (" ".join(titles), []))[1].append(image)
+    return {title: few for _, (title, few) in sorted(found.items()) if title}
+
+
+def _told(
+    name: str, image: int, condition: Condition, conditioning: Mapping[str, Conditioner]
+) -> tuple[tuple[Any, ...], str]:
+    """By what an image is sorted, and what is written of it: where a condition was left out, that."""
+    if name in condition.absent and condition.absent[name][image]:
+        return (1, ()), _ABSENT
+    row = condition.tensors[name][[image]]
+    [title] = conditioning[name].titles(row)
+    return (0, tuple(row.flatten().tolist()) if title else ()), title
+
+
+def _grid(shown: Tensor, rows: Mapping[str, list[int]]) -> Tensor:
+    if not rows:
+        return images.grid(shown)
+    columns = max(map(len, rows.values()))
+    cells = shown.new_full((len(rows), columns, *shown.shape[1:]), images.GREY)
+    for cell, few in zip(cells, rows.values(), strict=True):
+        cell[: len(few)] = shown[few]
+    return images.grid(cells.flatten(0, 1), columns=columns, names=[*rows])

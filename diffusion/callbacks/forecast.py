@@ -1,0 +1,82 @@
+"""How long a run will take, as soon as its first steps tell."""
+
+import math
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
+
+from diffusion.callbacks import loops
+from diffusion.callbacks.validations import SHARE, Validations
+
+_WARM_UP = 10  # steps that are not typical
+_STEPS, _SECONDS = 20, 2.0  # of what is measured, at least
+
+
+class Forecast(Callback):
+    """Says once in a session how long what is left of the run will take, by the time of a few steps after the first;
+    validations in between are not counted. A run that is over before that says nothing."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._first = trainer.global_step
+        self._since: tuple[int, float] | None = None  # step and clock where the measurement began
+        self._said = False
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        step, now = trainer.global_step, time.monotonic()
+        if self._said or step < self._first + _WARM_UP:
+            return
+        if self._since is None:
+            self._since = step, now
+            return
+        steps, seconds = step - self._since[0], now - self._since[1]
+        if steps >= _STEPS and seconds >= _SECONDS:
+            self._said = True
+            if trainer.is_global_zero and trainer.progress_bar_callback and not loops.run_ends(trainer):
+                trainer.progress_bar_callback.print(text(trainer, seconds / steps))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validating = time.monotonic()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if getattr(self, "_since", None) is not None:
+            step, clock = self._since
+            self._since = step, clock + time.monotonic() - self._validating
+
+
+def text(trainer: Trainer, seconds: float) -> str:
+    """seconds: of a step."""
+    validations = next((each for each in trainer.callbacks if isinstance(each, Validations)), None)
+    by_clock = validations is not None and not validations.validate.given
+    whole = seconds / (1 - SHARE) if by_clock else seconds  # with its share of a validation
+    left, note = trainer.estimated_stepping_batches - trainer.global_step, "" if by_clock else ", without validations"
+    timer = next((each for each in trainer.callbacks if isinstance(each, Timer)), None)
+    time_left = timer.time_remaining() if timer else None
+    if time_left is not None and time_left < left * whole:
+        left = round(time_left / whole)
+        lasts = _words(time_left)
+    elif math.isinf(left):
+        return f"{seconds:.3g} s a step{note}; no limit ends the run"
+    else:
+        lasts = _words(left * whole)
+    line = f"about {lasts} for {left:,} more steps ({seconds:.3g} s a step{note})"
+    due = None if validations is None else _next_pictures(trainer, validations)
+    pictures = "" if due is None else f"; pictures at step {trainer.global_step + due:,}, in {_words(due * whole)}"
+    return line + pictures
+
+
+def _next_pictures(trainer: Trainer, validations: Validations) -> int | None:
+    """Steps until those whose moment is a number of steps or epochs; None for others."""
+    cadence = validations.preview if validations.preview.given else validations.validate
+    step, per_epoch = trainer.global_step, trainer.num_training_batches // trainer.accumulate_grad_batches
+    lengths = [cadence.every_n_steps, cadence.every_n_epochs and cadence.every_n_epochs * per_epoch]
+    due = [length - step % length for length in lengths if length]
+    return min(due) if due and cadence.every_n_minutes is None else None
+
+
+def _words(seconds: float) -> str:
+    for unit, length in ("days", 86400), ("hours", 3600), ("minutes", 60):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.2g} {unit}" if seconds < 10 * length else f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"

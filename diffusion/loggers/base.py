@@ -1,0 +1,52 @@
+"""What a logger of a run can do, and which loggers a run has."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from lightning.pytorch.loggers import Logger
+
+from diffusion import build
+from diffusion.errors import UserError
+from diffusion.loggers.metrics_file import MetricsFile
+
+
+@runtime_checkable
+class Shows(Protocol):
+    """A logger that shows more than numbers, which are Lightning's `log_metrics`. Only rank 0 calls these.
+
+    step: optimiser steps done. Names may be nested, such as `preview/strip`.
+    """
+
+    def picture(self, name: str, path: Path, step: int) -> None:
+        """Shows a PNG or a GIF that has been written to `path`, as far as it can show such a file."""
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+        """Shows rows of texts and numbers under the names of their columns."""
+
+
+def build_loggers(
+    nodes: Mapping[str, Mapping[str, Any]], run_folder: Path, run_name: str, config: Mapping[str, Any]
+) -> list[Logger]:
+    """The loggers of a run: metrics.csv first, then those of `nodes` (conf/logger/), by name.
+
+    run_folder: made if it is not there. A run that is resumed in it appends to its metrics.csv and continues its W&B
+    run. config: resolved, in plain containers; a logger may store it. A constructor is handed what it takes of these:
+    run_folder, also as save_dir, run_name and config.
+
+    Raises UserError for what no file of conf/logger/ names, and where a package or a login is missing.
+    """
+    run_folder.mkdir(parents=True, exist_ok=True)
+    offered = {"run_folder": run_folder, "save_dir": str(run_folder), "run_name": run_name, "config": dict(config)}
+    loggers: list[Logger] = [MetricsFile(run_folder)]
+    for name, node in nodes.items():
+        try:
+            loggers.append(build.instantiate(node, offered))
+        except ModuleNotFoundError as error:
+            raise UserError(f"logger.{name} needs a package that is missing: {' '.join(str(error).split())}") from error
+    return loggers
+
+
+def of_numbers_alone(loggers: Sequence[Logger]) -> list[str]:
+    """The names of those that show no pictures."""
+    return [type(logger).__name__ for logger in loggers if not isinstance(logger, Shows)]

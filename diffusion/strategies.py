@@ -1,0 +1,31 @@
+"""The Lightning strategy of a run: a node of conf/strategy/, which also says on what hardware."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
+
+from diffusion import build
+from diffusion.registry import TARGET, class_at
+
+SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+"""Those with which each process holds a part of the weights."""
+
+_HARDWARE = ("accelerator", "devices", "num_nodes")
+
+
+def strategy(node: Mapping[str, Any]) -> Strategy | str:
+    """The strategy of its config; "auto" where it names no class: Lightning chooses. Raises what its constructor
+    does."""
+    return build.instantiate({key: node[key] for key in node if key not in _HARDWARE}) if TARGET in node else "auto"
+
+
+def name(node: Mapping[str, Any]) -> str:
+    """Of its class, or auto."""
+    return node.get(TARGET, "auto").rpartition(".")[2]
+
+
+def is_sharded(node: Mapping[str, Any], by: type[Strategy] | tuple[type[Strategy], ...] = SHARDED) -> bool:
+    """Whether the strategy of its config is one of these."""
+    found = class_at(node[TARGET]) if TARGET in node else None
+    return isinstance(found, type) and issubclass(found, by)
