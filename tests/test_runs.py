@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion import manifest, runs
+from diffusion import manifest, registry, runs
 from diffusion.files import read_json
 from diffusion.lit import LitDiffusion
 from tests.commands import command
@@ -259,7 +259,9 @@ MANIFEST = {"started": "now", "command": "train.py", "config": {}}
 
 def test_the_manifest_says_all_that_it_takes(start, one_step):
     found = read_json(one_step / "manifest.json")
-    assert found["config"] == contents(one_step)["config"]
+    trained = {key: node for key, node in found["config"].items() if key not in registry.WIRING}
+    assert trained == contents(one_step)["config"]
+    assert found["config"].keys() - trained.keys() == {*registry.WIRING}
     assert found["seed"] == 0
     assert found["command"].startswith("train.py dataset=digits network=unet_tiny")
     assert found["versions"]["torch"] == torch.__version__.partition("+")[0]

@@ -21,6 +21,7 @@ class Forecast(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._first = trainer.global_step
         self._since: tuple[int, float] | None = None  # step and clock where the measurement began
+        self._paused: float | None = None  # since when
         self._said = False
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
@@ -37,12 +38,14 @@ class Forecast(Callback):
                 trainer.progress_bar_callback.print(text(trainer, seconds / steps))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._validating = time.monotonic()
+        self._paused = time.monotonic()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if getattr(self, "_since", None) is not None:
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """After a validation its checkpoint is written by now, too."""
+        if self._paused is not None and self._since is not None:
             step, clock = self._since
-            self._since = step, clock + time.monotonic() - self._validating
+            self._since = step, clock + time.monotonic() - self._paused
+        self._paused = None
 
 
 def text(trainer: Trainer, seconds: float) -> str:
