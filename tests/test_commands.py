@@ -112,15 +112,16 @@ def test_wandb_holds_every_picture_of_the_run_folder(run):
     [offline] = read_offline_runs(folder)
     for name, files in {
         "schedule": ["schedule.png"],
+        "data": ["samples/data.png"],
         "val/loss_against_t": sorted(folder.glob("samples/loss_*.png")),
         "preview": sorted(folder.glob("samples/epoch_*.png")),
         "preview/x_0": sorted(folder.glob("samples/x_0_*.png")),
         "preview/strip": sorted(folder.glob("samples/strip_*.png")),
         "preview/states": sorted(folder.glob("samples/states_*.gif")),
     }.items():
-        assert len(files) == (1 if name == "schedule" else 2)
+        assert len(files) == (1 if name in ("schedule", "data") else 2)
         assert [file.read_bytes() for file in offline.files(name)] == [(folder / file).read_bytes() for file in files]
-    assert len(list((folder / "samples").iterdir())) == 5 * 2
+    assert len(list((folder / "samples").iterdir())) == 1 + 5 * 2
 
 
 def test_sample_needs_nothing_but_the_checkpoint(run, tmp_path):
