@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from diffusion.errors import UserError
+from diffusion.values import Count, Positive, ProperFraction, checked
 
 _RAMP = 0.05  # EDM's: a half-life is at most this share of the images seen so far
 _POWER = "power_"
@@ -27,13 +28,12 @@ class Profiles(ABC):
         """d_n of each average for optimiser step n = step, counted from 1, each of batch_size images."""
 
 
+@checked
 class Decay(Profiles):
     """One average with d_n = min(decay, (1 + n) / (10 + n)), so that a short run is not averaged with its own random
-    start. decay = 0: no average. Raises UserError where decay is outside [0, 1)."""
+    start. decay: 0.9999 suits long runs, 0.999 short ones; 0: no average."""
 
-    def __init__(self, decay: float = 0.9999):
-        if not 0 <= decay < 1:
-            raise UserError(f"ema.decay={decay} is not in [0, 1): 0.9999 suits long runs, 0.999 short ones")
+    def __init__(self, decay: ProperFraction = 0.9999):
         self.decay = decay
         self.names = ["decay"] if decay else []
 
@@ -41,16 +41,15 @@ class Decay(Profiles):
         return [min(self.decay, (1 + step) / (10 + step))][: len(self.names)]
 
 
+@checked
 class HalfLife(Profiles):
     """An average for each half-life, in images, whatever the batch size: d_n = 0.5 ** (batch_size / half-life).
 
     A half-life is at most 5% of the images seen before step n (Karras et al. 2022, EDM's training loop), so that a
-    short run is not averaged with its own start. Raises UserError for one that is not above 0, or named twice.
+    short run is not averaged with its own start. Raises UserError for one that is named twice.
     """
 
-    def __init__(self, half_life: Sequence[int]):
-        if min(half_life, default=1) <= 0:
-            raise UserError(f"ema.half_life={list(half_life)}: a half-life is a number of images above 0")
+    def __init__(self, half_life: Sequence[Count]):
         self.half_life = list(half_life)
         self.names = _unique("ema.half_life", "half_life_", half_life)
 
@@ -59,6 +58,7 @@ class HalfLife(Profiles):
         return [0.5 ** (batch_size / min(images, most)) if most else 0.0 for images in self.half_life]
 
 
+@checked
 class Power(Profiles):
     """An average for each sigma_rel: step i of n weighs (i / n) ** gamma, so that the width of the average grows with
     the run (Karras et al. 2024, Eqs. 121-127): d_n = (1 - 1 / n) ** (gamma + 1).
@@ -68,7 +68,7 @@ class Power(Profiles):
     Raises UserError where `sigma_rel_to_gamma` does, or where one is named twice.
     """
 
-    def __init__(self, sigma_rel: Sequence[float] = (0.1, 0.05), snapshots: int = 16):
+    def __init__(self, sigma_rel: Sequence[Positive] = (0.1, 0.05), snapshots: Count = 16):
         self.gammas = [sigma_rel_to_gamma(width) for width in sigma_rel]
         self.names = _unique("ema.sigma_rel", _POWER, sigma_rel)
         self.snapshots = snapshots

@@ -12,6 +12,7 @@ from diffusion.condition import Condition
 from diffusion.denoiser import Denoise, Prediction
 from diffusion.errors import UserError
 from diffusion.schedule import precise
+from diffusion.values import PositiveFraction, checked
 
 Bounds = tuple[float, float]  # the least and the largest value of x_0
 
@@ -56,15 +57,16 @@ class Static(Clipping):
         return x_0.clamp(*self.bounds)
 
 
+@checked
 @dataclass(frozen=True)
 class Dynamic(Clipping):
     """Dynamic thresholding (Saharia et al. 2022, Imagen): each image is clipped to its own percentile s of |x_0|, at
     least 1, and divided by s.
 
-    percentile: in (0, 1]. bounds: of x_0's space. Raises UserError for others, and for bounds other than [-1, 1].
+    bounds: of x_0's space. Raises UserError for others than [-1, 1].
     """
 
-    percentile: float = 0.995
+    percentile: PositiveFraction = 0.995
     bounds: Bounds | None = field(default=(-1.0, 1.0), repr=False)
 
     def __post_init__(self):
@@ -72,8 +74,6 @@ class Dynamic(Clipping):
             raise UserError(
                 "clipping=dynamic brings x_0 to [-1, 1], which are not this space's bounds: say clipping=none"
             )
-        if not 0 < self.percentile <= 1:
-            raise UserError(f"clipping.percentile={self.percentile}: expected a fraction in (0, 1], such as 0.995")
 
     def __str__(self) -> str:
         return f"dynamic(percentile={self.percentile})"

@@ -24,7 +24,7 @@ from diffusion import folders, manifest
 from diffusion.errors import Notice, UserError
 from diffusion.registry import NAMED, TARGET
 from diffusion.typed import items, suggest
-from diffusion.values import TEXT, kind_of
+from diffusion.values import TEXT, kind_by_name
 
 # What the shell handed over after the first `=` is the value of these, whatever characters it holds.
 LITERAL = {
@@ -331,7 +331,7 @@ def _value(key: str, text: str, default: Any) -> Any:
     value = override.value()
     if value is None and default is None:
         return None
-    kind = kind_of(key, default)
+    kind = kind_by_name(key, default)
     try:
         # A number typed where a text belongs is that text: 007 stays 007.
         return kind.read(text if kind is TEXT and isinstance(value, int | float) else value)

@@ -2,8 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from diffusion.condition import Condition
 from diffusion.denoiser import Denoise, Prediction
 from diffusion.errors import UserError
 from diffusion.schedule import Schedule, broadcast, precise
+from diffusion.values import Count, File, Fraction, Levels, Weights, checked
 
 
 @dataclass(frozen=True)
@@ -20,23 +21,13 @@ class Guidance(ABC):
 
     scale: 1 is no guidance. interval: the noise levels at which it acts (Kynkäänniemi et al. 2024), in the unit `of`:
     `t`, in steps, or `sigma`, sigma_t / alpha_t; elsewhere scale is 1. rescale: 0 to 1, how far the result is brought
-    back to the standard deviation of v (Lin et al. 2023, section 3.4). Raises UserError for what cannot be.
+    back to the standard deviation of v (Lin et al. 2023, section 3.4).
     """
 
     scale: float = 2.0
-    interval: Sequence[float] = (0.0, float("inf"))
-    of: str = "t"
-    rescale: float = 0.0
-
-    def __post_init__(self):
-        if not isinstance(self.scale, int | float) or not math.isfinite(self.scale):
-            raise UserError(f"guidance.scale={self.scale!r}: expected a number")
-        if self.of not in ("t", "sigma"):
-            raise UserError(f"guidance.of={self.of}: expected t or sigma, the unit of guidance.interval")
-        if len(self.interval) != 2 or not self.interval[0] <= self.interval[1]:
-            raise UserError(f"guidance.interval={list(self.interval)}: expected two numbers, the lower one first")
-        if not 0 <= self.rescale <= 1:
-            raise UserError(f"guidance.rescale={self.rescale}: expected 0 to 1")
+    interval: Levels = (0.0, math.inf)
+    of: Literal["t", "sigma"] = "t"
+    rescale: Fraction = 0.0
 
     def unused(self, schedule: Schedule, times: Tensor) -> dict[str, str]:
         """The keys of the command line that have no effect beside the other values, and why. times: that are visited,
@@ -73,6 +64,7 @@ class Guidance(ABC):
         return Guided(denoiser, self)
 
 
+@checked
 @dataclass(frozen=True)
 class ClassifierFree(Guidance):
     """Away from the prediction without the condition (Ho & Salimans 2022): two evaluations in one batch."""
@@ -93,6 +85,7 @@ class ClassifierFree(Guidance):
         return given, none
 
 
+@checked
 @dataclass(frozen=True)
 class Auto(Guidance):
     """Autoguidance: away from a weaker model of the same data, under the same condition, or none (Karras et al. 2024,
@@ -102,13 +95,12 @@ class Auto(Guidance):
     fills. Raises UserError where it is asked to guide without.
     """
 
-    ckpt: str | None = None
-    weights: str | float | None = None
-    step: int | None = None
+    ckpt: File | None = None
+    weights: Weights | None = None
+    step: Count | None = None
     weaker: Denoise | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self):
-        super().__post_init__()
         if self.step is not None and self.weights == "raw":
             raise UserError(f"guidance.step={self.step} is of the averages: say guidance.weights=ema, or leave it out")
 

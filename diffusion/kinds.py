@@ -211,7 +211,8 @@ def _list(items: Sequence[Any], fixed: bool) -> Kind | None:
             raise ValueError
         if fixed and len(value) != len(kinds):
             raise ValueError
-        return [kind.read(item) for kind, item in zip(kinds if fixed else kinds * len(value), value, strict=True)]
+        found = [kind.read(item) for kind, item in zip(kinds if fixed else kinds * len(value), value, strict=True)]
+        return tuple(found) if isinstance(value, tuple) else found
 
     words = [kind.words for kind in kinds]
     if not fixed:

@@ -11,6 +11,7 @@ from torch import nn
 
 from diffusion.errors import UserError
 from diffusion.rate import Rate
+from diffusion.values import Betas, Count, Fraction, Natural, NonNegative, Positive, checked
 
 
 class RateSchedule(ABC):
@@ -29,6 +30,7 @@ class Constant(RateSchedule):
         return 1.0
 
 
+@checked
 @dataclass(frozen=True)
 class Cosine(RateSchedule):
     """Half a cosine from lr to final * lr over `steps` optimiser steps (Loshchilov & Hutter 2017), then constant.
@@ -36,8 +38,8 @@ class Cosine(RateSchedule):
     steps: None is to the end of the run; so long as that is not known, the rate does not fall.
     """
 
-    steps: int | None = None
-    final: float = 0.0
+    steps: Count | None = None
+    final: Fraction = 0.0
 
     def __call__(self, step: int, end: int | None = None) -> float:
         end = self.steps or end
@@ -45,15 +47,12 @@ class Cosine(RateSchedule):
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * done)) / 2
 
 
+@checked
 @dataclass(frozen=True)
 class InverseSqrt(RateSchedule):
     """Constant for `steps` optimiser steps, then lr / sqrt(step / steps) (Karras et al. 2024, Eq. 67)."""
 
-    steps: int
-
-    def __post_init__(self):
-        if self.steps is None:
-            raise UserError("lr_schedule=inverse_sqrt has no end: say lr_schedule.steps=, how long it is constant")
+    steps: Count
 
     def __call__(self, step: int, end: int | None = None) -> float:
         return 1 / math.sqrt(max(1.0, step / self.steps))
@@ -70,16 +69,17 @@ class Optimizer(ABC):
         per optimiser step."""
 
 
+@checked
 @dataclass(frozen=True)
 class AdamW(Optimizer):
     """AdamW at lr * decay(step, end), with a linear warm-up over `warmup_steps` optimiser steps, though never more than
     `warmup_share` of the run (None: all the same)."""
 
-    lr: float = 2e-4
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
-    warmup_steps: int = 500
-    warmup_share: float | None = 0.5
+    lr: Positive = 2e-4
+    betas: Betas = (0.9, 0.999)
+    weight_decay: NonNegative = 0.0
+    warmup_steps: Natural = 500
+    warmup_share: Fraction | None = 0.5
     decay: RateSchedule = Constant()
 
     def warmup(self, end: int | None = None) -> int:

@@ -5,8 +5,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from diffusion.errors import UserError
 from diffusion.schedule import Schedule
+from diffusion.values import Positive, checked
 
 
 class Parametrization(ABC):
@@ -58,6 +58,7 @@ class V(Parametrization):
         return alpha * eps - sigma * x_0
 
 
+@checked
 class EDM(Parametrization):
     """The preconditioning of Karras et al. 2022 (Table 1), which gives the network input and target of variance 1.
 
@@ -71,9 +72,7 @@ class EDM(Parametrization):
 
     scales_input = True
 
-    def __init__(self, sigma_data: float = 0.5):
-        if not sigma_data > 0:
-            raise UserError(f"prediction.sigma_data={sigma_data}: expected the data's standard deviation, above 0")
+    def __init__(self, sigma_data: Positive = 0.5):
         self.sigma_data = sigma_data
 
     def coefficients(self, alpha, sigma):

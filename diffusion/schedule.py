@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusion.errors import Notice, UserError
+from diffusion.values import Count, NonNegative, Positive, PositiveFraction, checked
 
 
 def precise(t: Tensor | float) -> Tensor:
@@ -81,6 +82,7 @@ class Schedule(nn.Module, ABC):
         return ZeroTerminalSNR(self)
 
 
+@checked
 class Table(Schedule):
     """The schedule of the betas of steps 1..T.
 
@@ -88,7 +90,7 @@ class Table(Schedule):
     since the reverse process then starts from what is not yet noise.
     """
 
-    def __init__(self, betas: Tensor | Sequence[float]):
+    def __init__(self, betas: Tensor | Sequence[Positive]):
         super().__init__()
         betas = torch.as_tensor(betas, dtype=torch.float64)
         if betas.shape[:1] in ((), (0,)):
@@ -163,16 +165,16 @@ class ZeroTerminalSNR(Schedule):
         return self.schedule.t_of_log_alpha_bar(2 * torch.log1p(lost))
 
 
+@checked
 class VP(Schedule):
     """The VP-SDE in closed form (Song et al. 2021): beta(u) rises linearly over u = t / T, and
     log alpha_bar(u) = -beta_min u - (beta_max - beta_min) u^2 / 2.
     """
 
-    def __init__(self, T: int = 1000, beta_min: float = 0.1, beta_max: float = 20.0):
+    def __init__(self, T: Count = 1000, beta_min: Positive = 0.1, beta_max: Positive = 20.0):
         super().__init__()
-        _check_steps(T)
-        if not 0 < beta_min < beta_max:
-            raise UserError(f"schedule.beta_min={beta_min}, beta_max={beta_max}: expected 0 < beta_min < beta_max")
+        if not beta_min < beta_max:
+            raise UserError(f"schedule.beta_min={beta_min}, beta_max={beta_max}: expected beta_min < beta_max")
         self.T = T
         self.beta_min, self.rise = beta_min, beta_max - beta_min
 
@@ -186,14 +188,14 @@ class VP(Schedule):
         return (u * self.T).clamp(max=self.T)
 
 
+@checked
 class Cosine(Schedule):
     """The cosine schedule in closed form: alpha_t = cos(u a), u = t / T, with the angle a at which log-SNR has fallen
     to log_snr_min (Nichol & Dhariwal 2021 without their offset; cut as in Salimans & Ho 2022).
     """
 
-    def __init__(self, T: int = 1000, log_snr_min: float = -15.0):
+    def __init__(self, T: Count = 1000, log_snr_min: float = -15.0):
         super().__init__()
-        _check_steps(T)
         self.T = T
         self.angle = math.atan(math.exp(-log_snr_min / 2))
 
@@ -207,14 +209,8 @@ class Cosine(Schedule):
         return (angle / self.angle * self.T).clamp(max=self.T)
 
 
-def _check_steps(T: int) -> None:
-    if T < 1:
-        raise UserError(f"schedule.T={T}: expected at least 1 step")
-
-
 def _resampled(betas: Tensor, T: int) -> Table:
     """The curve of a 1000-step table cut into T steps: x_T stays as noisy, and no beta can reach 1 for any T."""
-    _check_steps(T)
     if len(betas) == T:
         return Table(betas)
     k = torch.linspace(0, len(betas), T + 1, dtype=torch.float64)
@@ -223,33 +219,39 @@ def _resampled(betas: Tensor, T: int) -> Table:
 
 def _of_curve(alpha_bar: Callable[[Tensor], Tensor], T: int, beta_max: float) -> Table:
     """The table of a curve alpha_bar(u), u = t / T in 0..1, its betas cut at beta_max (Nichol & Dhariwal 2021)."""
-    _check_steps(T)
     values = alpha_bar(torch.linspace(0, 1, T + 1, dtype=torch.float64))
     return Table((1 - values[1:] / values[:-1]).clamp(max=beta_max))
 
 
-def linear(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Table:
+@checked
+def linear(T: Count = 1000, beta_start: Positive = 1e-4, beta_end: Positive = 0.02) -> Table:
     """Ho et al. 2020: beta rises linearly. The betas are those of 1000 steps; another T cuts the same curve."""
     return _resampled(torch.linspace(beta_start, beta_end, 1000, dtype=torch.float64), T)
 
 
-def scaled_linear(T: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> Table:
+@checked
+def scaled_linear(T: Count = 1000, beta_start: Positive = 0.00085, beta_end: Positive = 0.012) -> Table:
     """Stable Diffusion's (Rombach et al. 2022): `quadratic` under another name, with betas of its own."""
     return quadratic(T, beta_start, beta_end)
 
 
-def quadratic(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Table:
+@checked
+def quadratic(T: Count = 1000, beta_start: Positive = 1e-4, beta_end: Positive = 0.02) -> Table:
     """sqrt(beta) rises linearly (Song et al. 2020, DDIM). The betas are those of 1000 steps, as in `linear`."""
     roots = torch.linspace(math.sqrt(beta_start), math.sqrt(beta_end), 1000, dtype=torch.float64)
     return _resampled(roots**2, T)
 
 
-def cosine(T: int = 1000, s: float = 0.008, beta_max: float = 0.999) -> Table:
+@checked
+def cosine(T: Count = 1000, s: NonNegative = 0.008, beta_max: PositiveFraction = 0.999) -> Table:
     """alpha_bar(u) = f(u) / f(0), f(u) = cos^2((u + s) / (1 + s) * pi / 2) (Nichol & Dhariwal 2021, Eq. 17)."""
     return _of_curve(lambda u: torch.cos((u + s) / (1 + s) * math.pi / 2) ** 2, T, beta_max)
 
 
-def sigmoid(T: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, beta_max: float = 0.999) -> Table:
+@checked
+def sigmoid(
+    T: Count = 1000, start: float = -3.0, end: float = 3.0, tau: Positive = 1.0, beta_max: PositiveFraction = 0.999
+) -> Table:
     """alpha_bar(u) falls as a sigmoid from start to end at temperature tau (Jabri et al. 2022, Algorithm 1)."""
 
     def alpha_bar(u: Tensor) -> Tensor:
@@ -259,7 +261,8 @@ def sigmoid(T: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1
     return _of_curve(alpha_bar, T, beta_max)
 
 
-def laplace(T: int = 1000, mean: float = 0.0, scale: float = 0.5, beta_max: float = 0.999) -> Table:
+@checked
+def laplace(T: Count = 1000, mean: float = 0.0, scale: Positive = 0.5, beta_max: PositiveFraction = 0.999) -> Table:
     """log-SNR at a uniform u is Laplace distributed (Hang et al. 2024), mean + scale sgn(u - 1/2) log(1 - 2 |u - 1/2|):
     most steps are spent around log-SNR = mean."""
 

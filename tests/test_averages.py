@@ -96,12 +96,12 @@ def test_widths_are_known_by_name():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Decay(1.0), "ema.decay=1.0 is not in"),
-        (lambda: Decay(-0.1), "ema.decay=-0.1 is not in"),
-        (lambda: HalfLife([1000, 0]), "above 0"),
+        (lambda: Decay(1.0), "ema.decay=1.0: expected a number, 0 or more and below 1"),
+        (lambda: Decay(-0.1), "ema.decay=-0.1: expected a number, 0 or more and below 1"),
+        (lambda: HalfLife([1000, 0]), "each a whole number, 1 or more"),
         (lambda: HalfLife([5, 5]), "twice"),
         (lambda: Power([0.05, 0.05]), "twice"),
-        (lambda: Power([0.0]), "sigma_rel=0.0 is not between"),
+        (lambda: Power([0.0]), "each a number above 0"),
         (lambda: Power([0.3]), "sigma_rel=0.3 is not between"),
     ],
 )

@@ -10,8 +10,8 @@ PACKAGE = Path(__file__).parent.parent / "diffusion"
 FLOORS = [
     ["errors", "files", "random", "bar", "typed", "condition", "kinds"],
     ["folders"],
-    ["archive", "compilation", "device", "launch", "quiet", "registry", "values", "source"],
-    ["annotations"],
+    ["archive", "compilation", "device", "launch", "quiet", "registry", "source"],
+    ["annotations", "values"],
     ["signatures"],
     ["upgrades", "conditioners"],
     ["images", "schedule", "networks", "manifest", "averages"],

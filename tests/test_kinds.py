@@ -79,7 +79,7 @@ def test_words(annotation, words):
         (Literal[1, 2], 2, 2),
         (Literal["auto"] | float, 0, 0.0),
         (int | None, None, None),
-        (tuple[float, float], (1, 2), [1.0, 2.0]),
+        (tuple[float, float], (1, 2), (1.0, 2.0)),
         (Sequence[str], [1, "a"], ["1", "a"]),
         (str | Sequence[float], "trailing", "trailing"),
         (str | Sequence[float], [1000, 0], [1000.0, 0.0]),

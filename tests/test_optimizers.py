@@ -38,7 +38,7 @@ def test_a_cosine_falls_to_the_end_of_the_run_or_to_the_number_it_is_given():
     assert [Cosine()(step, 100) for step in (0, 50, 100, 101)] == pytest.approx([1, 0.5, 0, 0])
     assert Cosine(steps=50)(50, 100) == 0
     assert [Cosine(final=0.2)(step) for step in (0, 10**6)] == [1, 1], "not before the end is known"
-    with pytest.raises(UserError, match=r"say lr_schedule.steps="):
+    with pytest.raises(UserError, match=r"lr_schedule.steps=None: expected a whole number, 1 or more"):
         InverseSqrt(steps=None)
 
 

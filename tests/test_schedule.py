@@ -120,15 +120,15 @@ def test_betas_outside_0_1_are_refused(betas):
         schedule.Table(torch.tensor(betas))
 
 
-@pytest.mark.parametrize("betas", [[], 0.1])
-def test_a_table_needs_steps(betas):
-    with pytest.raises(UserError, match="at least 1 step"):
+@pytest.mark.parametrize(("betas", "said"), [([], "at least 1 step"), (0.1, "each a number above 0")])
+def test_a_table_needs_steps(betas, said):
+    with pytest.raises(UserError, match=said):
         schedule.Table(betas)
 
 
 @pytest.mark.parametrize("make", ALL)
 def test_no_steps_are_refused(make):
-    with pytest.raises(UserError, match=r"schedule.T=0: expected at least 1"):
+    with pytest.raises(UserError, match=r"schedule.T=0: expected a whole number, 1 or more"):
         make(0)
 
 

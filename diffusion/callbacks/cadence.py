@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from diffusion.values import Count, Positive, checked
 
+
+@checked
 @dataclass(frozen=True)
 class Cadence:
     """Every so many optimiser steps, minutes or epochs, whichever comes first; None: not by that.
@@ -14,9 +17,9 @@ class Cadence:
     clock, which is kept by whoever asks.
     """
 
-    every_n_steps: int | None = None
-    every_n_minutes: float | None = None
-    every_n_epochs: int | None = None
+    every_n_steps: Count | None = None
+    every_n_minutes: Positive | None = None
+    every_n_epochs: Count | None = None
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> "Cadence":

@@ -18,10 +18,12 @@ from diffusion.callbacks.cadence import Cadence
 from diffusion.errors import UserError
 from diffusion.files import give_name, remove_remains
 from diffusion.strategies import SHARDED
+from diffusion.values import Count, Positive, checked
 
 log = logging.getLogger(__name__)
 
 
+@checked
 class Checkpoints(Checkpoint):
     """Writes folder/step_0001234.ckpt every so many steps, minutes and epochs, after each validation, on SIGUSR1, when
     the run is told to stop and when it breaks. `last.ckpt` is another name of the newest, `best.ckpt` of the one with
@@ -45,10 +47,10 @@ class Checkpoints(Checkpoint):
     def __init__(
         self,
         folder: Path | str,
-        every_n_steps: int | None = None,
-        every_n_minutes: float | None = 10.0,
-        every_n_epochs: int | None = None,
-        keep: int = 2,
+        every_n_steps: Count | None = None,
+        every_n_minutes: Positive | None = 10.0,
+        every_n_epochs: Count | None = None,
+        keep: Count = 2,
     ):
         self.folder = Path(folder)
         self.cadence = Cadence(every_n_steps, every_n_minutes, every_n_epochs)

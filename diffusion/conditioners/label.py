@@ -10,16 +10,17 @@ from torch import Tensor, nn
 from diffusion.conditioners import names
 from diffusion.conditioners.base import EMBEDDING, Conditioner, Opened
 from diffusion.errors import UserError
-from diffusion.values import whole_or_none
+from diffusion.values import Fraction, checked, whole_or_none
 
 
+@checked
 @dataclass(frozen=True)
 class Label(Conditioner):
     """classes: their names; a row is a number among them, int64."""
 
     yields: ClassVar[str] = EMBEDDING
     classes: Sequence[str] = ()
-    drop: float = 0.1
+    drop: Fraction = 0.1
 
     def module(self, width: int, channels: int) -> "LabelEmbedding":
         return LabelEmbedding(len(self.classes), width)

@@ -11,8 +11,10 @@ from torch.nn import functional as F
 
 from diffusion.conditioners.base import EMBEDDING, Conditioner, Opened
 from diffusion.errors import UserError
+from diffusion.values import Fraction, NonNegative, checked
 
 
+@checked
 @dataclass(frozen=True)
 class Vector(Conditioner):
     """A row is float32 (d,), in the data's own units. mean, std, low, high: of each of the d columns over the training
@@ -20,10 +22,10 @@ class Vector(Conditioner):
 
     yields: ClassVar[str] = EMBEDDING
     mean: Sequence[float] = ()
-    std: Sequence[float] = ()
+    std: Sequence[NonNegative] = ()
     low: Sequence[float] = ()
     high: Sequence[float] = ()
-    drop: float = 0.1
+    drop: Fraction = 0.1
 
     def module(self, width: int, channels: int) -> "VectorEmbedding":
         return VectorEmbedding(self.mean, self.std, width)

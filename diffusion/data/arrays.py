@@ -1,6 +1,6 @@
 """Your own numbers, of any shape (C, H, W) and range: arrays that `np.save` wrote, memory-mapped."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -13,10 +13,12 @@ from diffusion.condition import PREVIOUS, Condition
 from diffusion.data.base import Data, Declaration, labelled
 from diffusion.data.rows import Rows, dtype_of, opened
 from diffusion.errors import UserError
+from diffusion.values import Count, OpenFraction, checked
 
 _RESERVED = {PREVIOUS, "self"}
 
 
+@checked
 class Arrays(Data):
     """train/x.npy and val/x.npy below `path`, of shape (N, C, H, W): floats or whole numbers.
 
@@ -33,10 +35,8 @@ class Arrays(Data):
     Raises UserError where files are missing, are no arrays of numbers, or do not fit each other.
     """
 
-    def __init__(self, *, shape: Sequence[int] | None = None, val_fraction: float = 0.05, **common):
+    def __init__(self, *, shape: tuple[Count, Count, Count] | None = None, val_fraction: OpenFraction = 0.05, **common):
         super().__init__(**common)
-        if not 0 < val_fraction < 1:
-            raise UserError(f"dataset.val_fraction={val_fraction} must lie between 0 and 1")
         self.shape = shape
         self.val_fraction = val_fraction
         self.root = Path(self.path).expanduser()

@@ -9,7 +9,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -18,6 +18,7 @@ from torch import Tensor
 from diffusion import random
 from diffusion.condition import Condition
 from diffusion.errors import UserError
+from diffusion.values import Count, File, Natural, checked
 
 _FINGERPRINTED = 10_000
 _AT_A_TIME = 64  # of them
@@ -54,6 +55,7 @@ def labelled(y: Tensor) -> Condition:
     return known.without(y < 0, ["label"]) if (y < 0).any() else known
 
 
+@checked
 class Data(LightningDataModule, ABC):
     """What one source stores, split into "train" and "val". One of its N values is called an image, whatever it is.
 
@@ -75,16 +77,14 @@ class Data(LightningDataModule, ABC):
     def __init__(
         self,
         *,
-        path: str | None,
-        batch_size: int,
+        path: File | None,
+        batch_size: Count,
         name: str | None = None,
-        seed: int = 0,
+        seed: Natural = 0,
         flip: bool = False,
-        val_images: int | None = None,
+        val_images: Count | None = None,
     ):
         super().__init__()
-        if batch_size < 1:
-            raise UserError(f"dataset.batch_size={batch_size} must be at least 1")
         if name is not None and (name in ("", ".", "..") or Path(name).name != name):
             raise UserError(f"dataset.name={name}: expected the name of a folder, without a path")
         self.path = path
@@ -185,6 +185,7 @@ class Data(LightningDataModule, ABC):
         return ""
 
 
+@checked
 class ImageData(Data):
     """Square pictures in 8 bits.
 
@@ -196,7 +197,7 @@ class ImageData(Data):
     own_size: int | None = None
     """The shorter side of a typical image, in pixels, before it was brought to `size`; None where that is not known."""
 
-    def __init__(self, *, channels: int, size: int, **common):
+    def __init__(self, *, channels: Literal[1, 3], size: Count, **common):
         super().__init__(**common)
         self.channels = channels
         self.size = size

@@ -1,24 +1,29 @@
 """scikit-learn's handwritten digits: 8x8, grey, part of the package, nothing to download."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from diffusion.condition import Condition
 from diffusion.data.base import ImageData, labelled
 from diffusion.errors import UserError
+from diffusion.kinds import Expected
+from diffusion.values import checked
 
 VAL_IMAGES = 297
 
+Nowhere = Annotated[None, Expected("null, since the digits are part of scikit-learn")]
 
+
+@checked
 class Digits(ImageData):
     """1,797 digits, 8x8, grey; the last 297 are for validation."""
 
     classes = tuple("0123456789")
 
-    def __init__(self, *, path: None = None, **common):
-        if path is not None:
-            raise UserError(f"dataset.path={path} has no meaning for dataset=digits, which is part of scikit-learn")
-        super().__init__(path=None, **common)
+    def __init__(self, *, path: Nowhere = None, **common):
+        super().__init__(path=path, **common)
 
     def load(self, split: str) -> tuple[Tensor, Condition]:
         """Raises UserError where scikit-learn is not installed."""

@@ -1,11 +1,10 @@
 """Any folder of images, decoded once into a memory-mapped uint8 array that is kept for later runs."""
 
 import logging
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from diffusion.data.formats import opened
 from diffusion.data.layout import Hashed, Layout, Permuted
 from diffusion.data.report import broken, report
 from diffusion.errors import UserError
+from diffusion.values import File, OpenFraction, Range, checked
 
 _MEASURED = 100  # images, to know how large they are
 _LAYOUTS = {"hash": Hashed, "permutation": Permuted}
@@ -26,6 +26,7 @@ _LAYOUTS = {"hash": Hashed, "permutation": Permuted}
 log = logging.getLogger(__name__)
 
 
+@checked
 class ImageFolder(ImageData):
     """All images below `path`, resized to `size` at their short side, cropped at the centre, grey or RGB by `channels`.
 
@@ -51,26 +52,18 @@ class ImageFolder(ImageData):
     def __init__(
         self,
         *,
-        val_fraction: float = 0.05,
-        split: str = "hash",
-        on_broken: str = "skip",
-        range: str | Sequence[float] = "container",
-        cache: str | None = None,
+        val_fraction: OpenFraction = 0.05,
+        split: Literal["hash", "permutation"] = "hash",
+        on_broken: Literal["skip", "error"] = "skip",
+        range: Range = "container",
+        cache: File | None = None,
         **common,
     ):
         super().__init__(**common)
-        if not 0 < val_fraction < 1:
-            raise UserError(f"dataset.val_fraction={val_fraction} must lie between 0 and 1")
-        if on_broken not in ("skip", "error"):
-            raise UserError(f"dataset.on_broken={on_broken} must be skip or error")
-        if self.channels not in (1, 3):
-            raise UserError(f"dataset.channels={self.channels} must be 1 (grey) or 3 (RGB)")
-        if split not in _LAYOUTS:
-            raise UserError(f"dataset.split={split} must be hash or permutation")
         self.val_fraction = val_fraction
         self.split_rule = split
         self.on_broken = on_broken
-        self.range = ranges.check(range)
+        self.range = range if isinstance(range, str) else tuple(map(float, range))
         self.cache = DecodedCache(cache)
         self._reported = False
 

@@ -16,19 +16,6 @@ _LITTLE = 0.26  # of a type's range: data of 14 bits in 16 use a quarter
 _FEW = 128  # below it a largest value is a count of labels, and no power of two
 
 
-def check(given: str | Sequence[float]) -> Range:
-    """What the key takes, or UserError."""
-    if given in ("container", "auto"):
-        return given
-    try:
-        low, high = map(float, given)
-        if isinstance(given, str) or not low < high < inf:
-            raise ValueError
-    except (TypeError, ValueError):
-        raise UserError(f"{KEY}={given}: expected container, auto, or two numbers [low,high], low below high") from None
-    return low, high
-
-
 class Seen(NamedTuple):
     """Of the images whose type holds the values 0 to `top` (None: floats). outside: those with values beyond the
     limits; least, largest: of all their values."""

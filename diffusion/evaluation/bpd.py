@@ -4,8 +4,10 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from diffusion import plots, random
@@ -20,6 +22,7 @@ from diffusion.lit import LitDiffusion
 from diffusion.process import gaussian_kl, q_sample, vlb_term
 from diffusion.schedule import Schedule, broadcast
 from diffusion.spaces.base import Space
+from diffusion.values import Count, checked
 
 _MIX = {"auto": None, "fixed_small": 0.0, "fixed_large": 1.0}  # see `process.reverse_variance`; None: as learnt
 _UNIT = {True: "bits/dim", False: "bits/dim of a density in the data's units"}  # by whether values are discrete
@@ -59,6 +62,7 @@ class Bound:
         return torch.zeros(T).double().index_add(0, k, self.terms.flatten()) / k.bincount(minlength=T)
 
 
+@checked
 class BPD(Metric):
     """The bound over the validation set, in the order of images that is always the same.
 
@@ -66,8 +70,9 @@ class BPD(Metric):
     negative.
 
     n: at most so many images, evenly spaced over the set; None means all. steps: network evaluations per image, at
-    least 2; None means all T terms, fewer give an unbiased estimate. variance: of the reverse process: `fixed_small`,
-    the posterior's; `fixed_large`, beta_t; `auto`, what the network learnt, or fixed_small where it learnt none.
+    least 2 (the decoder, another term); None means all T terms, fewer give an unbiased estimate. variance: of the
+    reverse process: `fixed_small`, the posterior's; `fixed_large`, beta_t; `auto`, what the network learnt, or
+    fixed_small where it learnt none.
     clipping: of the predicted x_0; None is to the bounds of the model's space, where it has some, as Nichol & Dhariwal
     evaluate: x_0 lies within, so that it only ever brings a prediction nearer. At late t an error of eps is multiplied
     by sigma_t / alpha_t, 157 at T of the linear schedule.
@@ -79,15 +84,11 @@ class BPD(Metric):
 
     def __init__(
         self,
-        n: int | None = None,
-        steps: int | None = None,
-        variance: str = "auto",
+        n: Count | None = None,
+        steps: Annotated[int, Ge(2)] | None = None,
+        variance: Literal["auto", "fixed_small", "fixed_large"] = "auto",
         clipping: Clipping | None = None,
     ):
-        if variance not in _MIX:
-            raise UserError(f"metric.variance={variance}: expected auto, fixed_small or fixed_large")
-        if steps is not None and steps < 2:
-            raise UserError(f"metric.steps={steps}: expected at least 2 (the decoder, another term), or null for all")
         self.n, self.steps, self.clipping = n, steps, clipping
         self.variance, self.mix = variance, _MIX[variance]
 

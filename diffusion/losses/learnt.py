@@ -6,13 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from diffusion import random
-from diffusion.errors import UserError
 from diffusion.losses.weighting import Weighting
 from diffusion.schedule import Schedule
+from diffusion.values import Count, checked
 
 _LIMIT = 10.0  # of log(sigma / alpha): beyond, where it may be infinite, x_t is data or noise to all digits
 
 
+@checked
 class Learnt(Weighting, nn.Module):
     """exp(-u(t)) loss + u(t), with a small network u that is trained by the same optimiser (Kendall et al. 2018; in
     continuous time Karras et al. 2024, EDM2, "adaptive loss weighting"). Its optimum is u = log of the expected loss at
@@ -23,13 +24,11 @@ class Learnt(Weighting, nn.Module):
     f ~ N(0, 1) and phi ~ U(0, 1) are fixed (random Fourier features), w begins at 0. The weight besides is 1 of the v
     error, which is EDM2's lambda(sigma) for data of unit variance; at the optimum it cancels.
 
-    channels: of the features. Raises UserError where there are none.
+    channels: of the features.
     """
 
-    def __init__(self, channels: int = 128):
+    def __init__(self, channels: Count = 128):
         super().__init__()
-        if channels < 1:
-            raise UserError(f"weighting.channels={channels}: expected 1 or more")
         index = torch.arange(channels)
         self.register_buffer("frequencies", random.normal(0, "weighting/frequencies", index, ()))
         self.register_buffer("phases", random.uniform(0, "weighting/phases", index).float())

@@ -11,6 +11,7 @@ from diffusion.errors import UserError
 from diffusion.losses.weighting import Simple, Weighting
 from diffusion.process import LogLikelihood, Noised, discretized_log_likelihood, vlb_term
 from diffusion.schedule import broadcast, precise
+from diffusion.values import NonNegative, Positive, checked
 
 
 class Objective(nn.Module, ABC):
@@ -73,19 +74,19 @@ class L1(Distance):
         return error.abs()
 
 
+@checked
 class Huber(Distance):
     """Squared error / 2 below delta, linear above."""
 
-    def __init__(self, weighting: Weighting, delta: float = 1.0):
+    def __init__(self, weighting: Weighting, delta: Positive = 1.0):
         super().__init__(weighting)
-        if not delta > 0:
-            raise UserError(f"loss.delta={delta}: expected a number above 0")
         self.delta = delta
 
     def distance(self, error):
         return torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=self.delta)
 
 
+@checked
 class VLB(Objective):
     """L_vlb in nats per dimension, with the variance learned (Nichol & Dhariwal 2021, Eq. 4).
 
@@ -108,6 +109,7 @@ class VLB(Objective):
         return denoiser.schedule.T * vlb_term(denoiser.schedule, *arguments)
 
 
+@checked
 class Hybrid(L2):
     """L_simple + scale * L_vlb, where L_vlb moves the variance only (Nichol & Dhariwal 2021, Eq. 16). log_likelihood:
     of the decoder."""
@@ -117,7 +119,7 @@ class Hybrid(L2):
     def __init__(
         self,
         weighting: Weighting,
-        scale: float = 0.001,
+        scale: NonNegative = 0.001,
         log_likelihood: LogLikelihood = discretized_log_likelihood,
     ):
         super().__init__(weighting)

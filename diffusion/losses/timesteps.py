@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from diffusion import random
-from diffusion.errors import UserError
 from diffusion.schedule import Schedule
+from diffusion.values import Count, Positive, PositiveFraction, checked
 
 # Multiples of it, modulo 1, are evenly spread, however many there are and wherever they start.
 GOLDEN = 0.6180339887498949
@@ -63,12 +63,11 @@ class Stratified(Uniform):
         return (super().uniform(seed, torch.zeros_like(index)) + index.double() * GOLDEN) % 1
 
 
+@checked
 class LogNormal(Timesteps):
     """log(sigma_t / alpha_t) ~ N(mean, std^2), at real t not below 1 (Karras et al. 2022, Table 1)."""
 
-    def __init__(self, mean: float = -1.2, std: float = 1.2):
-        if not std > 0:
-            raise UserError(f"timesteps.std={std}: expected a number above 0")
+    def __init__(self, mean: float = -1.2, std: Positive = 1.2):
         self.mean, self.std = mean, std
 
     def of_uniform(self, u, schedule):
@@ -76,13 +75,12 @@ class LogNormal(Timesteps):
         return schedule.t_of_log_snr(-2 * log_ratio).clamp(min=1)
 
 
+@checked
 class LossSecondMoment(Uniform):
     """p(t) proportional to sqrt(E[loss^2]) over the last `history` losses at t, once each t has so many; until then
     uniform (Nichol & Dhariwal 2021, section 3.3). uniform: the share of draws that stays uniform."""
 
-    def __init__(self, history: int = 10, uniform: float = 0.001):
-        if history < 1 or not 0 < uniform <= 1:
-            raise UserError(f"timesteps.history={history}, uniform={uniform}: expected at least 1, and above 0 to 1")
+    def __init__(self, history: Count = 10, uniform: PositiveFraction = 0.001):
         self.length, self.share = history, uniform
         self.losses: Tensor | None = None  # (T, history), the newest last
         self.counts: Tensor | None = None  # (T,)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffusion.errors import UserError
 from diffusion.schedule import Schedule
+from diffusion.values import NonNegative, Positive, checked
 
 
 class Weighting(ABC):
@@ -42,35 +42,34 @@ class Simple(Weighting):
         return torch.sigmoid(log_snr)
 
 
+@checked
 @dataclass(frozen=True)
 class SNR(Weighting):
     """SNR + plus of the x_0 error (Salimans & Ho 2022): with plus = 1 it is 1 of the v error; with 0 it is `Simple`."""
 
-    plus: float = 1.0
+    plus: NonNegative = 1.0
 
     def of_log_snr(self, log_snr):
         return torch.sigmoid(log_snr) + self.plus * torch.sigmoid(-log_snr)
 
 
+@checked
 @dataclass(frozen=True)
 class MinSNR(Weighting):
     """min(SNR, gamma) of the x_0 error (Hang et al. 2023)."""
 
-    gamma: float = 5.0
-
-    def __post_init__(self):
-        if not self.gamma > 0:
-            raise UserError(f"weighting.gamma={self.gamma}: expected a number above 0, such as 5")
+    gamma: Positive = 5.0
 
     def of_log_snr(self, log_snr):
         return torch.minimum(torch.sigmoid(log_snr), self.gamma * torch.sigmoid(-log_snr))
 
 
+@checked
 @dataclass(frozen=True)
 class P2(Weighting):
     """1 / (k + SNR)^gamma of the eps error (Choi et al. 2022)."""
 
-    k: float = 1.0
+    k: NonNegative = 1.0
     gamma: float = 1.0
 
     def of_log_snr(self, log_snr):
@@ -93,6 +92,7 @@ class VLB(Weighting):
         return torch.ones_like(log_snr)
 
 
+@checked
 class Sigmoid(VLB):
     """The bound, weighted by sigmoid(bias - log_snr) (Kingma & Gao 2023; Hoogeboom et al. 2024)."""
 

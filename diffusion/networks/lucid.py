@@ -13,6 +13,7 @@ from diffusion.conditioners.base import CHANNELS, Conditioner, Conditioners
 from diffusion.errors import UserError
 from diffusion.networks.embedding import sinusoidal
 from diffusion.networks.sides import both_sides, size_in_words
+from diffusion.values import Count, Fraction, checked
 
 MEMORY = 4  # learned tokens that every attention sees besides those of the image
 
@@ -98,6 +99,7 @@ class Level(nn.Module):
         self.first, self.second, self.attention, self.resample = first, second, attention, resample
 
 
+@checked
 class LucidUNet(nn.Module):
     """Residual blocks and attention at every resolution; linear attention where `full_attention` is not.
 
@@ -116,15 +118,15 @@ class LucidUNet(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        size: int | Sequence[int],
-        width: int = 64,
-        multiples: Sequence[int] = (1, 2, 4, 8),
+        in_channels: Count,
+        out_channels: Count,
+        size: Count | Sequence[Count],
+        width: Count = 64,
+        multiples: Sequence[Count] = (1, 2, 4, 8),
         full_attention: Sequence[bool] = (False, False, False, True),
-        heads: int = 4,
-        head_width: int = 32,
-        dropout: float = 0.0,
+        heads: Count = 4,
+        head_width: Count = 32,
+        dropout: Fraction = 0.0,
         conditioners: Mapping[str, Conditioner] | None = None,
     ):
         _check(size, width, multiples, full_attention)

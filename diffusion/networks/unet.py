@@ -15,8 +15,10 @@ from diffusion.networks.attention import Attention
 from diffusion.networks.blocks import Downsample, DownStage, ResidualBlock, Upsample, UpStage, norm_silu, zero
 from diffusion.networks.embedding import TimeEmbedding
 from diffusion.networks.sides import both_sides, size_in_words
+from diffusion.values import Count, Fraction, Natural, Positive, checked
 
 
+@checked
 class UNet(nn.Module):
     """Residual blocks down to half, quarter, ... resolution and up again; both sides joined at every layer.
 
@@ -48,26 +50,26 @@ class UNet(nn.Module):
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        size: int | Sequence[int],
-        widths: Sequence[int] = (128, 256, 256, 256),
-        layers: int = 2,
-        attention: Sequence[int] = (16,),
+        in_channels: Count,
+        out_channels: Count,
+        size: Count | Sequence[Count],
+        widths: Sequence[Count] = (128, 256, 256, 256),
+        layers: Count = 2,
+        attention: Sequence[Count] = (16,),
         mid_attention: bool = True,
-        head_width: int | None = None,
-        heads: int | None = None,
-        dropout: float = 0.0,
-        patch: int = 1,
+        head_width: Count | None = None,
+        heads: Count | None = None,
+        dropout: Fraction = 0.0,
+        patch: Count = 1,
         conditioners: Mapping[str, Conditioner] | None = None,
-        norm_groups: int = 32,
-        norm_eps: float = 1e-6,
-        freq_shift: int = 1,
-        downsample_padding: int = 0,
+        norm_groups: Count = 32,
+        norm_eps: Positive = 1e-6,
+        freq_shift: Natural = 1,
+        downsample_padding: Natural = 0,
         scale_shift: bool = False,
         residual_resampling: bool = False,
         time_scale: float = 1.0,
-        time_width: int | None = None,
+        time_width: Count | None = None,
     ):
         widths, attention = list(widths), list(attention)
         time_width = time_width or widths[0]

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -14,6 +14,7 @@ from diffusion.denoiser import Denoise, Prediction
 from diffusion.process import q_step
 from diffusion.samplers.grid import visit
 from diffusion.schedule import Schedule, broadcast
+from diffusion.values import Count, Times
 
 
 @dataclass
@@ -72,7 +73,7 @@ class Sampler(ABC):
     beyond = True  # more steps than the schedule has: sense in continuous time only
     draws_noise = True  # in its steps, so that images depend on the seed beyond x_T
 
-    def __init__(self, steps: int | None = None, times: str | Sequence[float] = "trailing"):
+    def __init__(self, steps: Count | None = None, times: Times = "trailing"):
         self.steps = steps
         self.spacing = times
 

@@ -1,17 +1,17 @@
 """Denoising diffusion implicit models (Song, Meng & Ermon 2020), and their way back to the noise."""
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor
 
 from diffusion.condition import Condition
 from diffusion.denoiser import Denoise
-from diffusion.errors import UserError
 from diffusion.samplers.base import Path, Sampler, combine
 from diffusion.schedule import broadcast
+from diffusion.values import Count, Fraction, Times, checked
 
 
+@checked
 class DDIM(Sampler):
     """x_s = alpha_s x_0 + sqrt(sigma_s^2 - std^2) eps + std z, std = eta posterior_std (Eqs. 12 and 16).
 
@@ -20,10 +20,8 @@ class DDIM(Sampler):
 
     beyond = False
 
-    def __init__(self, steps: int | None = None, times: str | Sequence[float] = "trailing", eta: float = 0.0):
+    def __init__(self, steps: Count | None = None, times: Times = "trailing", eta: Fraction = 0.0):
         super().__init__(steps, times)
-        if not 0 <= eta <= 1:
-            raise UserError(f"sampler.eta={eta}: expected 0 (deterministic) to 1 (ancestral)")
         self.eta = eta
         self.draws_noise = eta > 0
 

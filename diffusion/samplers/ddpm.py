@@ -1,6 +1,6 @@
 """Ancestral sampling: Algorithm 2 of Ho et al. 2020, between any two times s < t."""
 
-from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor
 
@@ -8,11 +8,13 @@ from diffusion.errors import UserError
 from diffusion.process import q_posterior, reverse_variance
 from diffusion.samplers.base import Path, Sampler
 from diffusion.schedule import Schedule
+from diffusion.values import Count, Fraction, Times, checked
 
 _MIX = {"auto": None, "learned": None, "fixed_small": 0.0, "fixed_large": 1.0}
 _NOT_LEARNED = "sampler.variance=learned: this network predicts no variance; use fixed_small"
 
 
+@checked
 class DDPM(Sampler):
     """x_s = mean of q(x_s | x_t, x_0) + posterior_std z, with the network's x_0.
 
@@ -25,15 +27,13 @@ class DDPM(Sampler):
 
     def __init__(
         self,
-        steps: int | None = None,
-        times: str | Sequence[float] = "trailing",
-        variance: str | float = "auto",
+        steps: Count | None = None,
+        times: Times = "trailing",
+        variance: Literal["auto", "fixed_small", "fixed_large", "learned"] | Fraction = "auto",
     ):
         super().__init__(steps, times)
         self.mix = _MIX.get(variance, variance)  # None: as the network says
         self.must_be_learnt = variance == "learned"
-        if self.mix is not None and not (isinstance(self.mix, int | float) and 0 <= self.mix <= 1):
-            raise UserError(f"sampler.variance={variance}: expected auto, fixed_small, fixed_large, learned, or 0 to 1")
 
     def check(self, schedule: Schedule, learns_variance: bool = False) -> None:
         super().check(schedule, learns_variance)

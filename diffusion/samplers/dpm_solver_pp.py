@@ -1,17 +1,18 @@
 """DPM-Solver++, multistep: orders 1 to 3 of the flow or of the SDE (Lu et al. 2022, arXiv:2211.01095)."""
 
-from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from diffusion.errors import UserError
 from diffusion.samplers.base import Path, Sampler, combine, half_log_snr
+from diffusion.values import Count, Times, checked
 
 _FEW = 15  # below so many steps the last but one is of order 2 at most, as the authors advise
 
 
+@checked
 class DPMSolverPP(Sampler):
     """Integrates x_0 as a polynomial in lambda = log(alpha / sigma) through the last `order` predictions, exactly
     weighted by the exponential of the linear part. One evaluation a step.
@@ -21,14 +22,12 @@ class DPMSolverPP(Sampler):
 
     def __init__(
         self,
-        steps: int | None = None,
-        times: str | Sequence[float] = "angle",
-        order: int = 2,
+        steps: Count | None = None,
+        times: Times = "angle",
+        order: Literal[1, 2, 3] = 2,
         stochastic: bool = False,
     ):
         super().__init__(steps, times)
-        if order not in (1, 2, 3):
-            raise UserError(f"sampler.order={order}: expected 1, 2 or 3")
         self.order = order
         self.stochastic = self.draws_noise = stochastic
 

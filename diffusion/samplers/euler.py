@@ -1,13 +1,17 @@
 """Euler steps of the probability flow, with the churn of Karras et al. 2022 (EDM)."""
 
-from collections.abc import Sequence
+import math
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from diffusion.samplers.base import Path, Sampler, combine
+from diffusion.values import Count, NonNegative, NumberOrInfinity, Times, checked
 
 
+@checked
 class Euler(Sampler):
     """Algorithm 2 of Karras et al. 2022 without its correction; without churn it is DDIM with eta = 0.
 
@@ -18,12 +22,12 @@ class Euler(Sampler):
 
     def __init__(
         self,
-        steps: int | None = None,
-        times: str | Sequence[float] = "angle",
-        churn: float = 0.0,
-        churn_min: float = 0.0,
-        churn_max: float = float("inf"),
-        noise_scale: float = 1.0,
+        steps: Count | None = None,
+        times: Times = "angle",
+        churn: NonNegative = 0.0,
+        churn_min: NonNegative = 0.0,
+        churn_max: Annotated[NumberOrInfinity, Ge(0)] = math.inf,
+        noise_scale: NonNegative = 1.0,
     ):
         super().__init__(steps, times)
         self.churn = churn

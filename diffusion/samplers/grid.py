@@ -95,7 +95,7 @@ def visit(schedule: Schedule, times: str | Sequence[float], steps: int | None, b
 def from_time(times: Tensor, t: float, T: int) -> Tensor:
     """t, and those of the times (steps + 1,) that are below it. Raises UserError where t is not in 0 < t <= T."""
     if not 0 < t <= T:
-        raise UserError(f"task.t={t}: expected a time in steps, above 0 and at most T={T}")
+        raise UserError(f"task.t={t:g}: expected a time in steps, above 0 and at most T={T}")
     return torch.cat([times.new_tensor([t]), times[times < t]])
 
 

@@ -1,32 +1,36 @@
 """Heun's second-order steps: Algorithm 2 of Karras et al. 2022 (EDM)."""
 
+import math
 import warnings
-from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from diffusion.errors import Notice
 from diffusion.samplers.base import Path, combine
 from diffusion.samplers.euler import Euler
 from diffusion.schedule import Schedule
+from diffusion.values import Count, NonNegative, NumberOrInfinity, Times, checked
 
 _FEW = (
     10  # network evaluations under which its images are worse than those of one-evaluation solvers (docs/samplers.md)
 )
 
 
+@checked
 class Heun(Euler):
     """An Euler step, then again with the mean of the slopes at both ends; two evaluations, but one where s = 0."""
 
     def __init__(
         self,
-        steps: int | None = None,
-        times: str | Sequence[float] = "karras",
-        churn: float = 0.0,
-        churn_min: float = 0.0,
-        churn_max: float = float("inf"),
-        noise_scale: float = 1.0,
+        steps: Count | None = None,
+        times: Times = "karras",
+        churn: NonNegative = 0.0,
+        churn_min: NonNegative = 0.0,
+        churn_max: Annotated[NumberOrInfinity, Ge(0)] = math.inf,
+        noise_scale: NonNegative = 1.0,
     ):
         super().__init__(steps, times, churn, churn_min, churn_max, noise_scale)
 

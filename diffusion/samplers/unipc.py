@@ -1,15 +1,14 @@
 """UniPC: a predictor and a corrector of any order from one evaluation a step (Zhao et al. 2023, arXiv:2302.04867)."""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from diffusion.denoiser import Prediction
-from diffusion.errors import UserError
 from diffusion.samplers.base import Path, Sampler, combine, half_log_snr
+from diffusion.values import Count, Times, checked
 
 
 class _Stride(NamedTuple):
@@ -20,6 +19,7 @@ class _Stride(NamedTuple):
     order: int
 
 
+@checked
 class UniPC(Sampler):
     """B(h) = exp(h) - 1 of the paper, on x_0. Every evaluation first corrects the point it was made at (UniC), then
     predicts the next (UniP). order: 1 to 3; lower at both ends of the way.
@@ -27,10 +27,8 @@ class UniPC(Sampler):
 
     draws_noise = False
 
-    def __init__(self, steps: int | None = None, times: str | Sequence[float] = "angle", order: int = 3):
+    def __init__(self, steps: Count | None = None, times: Times = "angle", order: Literal[1, 2, 3] = 3):
         super().__init__(steps, times)
-        if order not in (1, 2, 3):
-            raise UserError(f"sampler.order={order}: expected 1, 2 or 3")
         self.order = order
 
     def step(self, path: Path, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion.clipping import Bounds, Static, Unclipped
+from diffusion.values import Count
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Space(ABC):
     shape: (C, H, W) of one x_0.
     """
 
-    shape: Sequence[int]
+    shape: Sequence[Count]
 
     bounds: ClassVar[Bounds | None] = None
     """Between which values x_0 lies; None where it may be any number."""

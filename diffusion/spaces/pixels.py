@@ -8,8 +8,10 @@ from torch import Tensor
 from diffusion import images
 from diffusion.process import discretized_log_likelihood
 from diffusion.spaces.base import Space
+from diffusion.values import checked
 
 
+@checked
 @dataclass(frozen=True)
 class Pixels(Space):
     """uint8 in 0..255 is x_0 in [-1, 1]; `decode` rounds, and is the exact inverse of `encode`."""

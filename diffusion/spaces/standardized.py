@@ -13,6 +13,7 @@ from diffusion.errors import UserError
 from diffusion.process import gaussian_log_likelihood
 from diffusion.schedule import precise
 from diffusion.spaces.base import Space
+from diffusion.values import NonNegative, checked
 
 _STATISTICS = ("mean", "std", "low", "high")
 _VALUES = 2**22  # of a part of the training split, read at a time
@@ -20,6 +21,7 @@ _PICTURED = 2**20  # values of a channel, about, of which the quantiles are take
 _QUANTILES = (0.005, 0.995)
 
 
+@checked
 @dataclass(frozen=True)
 class Standardized(Space):
     """x_0 = (stored - mean) / std in each channel.
@@ -30,12 +32,11 @@ class Standardized(Space):
     mean, std:  of each channel over the training split, C numbers each.
     low, high:  the values of each channel that are black and white in a picture: 0 and 255 of uint8, otherwise the
                 quantiles 0.005 and 0.995 of (a part of) the training split.
-    All are filled from the data where they are None. Raises UserError for other than C finite numbers, and a negative
-    std.
+    All are filled from the data where they are None. Raises UserError for other than C of them.
     """
 
     mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
+    std: Sequence[NonNegative] | None = None
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
 
@@ -45,8 +46,6 @@ class Standardized(Space):
         super().__post_init__()
         for name in _STATISTICS:
             object.__setattr__(self, name, _numbers(f"space.{name}", getattr(self, name), self.shape[0]))
-        if self.std and min(self.std) < 0:
-            raise UserError(f"space.std={list(self.std)}: expected numbers, 0 or more")
 
     def takes(self, dtype: torch.dtype) -> bool:
         return not dtype.is_complex and dtype != torch.bool

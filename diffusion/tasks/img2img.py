@@ -8,8 +8,10 @@ from diffusion.samplers.grid import from_time
 from diffusion.spaces.base import Space
 from diffusion.tasks import pictures
 from diffusion.tasks.generate import Generate
+from diffusion.values import File, Positive, checked
 
 
+@checked
 class Img2Img(Generate):
     """x_t ~ q(x_t | picture) for each image, then the reverse process from t (Meng et al. 2022, SDEdit).
 
@@ -18,7 +20,7 @@ class Img2Img(Generate):
 
     usual_n = 16
 
-    def __init__(self, image: str, t: float | None, space: Space, limits: Limits | None = None):
+    def __init__(self, image: File, t: Positive | None, space: Space, limits: Limits | None = None):
         super().__init__(space, limits)
         self.x_0 = pictures.read("task.image", image, space, limits)
         self.t = t

@@ -12,7 +12,7 @@ from diffusion.samplers.grid import with_jumps
 from diffusion.spaces.base import Space
 from diffusion.tasks import pictures
 from diffusion.tasks.generate import Generate
-from diffusion.values import whole
+from diffusion.values import Count, File, checked
 
 
 class KeepKnown:
@@ -29,6 +29,7 @@ class KeepKnown:
         return replace(prediction, x_0=x_0)
 
 
+@checked
 class Inpaint(Generate):
     """RePaint (Lugmayr et al. 2022): every stretch of `jump` steps is walked `resamples` times, with noise added in
     between, so that what is drawn can follow what is known. resamples=1 draws each step once.
@@ -39,11 +40,13 @@ class Inpaint(Generate):
 
     usual_n = 16
 
-    def __init__(self, image: str, mask: str, resamples: int, jump: int, space: Space, limits: Limits | None = None):
+    def __init__(
+        self, image: File, mask: File, resamples: Count, jump: Count, space: Space, limits: Limits | None = None
+    ):
         super().__init__(space, limits)
         self.x_0 = pictures.read("task.image", image, space, limits)
         self.known = ~pictures.read_mask(mask, image, space)
-        self.resamples, self.jump = whole("task.resamples", resamples, 1), whole("task.jump", jump, 1)
+        self.resamples, self.jump = resamples, jump
 
     def times(self, sampler, schedule) -> Tensor:
         return with_jumps(super().times(sampler, schedule), self.jump, self.resamples)

@@ -1,12 +1,15 @@
 """Interpolation: the images between two seeds or two pictures, on the sphere where their noise lies."""
 
 import re
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from diffusion.data.decoding import Limits
 from diffusion.errors import UserError
+from diffusion.kinds import Expected
 from diffusion.process import q_sample
 from diffusion.random import Streams
 from diffusion.samplers.ddim import invert
@@ -15,7 +18,9 @@ from diffusion.schedule import broadcast, precise
 from diffusion.spaces.base import Space
 from diffusion.tasks import pictures
 from diffusion.tasks.generate import Generate
-from diffusion.values import whole
+from diffusion.values import File, Natural, Positive, checked
+
+End = Annotated[Natural | File, Expected("a seed, a whole number, 0 or more, or the file of a picture")]
 
 
 def slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
@@ -26,6 +31,7 @@ def slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
     return broadcast(of_a, a) * a + broadcast(of_b, b) * b
 
 
+@checked
 class Interpolate(Generate):
     """Rows of `points` images from `start` to `end`, each a seed or the file of a picture.
 
@@ -37,12 +43,20 @@ class Interpolate(Generate):
 
     usual_sampler = "ddim"  # without noise: pictures come back as they were
 
-    def __init__(self, start: str, end: str, points: int, t: float | None, space: Space, limits: Limits | None = None):
+    def __init__(
+        self,
+        start: End,
+        end: End,
+        points: Annotated[int, Ge(2)],
+        t: Positive | None,
+        space: Space,
+        limits: Limits | None = None,
+    ):
         super().__init__(space, limits)
         self.ends = [_end("task.start", start, space, limits), _end("task.end", end, space, limits)]
         if t is not None and not all(isinstance(end, Tensor) for end in self.ends):
             raise UserError(f"task.t={t:g}: only pictures are diffused up to t, but an end is a seed; say task.t=null")
-        self.columns = self.usual_n = self.points = whole("task.points", points, 2)  # both ends
+        self.columns = self.usual_n = self.points = points
         self.t = t
 
     def times(self, sampler, schedule) -> Tensor:

@@ -158,7 +158,7 @@ def test_wrong_arguments_are_refused(folder, tmp_path):
     for options, said in (
         ({"path": str(tmp_path / "nowhere")}, "is not a folder: expected one with train/x.npy"),
         ({"shape": [3, 8, 8]}, r"arrays of \(3, 8, 12\), but dataset.shape is \(3, 8, 8\)"),
-        ({"val_fraction": 0}, "must lie between 0 and 1"),
+        ({"val_fraction": 0}, "val_fraction=0: expected a number above 0 and below 1"),
     ):
         with pytest.raises(UserError, match=said):
             arrays(folder, **options).prepare_data()

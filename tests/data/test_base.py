@@ -200,7 +200,7 @@ def test_shortened_epochs_go_on_where_the_last_one_stopped(tmp_path):
     [
         (lambda: at_rank(Numbered(batch_size=6), 0, 4), "batch_size=6 is shared by 4 processes.*try 4"),
         (lambda: Numbered(n=3), "batch_size=4 is more than the 3 training images"),
-        (lambda: Numbered(batch_size=0), "batch_size=0 must be at least 1"),
+        (lambda: Numbered(batch_size=0), "batch_size=0: expected a whole number, 1 or more"),
     ],
 )
 def test_impossible_batches_are_refused(data, message):

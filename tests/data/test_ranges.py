@@ -9,6 +9,7 @@ from PIL import Image
 from diffusion import checkpoint, manifest
 from diffusion.data import ranges
 from diffusion.data.decoding import Values
+from diffusion.data.image_folder import ImageFolder
 from diffusion.data.ranges import Seen
 from diffusion.errors import UserError
 from tests.commands import command, words
@@ -19,7 +20,7 @@ from tests.commands import command, words
 )
 def test_what_is_no_range_is_refused(given):
     with pytest.raises(UserError, match=r"dataset.range=.*: expected container, auto, or two numbers \[low,high\]"):
-        ranges.check(given)
+        ImageFolder(path="x", batch_size=1, channels=1, size=8, range=given)
 
 
 def test_auto_is_the_least_and_the_largest_of_all():

@@ -205,7 +205,7 @@ def test_the_batch_size_does_not_matter_and_the_seed_does(steps):
 def test_what_cannot_be_is_refused():
     with pytest.raises(UserError, match=r"metric\.variance=large: expected auto, fixed_small or fixed_large"):
         BPD(variance="large")
-    with pytest.raises(UserError, match=r"metric\.steps=1: expected at least 2"):
+    with pytest.raises(UserError, match=r"metric\.steps=1: expected a whole number, 2 or more, or null"):
         BPD(steps=1)
     with pytest.raises(UserError, match=r"metric\.steps=31: the bound has T=30 terms"):
         bound(GaussianDenoiser(schedule.cosine(30)), gaussian_data(1), steps=31)

@@ -193,7 +193,7 @@ LINES = [
     (["train", "clipping=static"], "clipping=static clips x_0 to bounds, which this space has not: say clipping=none"),
     (["train", "clipping=dynamic"], "which are not this space's bounds: say clipping=none"),
     (["train", "space.mean=[1,2]"], "space.mean=[1.0, 2.0]: expected a finite number for each of the 3 channels"),
-    (["train", "space.std=[1,2,-3]"], "expected numbers, 0 or more"),
+    (["train", "space.std=[1,2,-3]"], "each a number, 0 or more, or null"),
     (["train", "dataset.shape=[3,8,8]"], "dataset.shape is (3, 8, 8)"),
     (["train", "network.attention=[8,12]"], "attention at [12] is impossible: at size 8x12"),
     (["train", "network.widths=[8,8,8,8]"], "8x12 does not divide by 8"),
