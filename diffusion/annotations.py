@@ -88,7 +88,7 @@ def _metadata(node: ast.expr, module: Module) -> Any:
     try:
         return value_of(node, module)
     except NoLiteralError:
-        return Unknown  # of another library: what it means is not ours to say
+        return annotation_of(node, module)  # a TypedDict; Unknown of another library: not ours to say what it means
 
 
 class NoLiteralError(Exception):

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from diffusion import completion, folders, options, pages
 from diffusion import config as configs
 from diffusion.errors import UserError, memory_wanted, show_notices
+from diffusion.kinds import LITERAL, RAW
 from diffusion.typed import items, suggest
 
 
@@ -113,7 +114,7 @@ def _is_first_process() -> bool:
 
 def _multirun(command: str, words: Sequence[str]) -> int:
     """Every combination of the comma-separated values, each in a fresh process: no job inherits another's state."""
-    jobs = [list(job) for job in itertools.product(*map(_values, words))]
+    jobs = [list(job) for job in itertools.product(*(_values(word, command) for word in words))]
     for job in jobs:  # a mistake in the last job is told before the first one runs
         configs.check_complete(configs.compose(command, job))
     results, failed = [], 0
@@ -126,11 +127,12 @@ def _multirun(command: str, words: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def _values(word: str) -> list[str]:
+def _values(word: str, command: str) -> list[str]:
     key, text = configs.split(word)
-    if configs.own_key(key) in configs.LITERAL:  # a comma is part of a path
+    taken = configs.kind(key, command, configs.groups(command)).taken
+    if taken == LITERAL:  # a comma is part of a path
         return [word]
-    if configs.own_key(key) in configs.RAW and not text.startswith(("range(", "choice(")):
+    if taken == RAW and not text.startswith(("range(", "choice(")):
         return [f"{key}={value}" for value in items(text)] or [word]
     override = configs.parse(key, text)
     if not override.is_sweep_override():

@@ -70,7 +70,7 @@ def candidates(command: str | None, line: str) -> list[str]:
     if equals and key in groups:
         return [f"{key}={choice}" for choice in groups[key].choices if choice.startswith(value)]
     if equals:
-        return _files(key, value) if configs.own_key(key) in configs.LITERAL else []
+        return _files(key, value) if configs.kind(key, command, groups).literal else []
     known = configs.known_keys(configs.compose(command, chosen), groups)
     return _next([*known, *groups], {key for key, default in known.items() if isinstance(default, dict)}, groups, key)
 

@@ -5,7 +5,6 @@ and its parser stumbles over paths that hold `=` or a comma. Here each mistake i
 """
 
 import os
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -22,18 +21,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion import folders, manifest
 from diffusion.errors import Notice, UserError
+from diffusion.keys import kind_at, parameters_at
+from diffusion.kinds import LITERAL, RAW, TEXT, Kind
 from diffusion.registry import NAMED, TARGET
 from diffusion.typed import items, suggest
-from diffusion.values import TEXT, kind_by_name
-
-# What the shell handed over after the first `=` is the value of these, whatever characters it holds.
-LITERAL = {
-    *("from", "ckpt", "resume", "rerun", "output", "dataset.path", "dataset.cache", "run.root", "run.name", "run.dir"),
-    *("task.image", "task.mask", "task.start", "task.end", "guidance.ckpt"),
-}
-
-# So is that of these, which is read where more is known: here, among the names of the model's classes.
-RAW = {"y", "condition.label", "condition.vector"}
 
 # What a key was called before -> what it is called now; of a section all its keys.
 RENAMED = {
@@ -43,8 +34,6 @@ RENAMED = {
     **{f"logger.{key}": f"logger.wandb.{key}" for key in ("project", "entity", "mode")},
     "strategy.strategy": "strategy",
 }
-
-_CALLBACK = re.compile(r"^callbacks\.\w+\.")
 
 _SECTION = "sampling"  # a file of this folder is part of the config where it is included, not a choice
 
@@ -141,7 +130,7 @@ def compose(command: str, words: Sequence[str] = ()) -> DictConfig:
     try:
         config = _compose(command, chosen, known)
         if values.get("rerun", "null") != "null":
-            _repeat(config, _literal("rerun", values["rerun"], None), chosen)
+            _repeat(config, _path("rerun", values["rerun"], kind("rerun", command, known)), chosen)
         for key, text in values.items():
             _put(config, key, text, command, known)
         if "given" in config:
@@ -169,7 +158,7 @@ def check_complete(config: DictConfig) -> None:
 
 
 def split(word: str) -> tuple[str, str]:
-    """key=value -> key, value. The value of a LITERAL key may hold anything; others are read by `parse`."""
+    """key=value -> key, value. The value of a path may hold anything; others are read by `parse`."""
     key, equals, text = word.partition("=")
     bare = key.lstrip("+~")
     if key != bare:
@@ -308,47 +297,58 @@ def _leave_out(section: DictConfig, own: set[str], choice: str, key: str) -> Non
         warnings.warn(f"{key}.{name}={value} of a recipe is left out: {choice} has no such key", Notice, stacklevel=2)
 
 
+def kind(
+    key: str,
+    command: str,
+    known: Mapping[str, Group],
+    config: Mapping[str, Any] | None = None,
+    default: Any = None,
+) -> Kind:
+    """What a key takes; without a `config`, where any choice may be made."""
+    return kind_at(key, command, {name: group.folder for name, group in known.items()}, config or {}, default)
+
+
 def _put(config: DictConfig, key: str, text: str, command: str, known: dict[str, Group]) -> None:
-    keys = known_keys(config, known)
-    if key not in keys:
+    keys, tree = known_keys(config, known), OmegaConf.to_container(config, resolve=False)
+    if key not in keys and not _is_open(key, command, keys):
         raise UserError(_unknown(key, text, command, [*keys, *known], known))
-    value = _value(key, text, keys[key])
+    value = _value(key, text, keys.get(key), kind(key, command, known, tree, keys.get(key)))
     OmegaConf.update(config, key, value, force_add=True)
 
 
-def _value(key: str, text: str, default: Any) -> Any:
+def _is_open(key: str, command: str, keys: Mapping[str, Any]) -> bool:
+    """Whether a key is in a section of any names, such as `condition`."""
+    section = key.rpartition(".")[0]
+    return isinstance(keys.get(section), dict) and bool(parameters_at(key, command, {}, {}))
+
+
+def _value(key: str, text: str, default: Any, kind: Kind) -> Any:
     if isinstance(default, dict):
         if text == "null" and key.rpartition(".")[0] in NAMED:
             return None
         inside = ", ".join(f"{key}.{name}" for name in default if not name.startswith("_"))
         raise UserError(f"{key}={text}: {key} is a section; set one of its keys ({inside})")
-    if own_key(key) in LITERAL:
-        return _literal(key, text, default)
-    if own_key(key) in RAW:
+    if kind.taken == LITERAL:
+        return _path(key, text, kind)
+    if kind.taken == RAW:
         return _escaped(text)
     override = parse(key, text)
     _refuse_sweep(override, key, text)
     value = override.value()
     if value is None and default is None:
         return None
-    kind = kind_by_name(key, default)
     try:
         # A number typed where a text belongs is that text: 007 stays 007.
-        return kind.read(text if kind is TEXT and isinstance(value, int | float) else value)
+        return kind.read(text if kind.taken == TEXT and isinstance(value, int | float) else value)
     except ValueError:
         raise UserError(f"{key}={text}: expected {kind.words}") from None
 
 
-def own_key(key: str) -> str:
-    """As a callback that draws calls it: callbacks.preview.task.image is its task.image."""
-    return _CALLBACK.sub("", key)
-
-
-def _literal(key: str, text: str, default: Any) -> str | None:
-    if text == "null" and default is None:
+def _path(key: str, text: str, kind: Kind) -> str | None:
+    if text == "null" and kind.null:
         return None
     if text in ("", "null", "???"):
-        raise UserError(f"{key}={text}: expected a {'name' if key == 'run.name' else 'path'}")
+        raise UserError(f"{key}={text}: expected {kind.words}")
     return _escaped(os.path.expanduser(text))  # the shell leaves ~ alone after `key.key=`
 
 

@@ -33,6 +33,14 @@ class Kind(NamedTuple):
         """Whether the text from the shell is taken as it is: a path."""
         return self.taken == LITERAL
 
+    @property
+    def null(self) -> bool:
+        """Whether null is one of its values."""
+        try:
+            return self.read(None) is None
+        except ValueError:
+            return False
+
 
 @dataclass(frozen=True)
 class Matches:
@@ -57,6 +65,13 @@ class Infinite:
 @dataclass(frozen=True)
 class AsTyped:
     """In `Annotated[str, AsTyped()]`: the text of the command line, which is not parsed."""
+
+
+@dataclass(frozen=True)
+class Of:
+    """In `Annotated[Node, Of("module.Class")]`: the section has the keys that this constructor takes."""
+
+    target: str
 
 
 def kind_of(annotation: Any) -> Kind | None:
@@ -179,9 +194,29 @@ def _union(members: Sequence[Any]) -> Kind | None:
     classes = tuple(member for member in members if isinstance(member, type) and kind_of(member) is None)
     null = NoneType in members
 
+    first = _first(kinds)
+
     def read(value):
-        if (value is None and null) or isinstance(value, classes):
-            return value
+        return value if (value is None and null) or isinstance(value, classes) else first(value)
+
+    options = tuple(option for kind in kinds for option in kind.options)
+    others = [kind.words for kind in kinds if not kind.options]
+    words = f"{', '.join(options)}, or {_or(others)}" if options and others else _or(options or others)
+    return Kind(f"{words}, or null" if null else words, read, _taken(kinds), options)
+
+
+def one_of(kinds: Sequence[Kind]) -> Kind:
+    """What any of some kinds reads: of a key that several constructors have, each in its own way."""
+    several = list({kind.words: kind for kind in kinds}.values())
+    if len(several) == 1:
+        return several[0]
+    return Kind("; or ".join(kind.words for kind in several), _first(several), _taken(several))
+
+
+def _first(kinds: Sequence[Kind]) -> Callable[[Any], Any]:
+    """Reads by the first that can."""
+
+    def read(value):
         for kind in kinds:
             try:
                 return kind.read(value)
@@ -189,10 +224,7 @@ def _union(members: Sequence[Any]) -> Kind | None:
                 continue
         raise ValueError
 
-    options = tuple(option for kind in kinds for option in kind.options)
-    others = [kind.words for kind in kinds if not kind.options]
-    words = f"{', '.join(options)}, or {_or(others)}" if options and others else _or(options or others)
-    return Kind(f"{words}, or null" if null else words, read, _taken(kinds), options)
+    return read
 
 
 def _taken(kinds: Sequence[Kind]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
@@ -18,6 +18,7 @@ from diffusion import checkpoint, manifest
 from diffusion.errors import UserError
 from diffusion.files import atomic
 from diffusion.registry import WIRING
+from diffusion.values import File, Name
 
 # Processes that Lightning launches for the other devices read here which run they belong to.
 _SHARED = "DIFFUSION_RUN_DIR"
@@ -32,6 +33,14 @@ RULES = ("dataset.split", "dataset.range", "optimizer.warmup_share", "lr_schedul
 STATISTICS = tuple(f"conditioning.vector.{key}" for key in ("mean", "std", "low", "high"))
 _UNLESS_GIVEN = {"lr_schedule.steps": None, "kernels": "auto"}  # another value than this one means what it says
 _UNCHANGED = {"full": (*_NETWORK, "schedule", "prediction", "space", "dataset.name"), "weights": _NETWORK}
+
+
+class RunKeys(TypedDict):
+    """Where a run is. The key `run` of conf/train.yaml."""
+
+    root: File
+    name: Name | None
+    dir: File | None
 
 
 class Run:

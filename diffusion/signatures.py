@@ -5,11 +5,11 @@ import functools
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
-from typing import Any, ClassVar, NamedTuple, get_args, is_typeddict
+from typing import Any, ClassVar, NamedTuple, get_args, get_origin, is_typeddict
 
 from diffusion.annotations import NoLiteralError, annotation_of, meaning, value_of
 from diffusion.errors import UserError
-from diffusion.kinds import Kind, kind_of
+from diffusion.kinds import Kind, Of, kind_of
 from diffusion.source import Definition, Module, Unknown, definition, dotted
 
 
@@ -32,7 +32,7 @@ class Parameter(NamedTuple):
     nested: Mapping[str, "Parameter"] | None = None
 
 
-REST = "**"  # in the place of a name: the constructor takes other arguments by name, too
+REST = "**"  # in the place of a name: other arguments by name are taken, too
 
 
 def parameters(target: str) -> dict[str, Parameter]:
@@ -137,8 +137,20 @@ def _parameter(annotation: ast.expr | None, default: ast.expr | None, module: Mo
 
 
 def _described(annotation: Any, default: Any = Default.REQUIRED) -> Parameter:
-    sections = [each for each in (annotation, *get_args(annotation)) if is_typeddict(each)]  # a section, or null
-    return Parameter(kind_of(annotation), default, _keys(sections[0]) if sections else None)
+    parts = (annotation, *get_args(annotation))  # of Annotated, or of a section or null
+    nested = (keys for part in parts if (keys := _nested(part)) is not None)
+    return Parameter(kind_of(annotation), default, next(nested, None))
+
+
+def _nested(part: Any) -> Mapping[str, Parameter] | None:
+    """The keys of a section."""
+    if is_typeddict(part):
+        return _keys(part)
+    if isinstance(part, Of):
+        return parameters(part.target)
+    if get_origin(part) is Mapping and (kind := kind_of(get_args(part)[1])) is not kind_of(Any):
+        return {REST: Parameter(kind)}
+    return None
 
 
 def _keys(section: Any) -> dict[str, Parameter]:

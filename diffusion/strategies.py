@@ -1,23 +1,40 @@
 """The Lightning strategy of a run: a node of conf/strategy/, which also says on what hardware."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 
 from diffusion import build
 from diffusion.registry import TARGET, class_at
+from diffusion.values import Count, Devices
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 """Those with which each process holds a part of the weights."""
 
-_HARDWARE = ("accelerator", "devices", "num_nodes")
+
+class HardwareKeys(TypedDict):
+    """The keys of conf/strategy/ that are no arguments of a strategy."""
+
+    accelerator: str
+    devices: Devices
+    num_nodes: Count
+
+
+class StrategyKeys(HardwareKeys):
+    """And those that a strategy takes without saying so."""
+
+    find_unused_parameters: bool  # which DDP hands on to torch
 
 
 def strategy(node: Mapping[str, Any]) -> Strategy | str:
     """The strategy of its config; "auto" where it names no class: Lightning chooses. Raises what its constructor
     does."""
-    return build.instantiate({key: node[key] for key in node if key not in _HARDWARE}) if TARGET in node else "auto"
+    return (
+        build.instantiate({key: node[key] for key in node if key not in HardwareKeys.__annotations__})
+        if TARGET in node
+        else "auto"
+    )
 
 
 def name(node: Mapping[str, Any]) -> str:

@@ -4,14 +4,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from diffusion import checkpoint
 from diffusion.compilation import compile_network
 from diffusion.device import device_of
 from diffusion.lit import LitDiffusion
 from diffusion.networks import native
+from diffusion.values import Count, File, Switch
+from diffusion.values import Weights as WeightsName
 from diffusion.weights import Weights
+
+
+class TrainedKeys(TypedDict):
+    """The keys of a command that opens a trained model and makes something of it."""
+
+    ckpt: File
+    weights: WeightsName
+    output: File | None
+    batch_size: Count
+    accelerator: str
+    kernels: Switch
+    compile: bool
 
 
 @dataclass(frozen=True)

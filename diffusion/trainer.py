@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -22,6 +22,21 @@ from diffusion.callbacks.pictures import Pictures
 from diffusion.callbacks.progress import Progress
 from diffusion.callbacks.validations import Validations
 from diffusion.errors import UserError
+from diffusion.values import Count, Natural, NonNegative, Positive, Precision
+
+
+class TrainerKeys(TypedDict):
+    """The keys of conf/trainer/."""
+
+    max_steps: Count | None
+    max_minutes: Positive | None
+    max_epochs: Count | None
+    precision: Precision
+    gradient_clip: NonNegative
+    max_skipped: Count
+    accumulate: Count
+    log_every_n_steps: Count
+    overfit_batches: Natural
 
 
 def callbacks(config: Mapping[str, Any], run_folder: Path) -> dict[str, Callback]:

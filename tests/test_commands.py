@@ -460,7 +460,7 @@ def test_a_mistake_in_evaluate_is_one_line(run, tmp_path, capsys):
         ([f"ckpt={folder}", "metric.variance=large"], "metric.variance=large: expected auto, fixed_small or"),
         ([f"ckpt={folder}", "metric.steps=1001"], "metric.steps=1001: the bound has T=1000 terms"),
         ([f"ckpt={folder}", "metric.n=1"], "expected at least 2, for the standard error"),
-        ([f"ckpt={folder}", "dataset.path=here"], "dataset.path=here has no meaning for dataset=digits"),
+        ([f"ckpt={folder}", "dataset.path=here"], "dataset.path='here': expected null, since the digits"),
         ([f"ckpt={folder}", f"output={tmp_path / 'file' / 'x'}"], "cannot be written"),
         ([f"ckpt={folder}", "accelerator=abacus"], "accelerator=abacus: no such device here"),
     ]:

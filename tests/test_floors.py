@@ -13,7 +13,7 @@ FLOORS = [
     ["archive", "compilation", "device", "launch", "quiet", "registry", "source"],
     ["annotations", "values"],
     ["signatures"],
-    ["upgrades", "conditioners"],
+    ["keys", "upgrades", "conditioners"],
     ["images", "schedule", "networks", "manifest", "averages"],
     ["process", "prediction", "config", "snapshots"],
     ["denoiser", "weights"],

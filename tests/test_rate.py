@@ -194,6 +194,7 @@ def resume_of_format_0(name, *given, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(folder)
     began = json.loads((folder / "expected.json").read_text())["words"]
+    began = [f"callbacks.{word}" if word.startswith("preview.") else word for word in began]
     given = {word.partition("=")[0]: word for word in [*began, *given]}
     given.pop("lr_schedule.steps", None)
     done = command("train", *given.values(), f"run.dir={folder}", "resume=auto", capsys=capsys)

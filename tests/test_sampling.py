@@ -230,7 +230,7 @@ def test_guidance_without_trained_drops_is_noticed(own):
 
 @pytest.mark.parametrize("steps", [2.5, "5", True])
 def test_steps_are_a_whole_number(steps):
-    with pytest.raises(UserError, match=f"sampler.steps={steps!r}: expected 1 to 100, the steps of the schedule"):
+    with pytest.raises(UserError, match=f"sampler.steps={steps!r}: expected a whole number, 1 or more, or null"):
         lit().sample(1, y=1, sampler=DDIM(steps=steps), progress=False)
     assert len(DDIM(steps=np.int64(5)).times(schedule.cosine(100))) == 6
 

@@ -12,6 +12,7 @@ from diffusion.callbacks.pictures import publish
 from diffusion.condition import Condition
 from diffusion.conditioners.base import Conditioner
 from diffusion.pairs import TrainingPair
+from diffusion.values import Natural
 
 _ABSENT = "(none)"
 
@@ -23,7 +24,7 @@ class FirstBatch(Callback):
     samples: the folder of the file.
     """
 
-    def __init__(self, samples: Path | str, n: int = 36) -> None:
+    def __init__(self, samples: Path | str, n: Natural = 36) -> None:
         self.folder = Path(samples)
         self.n = n
 

@@ -11,6 +11,7 @@ from diffusion import plots
 from diffusion.callbacks.pictures import Pictures, publish
 from diffusion.callbacks.validations import Validations
 from diffusion.pairs import TrainingPair
+from diffusion.values import Count
 
 _DRAWS = 2**16  # of t
 
@@ -36,7 +37,7 @@ class ScheduleCurve(Callback):
 class LossCurve(Pictures):
     """Draws the validation losses of the images of all processes against t, into `loss_epoch_0003_step_0001234.png`."""
 
-    def __init__(self, samples: Path | str, validations: Validations | None = None, keep: int | None = None) -> None:
+    def __init__(self, samples: Path | str, validations: Validations | None = None, keep: Count | None = 50) -> None:
         super().__init__(samples, validations, keep)
         self._losses: list[Tensor] = []  # (B, 2): t and loss, of this process's batches
 

@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import Logger
 from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.validations import Validations
 from diffusion.loggers.base import Shows
+from diffusion.values import Count
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Pictures(Callback):
     cadence: Cadence | None = None
     """When the run is to have pictures, those of the other callbacks too; None: that is left to others."""
 
-    def __init__(self, samples: Path | str, validations: Validations | None = None, keep: int | None = None) -> None:
+    def __init__(self, samples: Path | str, validations: Validations | None = None, keep: Count | None = 50) -> None:
         self.folder = Path(samples)
         self.validations = validations
         self.keep = keep

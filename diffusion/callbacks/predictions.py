@@ -12,6 +12,7 @@ from diffusion.callbacks.validations import Validations
 from diffusion.condition import Condition
 from diffusion.pairs import TrainingPair
 from diffusion.process import q_sample
+from diffusion.values import Count
 
 _LEVELS = 8  # of t, evenly spaced up to T
 _IMAGES = 4
@@ -23,7 +24,7 @@ class Predictions(Pictures):
 
     runs_network = True
 
-    def __init__(self, samples: Path | str, validations: Validations | None = None, keep: int | None = None) -> None:
+    def __init__(self, samples: Path | str, validations: Validations | None = None, keep: Count | None = 50) -> None:
         super().__init__(samples, validations, keep)
         self._first: tuple[Tensor, Condition] | None = None
 

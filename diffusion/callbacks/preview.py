@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -16,6 +15,7 @@ from diffusion.callbacks.validations import Validations
 from diffusion.sampling import grids
 from diffusion.sampling.conditions import Conditions
 from diffusion.sampling.section import Sampling, refuse, under
+from diffusion.values import Count, Natural, Node, Positive, Verbatim
 
 _STRIP = 8  # images and states in the strip
 _FRAMES = 32  # of the GIF, at most: of colour each costs 20 ms
@@ -40,19 +40,19 @@ class Preview(Pictures):
     def __init__(
         self,
         samples: Path | str,
-        n: int | None = 36,
-        seed: int = 0,
-        y: str | None = None,
-        condition: Mapping[str, str | None] | None = None,
-        sampler: Mapping[str, Any] | None = None,
-        clipping: Mapping[str, Any] | None = None,
-        guidance: Mapping[str, Any] | None = None,
-        task: Mapping[str, Any] | None = None,
-        every_n_steps: int | None = None,
-        every_n_minutes: float | None = None,
-        every_n_epochs: int | None = None,
+        n: Natural | None = 36,
+        seed: Natural = 0,
+        y: Verbatim | None = None,
+        condition: Mapping[str, Verbatim | None] | None = None,
+        sampler: Node | None = None,
+        clipping: Node | None = None,
+        guidance: Node | None = None,
+        task: Node | None = None,
+        every_n_steps: Count | None = None,
+        every_n_minutes: Positive | None = None,
+        every_n_epochs: Count | None = None,
         validations: Validations | None = None,
-        keep: int | None = None,
+        keep: Count | None = 50,
     ) -> None:
         super().__init__(samples, validations, keep)
         self.cadence = Cadence(every_n_steps, every_n_minutes, every_n_epochs)

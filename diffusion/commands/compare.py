@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -28,14 +28,22 @@ from diffusion.registry import name_class
 from diffusion.samplers.base import Sampler
 from diffusion.samples import Samples
 from diffusion.sampling import grids
-from diffusion.sampling.section import Sampling, refuse
-from diffusion.trained import Trained
+from diffusion.sampling.section import Sampling, SamplingKeys, refuse
+from diffusion.trained import Trained, TrainedKeys
+from diffusion.values import Count
 
 LESS_MEMORY = "lower batch_size"
 _SEVERAL = "compare draws with several samplers: say samplers=[ddim,heun] and steps=[10,20]"
 
 
-def run(config: DictConfig) -> Path:
+class CompareKeys(SamplingKeys, TrainedKeys):
+    """conf/compare.yaml."""
+
+    samplers: Sequence[str]
+    steps: Sequence[Count]
+
+
+def run(config: Annotated[DictConfig, CompareKeys]) -> Path:
     """Draws as the composed `conf/compare.yaml` says. Returns the picture; raises UserError for a user's mistake,
     before anything is written."""
     quiet()

@@ -14,7 +14,7 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,8 +23,27 @@ from diffusion import config as configs
 from diffusion.errors import UserError
 from diffusion.interop import diffusers, foreign, onnx, programs, safetensors
 from diffusion.quiet import quiet
+from diffusion.values import Count, File
+from diffusion.values import Weights as WeightsName
 from diffusion.weights import Weights
 
+ConvertKeys = TypedDict(  # conf/convert.yaml; `from` is a keyword of Python
+    "ConvertKeys",
+    {
+        "from": File | None,
+        "ckpt": File | None,
+        "to": Literal["diffusers", "onnx", "safetensors"] | None,
+        "weights": WeightsName,
+        "output": File | None,
+        "size": Count | None,
+        "schedule": Literal["linear", "cosine"] | None,
+        "T": Count | None,
+        "heads": Count | None,
+        "head_width": Count | None,
+        "order": Literal["heads_first", "qkv_first"] | None,
+        "rescale_timesteps": bool | None,
+    },
+)
 _WRITERS = {  # to=...: what writes it, and the name of what it makes
     "diffusers": (diffusers.write, "diffusers"),
     "onnx": (onnx.write, "model.onnx"),
@@ -35,7 +54,7 @@ _OF_BOTH = {"from", "ckpt", "to", "weights", "output"}  # the other keys of the 
 _FIXED = ("space", "network", "schedule", "prediction", "loss", "weighting", "clipping", "sampler")
 
 
-def run(config: DictConfig) -> Path:
+def run(config: Annotated[DictConfig, ConvertKeys]) -> Path:
     """Converts as the composed `conf/convert.yaml` says. Returns the file or folder made; raises UserError for a user's
     mistake."""
     quiet()

@@ -10,7 +10,7 @@ usage: python evaluate.py ckpt=RUN_FOLDER [OPTION] [GROUP=CHOICE] [KEY=VALUE] ..
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,13 +22,20 @@ from diffusion.evaluation.metric import Metric
 from diffusion.evaluation.results import Results
 from diffusion.lit import LitDiffusion
 from diffusion.quiet import quiet
-from diffusion.sampling.section import Sampling, refuse, unused_all
-from diffusion.trained import Trained
+from diffusion.sampling.section import Sampling, SamplingKeys, refuse, unused_all
+from diffusion.trained import Trained, TrainedKeys
+from diffusion.values import File
 
 LESS_MEMORY = "lower batch_size"
 
 
-def run(config: DictConfig) -> Path:
+class EvaluateKeys(SamplingKeys, TrainedKeys):
+    """conf/evaluate.yaml."""
+
+    dataset: TypedDict("DatasetKeys", {"path": File | None})
+
+
+def run(config: Annotated[DictConfig, EvaluateKeys]) -> Path:
     """Measures as the composed `conf/evaluate.yaml` says. Returns the file of results; raises UserError for a user's
     mistake."""
     quiet()

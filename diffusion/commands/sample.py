@@ -10,6 +10,7 @@ usage: python sample.py ckpt=RUN_FOLDER [OPTION] [GROUP=CHOICE] [KEY=VALUE] ...
 """
 
 from pathlib import Path
+from typing import Annotated
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,13 +18,21 @@ from diffusion import notices
 from diffusion.quiet import quiet
 from diffusion.samples import Samples
 from diffusion.sampling.drawing import Drawing
-from diffusion.sampling.section import Sampling, refuse
-from diffusion.trained import Trained
+from diffusion.sampling.section import Sampling, SamplingKeys, refuse
+from diffusion.trained import Trained, TrainedKeys
+from diffusion.values import Keep
 
 LESS_MEMORY = "lower batch_size"
 
 
-def run(config: DictConfig) -> Path:
+class SampleKeys(SamplingKeys, TrainedKeys):
+    """conf/sample.yaml."""
+
+    keep: Keep
+    npz: bool
+
+
+def run(config: Annotated[DictConfig, SampleKeys]) -> Path:
     """Samples as the composed `conf/sample.yaml` says. Returns the folder; raises UserError for a user's mistake,
     before anything is written."""
     quiet()

@@ -13,7 +13,7 @@ usage: python train.py [OPTION] [GROUP=CHOICE] [KEY=VALUE] ...
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,13 +23,16 @@ from diffusion.callbacks.pictures import Pictures
 from diffusion.compilation import compile_network
 from diffusion.data.base import Data, ImageData
 from diffusion.errors import UserError
+from diffusion.kinds import Of
 from diffusion.launch import say
 from diffusion.lit import LitDiffusion
 from diffusion.loggers.base import build_loggers
 from diffusion.loggers.metrics_file import forget_after
 from diffusion.networks import native
 from diffusion.quiet import quiet
-from diffusion.trainer import callbacks, make_trainer
+from diffusion.strategies import StrategyKeys
+from diffusion.trainer import TrainerKeys, callbacks, make_trainer
+from diffusion.values import File, Natural, Node, Switch
 
 LESS_MEMORY = (
     "lower dataset.batch_size, and raise trainer.accumulate as much for as many images a step; if it was a preview, "
@@ -40,7 +43,25 @@ _LIMITS = ("max_steps", "max_minutes", "max_epochs")
 _PARTS = {"callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states"}
 
 
-def run(config: DictConfig) -> Path:
+class TrainKeys(TypedDict):
+    """conf/train.yaml. The keys of the nodes are what their constructors take."""
+
+    seed: Natural
+    resume: File | None
+    resume_mode: Literal["full", "weights"]
+    rerun: File | None
+    run: runs.RunKeys
+    validate: Annotated[Node, Of("diffusion.callbacks.cadence.Cadence")]
+    checkpoints: Annotated[Node, Of("diffusion.callbacks.checkpoints.Checkpoints")]
+    self_conditioning: bool
+    kernels: Switch
+    compile: bool
+    trainer: TrainerKeys
+    strategy: StrategyKeys
+    schedule: TypedDict("ScheduleKeys", {"zero_terminal_snr": bool})
+
+
+def run(config: Annotated[DictConfig, TrainKeys]) -> Path:
     """Trains as the composed `conf/train.yaml` says. Returns the run folder; raises UserError for a user's mistake."""
     quiet()
     launch.check()

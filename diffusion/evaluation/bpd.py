@@ -84,8 +84,8 @@ class BPD(Metric):
 
     def __init__(
         self,
-        n: Count | None = None,
-        steps: Annotated[int, Ge(2)] | None = None,
+        n: Count | None = 1024,
+        steps: Annotated[int, Ge(2)] | None = 20,
         variance: Literal["auto", "fixed_small", "fixed_large"] = "auto",
         clipping: Clipping | None = None,
     ):

@@ -16,8 +16,9 @@ from diffusion.files import atomic_folder
 from diffusion.interop import diffusers_scheduler as scheduler
 from diffusion.interop import diffusers_unet as unet
 from diffusion.interop.foreign import Foreign, fit, load, rename, unname
+from diffusion.kinds import kind_of
 from diffusion.lit import LitDiffusion
-from diffusion.values import COUNT
+from diffusion.values import Count
 
 _FILE = "diffusion_pytorch_model"  # of the weights, without its ending
 _SINUSOIDS = "time_embedding.linear_1.weight"  # ours, a column for each; theirs may have cosines first
@@ -60,7 +61,7 @@ def read(path: Path) -> Foreign:
     file = folder / "config.json"
     with reading(file, "the config of a UNet2DModel"):
         told = _told(file, ["UNet2DModel"], unet.DEFAULTS, unet.ONLY)
-        network, channels, size = unet.node_of(told), COUNT.read(told["in_channels"]), told["sample_size"]
+        network, channels, size = unet.node_of(told), kind_of(Count).read(told["in_channels"]), told["sample_size"]
     process = _process(scheduler_folder / "scheduler_config.json")
     out_channels = channels * (2 if "loss" in process else 1)
     if told["out_channels"] != out_channels:

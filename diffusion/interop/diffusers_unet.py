@@ -6,9 +6,9 @@ from typing import Any
 
 from diffusion.config import choice
 from diffusion.errors import UserError
+from diffusion.kinds import kind_of
 from diffusion.lit import LitDiffusion
 from diffusion.networks.unet import UNet
-from diffusion.values import NUMBER
 
 # Their constructor's defaults: what a config.json does not say.
 DEFAULTS = {
@@ -69,8 +69,8 @@ def node_of(told: Mapping[str, Any]) -> dict[str, Any]:
         "head_width": told["attention_head_dim"],
         "mid_attention": told["add_attention"],
         "norm_groups": told["norm_num_groups"],
-        "norm_eps": NUMBER.read(told["norm_eps"]),
-        "freq_shift": NUMBER.read(told["freq_shift"]),
+        "norm_eps": kind_of(float).read(told["norm_eps"]),
+        "freq_shift": kind_of(float).read(told["freq_shift"]),
         "downsample_padding": told["downsample_padding"],
     }
 

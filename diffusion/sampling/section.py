@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -23,8 +23,20 @@ from diffusion.registry import TARGET
 from diffusion.samplers.base import Sampler
 from diffusion.sampling.conditions import Conditions
 from diffusion.tasks.generate import Generate
+from diffusion.values import Count, Natural, Node, Verbatim
 
-SECTION = ("n", "seed", "y", "condition", "sampler", "clipping", "guidance", "task")  # its keys
+
+class SamplingKeys(TypedDict):
+    """The keys of the section. Those of its nodes are what their constructors take."""
+
+    n: Count | None
+    seed: Natural
+    y: Verbatim | None
+    condition: Mapping[str, Verbatim | None]
+    sampler: Node | None
+    clipping: Node | None
+    guidance: Node | None
+    task: Node
 
 
 @dataclass(frozen=True)
@@ -136,7 +148,7 @@ class Sampling:
 
 def unused_all(why: str) -> dict[str, str]:
     """The keys of the section but for the seed, where nothing is drawn, and why."""
-    return dict.fromkeys((key for key in SECTION if key != "seed"), why)
+    return dict.fromkeys((key for key in SamplingKeys.__annotations__ if key != "seed"), why)
 
 
 def refuse(given: Iterable[str], unused: Mapping[str, str], prefix: str = "") -> None:

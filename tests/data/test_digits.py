@@ -28,7 +28,7 @@ def test_digits_fill_the_range_and_are_split_without_overlap():
 def test_mistakes_are_named(monkeypatch):
     with pytest.raises(UserError, match=r"set dataset\.channels=1 dataset\.size=8"):
         digits(size=28).train_dataloader()
-    with pytest.raises(UserError, match=r"dataset\.path=data: expected null, since the digits are part"):
+    with pytest.raises(UserError, match=r"dataset\.path='data': expected null, since the digits are part"):
         digits(path="data")
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(UserError, match="pip install scikit-learn"):

@@ -49,7 +49,7 @@ def gaussian_data(n, size=16, seed=0):
 
 
 def bound(denoiser, x_0, space=PIXELS, **options):
-    return BPD(**options).bound(denoiser, space, x_0, torch.arange(len(x_0)))
+    return BPD(**{"steps": None, **options}).bound(denoiser, space, x_0, torch.arange(len(x_0)))
 
 
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large"])
@@ -203,7 +203,7 @@ def test_the_batch_size_does_not_matter_and_the_seed_does(steps):
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(UserError, match=r"metric\.variance=large: expected auto, fixed_small or fixed_large"):
+    with pytest.raises(UserError, match=r"metric\.variance='large': expected auto, fixed_small or fixed_large"):
         BPD(variance="large")
     with pytest.raises(UserError, match=r"metric\.steps=1: expected a whole number, 2 or more, or null"):
         BPD(steps=1)
