@@ -32,7 +32,7 @@ class Constant(RateSchedule):
 
 @checked
 @dataclass(frozen=True)
-class Cosine(RateSchedule):
+class CosineDecay(RateSchedule):
     """Half a cosine from lr to final * lr over `steps` optimiser steps (Loshchilov & Hutter 2017), then constant.
 
     steps: None is to the end of the run; so long as that is not known, the rate does not fall.

@@ -189,7 +189,7 @@ class VP(Schedule):
 
 
 @checked
-class Cosine(Schedule):
+class ContinuousCosine(Schedule):
     """The cosine schedule in closed form: alpha_t = cos(u a), u = t / T, with the angle a at which log-SNR has fallen
     to log_snr_min (Nichol & Dhariwal 2021 without their offset; cut as in Salimans & Ho 2022).
     """

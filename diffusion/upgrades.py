@@ -138,11 +138,18 @@ _STRATEGIES_OF_1 = {
     **{f"deepspeed_stage_{stage}": {registry.CLASS: "DeepSpeedStrategy", "stage": stage} for stage in (1, 2, 3)},
 }
 
+# What the class Cosine of each group is called now.
+_COSINES_OF_1 = {"schedule": "ContinuousCosine", "lr_schedule": "CosineDecay"}
+
 
 def _from_1(contents: dict[str, Any]) -> None:
     """Format 1 had a single logger, pictures as they were built in, and a strategy by Lightning's word for it, all of
-    them in checkpoints too: they are of the run, and what format 2 has of them is in its manifest alone."""
+    them in checkpoints too: they are of the run, and what format 2 has of them is in its manifest alone. Two classes
+    had the name Cosine."""
     config = contents["config"]
+    for key, cls in _COSINES_OF_1.items():
+        if isinstance(config.get(key), dict) and config[key].get(registry.CLASS) == "Cosine":
+            config[key][registry.CLASS] = cls
     for key in "preview", "logger":
         config.pop(key, None)
     strategy = config.pop("strategy", None)

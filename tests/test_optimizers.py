@@ -5,14 +5,14 @@ import torch
 from torch import nn
 
 from diffusion.errors import UserError
-from diffusion.optimizers import AdamW, Constant, Cosine, InverseSqrt
+from diffusion.optimizers import AdamW, Constant, CosineDecay, InverseSqrt
 
 
 @pytest.mark.parametrize(
     ("decay", "expected"),
     [
         (Constant(), [1, 1, 1, 1]),
-        (Cosine(steps=100, final=0.1), [1, 0.55, 0.1, 0.1]),
+        (CosineDecay(steps=100, final=0.1), [1, 0.55, 0.1, 0.1]),
         (InverseSqrt(steps=25), [1, 2**-0.5, 0.5, 0.25]),
     ],
 )
@@ -35,9 +35,9 @@ def test_warm_up_counts_optimiser_steps():
 
 
 def test_a_cosine_falls_to_the_end_of_the_run_or_to_the_number_it_is_given():
-    assert [Cosine()(step, 100) for step in (0, 50, 100, 101)] == pytest.approx([1, 0.5, 0, 0])
-    assert Cosine(steps=50)(50, 100) == 0
-    assert [Cosine(final=0.2)(step) for step in (0, 10**6)] == [1, 1], "not before the end is known"
+    assert [CosineDecay()(step, 100) for step in (0, 50, 100, 101)] == pytest.approx([1, 0.5, 0, 0])
+    assert CosineDecay(steps=50)(50, 100) == 0
+    assert [CosineDecay(final=0.2)(step) for step in (0, 10**6)] == [1, 1], "not before the end is known"
     with pytest.raises(UserError, match=r"lr_schedule.steps=None: expected a whole number, 1 or more"):
         InverseSqrt(steps=None)
 

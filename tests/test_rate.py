@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Timer
 from torch import nn
 
 from diffusion import upgrades
-from diffusion.optimizers import AdamW, Constant, Cosine
+from diffusion.optimizers import AdamW, Constant, CosineDecay
 from tests.commands import command, words
 
 FIXTURES = Path(__file__).parent / "fixtures" / "format_0"
@@ -48,7 +48,9 @@ class Clock(Timer):
 
 
 def rate_of(state=None, **options):
-    _, rate = AdamW(**{"lr": 1.0, "warmup_steps": 0, "decay": Cosine()} | options).build([nn.Parameter(torch.zeros(1))])
+    _, rate = AdamW(**{"lr": 1.0, "warmup_steps": 0, "decay": CosineDecay()} | options).build(
+        [nn.Parameter(torch.zeros(1))]
+    )
     if state:
         rate.load_state_dict(state)
     return rate
@@ -61,7 +63,7 @@ def test_minutes_are_turned_into_steps_once():
     assert rate.end == 570
     trainer.pace = 0.5  # it gets faster: the rate has reached its end, and stays there
     rates += trainer.run(rate, 600)
-    assert rates[60:] == [Cosine()(step, 570) for step in range(60, 660)]
+    assert rates[60:] == [CosineDecay()(step, 570) for step in range(60, 660)]
     assert rates[-90:] == [0] * 90
 
 
@@ -70,7 +72,7 @@ def test_the_nearest_limit_counts(minutes, counted, end):
     rate = rate_of()
     rates = Clock(minutes, counted).run(rate, end)
     assert rate.end == end
-    assert rates[end // 2 :] == [Cosine()(step, end) for step in range(end // 2, end)]
+    assert rates[end // 2 :] == [CosineDecay()(step, end) for step in range(end // 2, end)]
 
 
 @pytest.mark.parametrize("stop", [10, 60, 61, 300])
@@ -103,7 +105,7 @@ def test_other_minutes_are_another_end_which_is_said(caplog):
     more = rate_of(rate.state_dict())
     rates = Clock(minutes=20, step=600, offset=600).run(more, 2)
     assert "learning rate: fitted to 570 -> 1,140 steps, about what trainer.max_minutes=20" in caplog.text
-    assert rates == [Cosine()(step, 1140) for step in (600, 601)]
+    assert rates == [CosineDecay()(step, 1140) for step in (600, 601)]
 
 
 def test_minutes_that_begin_in_the_middle_of_a_run():
@@ -157,7 +159,7 @@ def train(tmp_path, capsys):
 )
 def test_a_cosine_ends_with_the_run(limits, train):
     done = train(*limits)
-    expected = [1e-3 * AdamW(warmup_steps=2, decay=Cosine()).factor(step, 6) for step in range(6)]
+    expected = [1e-3 * AdamW(warmup_steps=2, decay=CosineDecay()).factor(step, 6) for step in range(6)]
     assert lr_of(done.folder) == pytest.approx(dict(enumerate(expected)), rel=1e-6)
 
 
@@ -205,7 +207,7 @@ def resume_of_format_0(name, *given, tmp_path, monkeypatch, capsys):
 def test_an_old_run_keeps_the_end_that_it_was_given(tmp_path, monkeypatch, capsys):
     done = resume_of_format_0("folder", tmp_path=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
     assert "lr_schedule.steps=100, as the run began" in done.out
-    plan = AdamW(warmup_steps=4, decay=Cosine(steps=100))
+    plan = AdamW(warmup_steps=4, decay=CosineDecay(steps=100))
     expected = {step: 1e-3 * plan.factor(step) for step in range(3, 8)}
     assert lr_of(done.folder) == pytest.approx(expected, rel=1e-6)
 
@@ -215,7 +217,7 @@ def test_an_old_run_whose_cosine_ended_with_max_steps_ends_with_other_max_steps(
     words = ["trainer.max_steps=10", "optimizer.warmup_steps=9"]
     done = resume_of_format_0("digits", *words, tmp_path=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
     assert "optimizer.warmup_share=None, as the run began" in done.out
-    plan = AdamW(warmup_steps=9, warmup_share=None, decay=Cosine(steps=10))
+    plan = AdamW(warmup_steps=9, warmup_share=None, decay=CosineDecay(steps=10))
     assert lr_of(done.folder) == pytest.approx({step: 1e-3 * plan.factor(step) for step in (8, 9)}, rel=1e-6)
 
 
@@ -227,6 +229,6 @@ def test_a_cosine_of_format_0(limits, end):
     rate = {"_target_": "diffusion.optimizers.Cosine", "steps": 9, "final": 0.1}
     config = {"lr_schedule": rate, "trainer": limits, "optimizer": {"warmup_steps": 500}}
     found = upgrades.upgraded({"config": config}, "x")["config"]
-    assert found["lr_schedule"] == {**rate, "steps": end}
+    assert found["lr_schedule"] == {"_target_": "diffusion.optimizers.CosineDecay", "steps": end, "final": 0.1}
     assert found["optimizer"] == {"warmup_steps": 500, "warmup_share": None}
     assert rate["steps"] == 9

@@ -16,7 +16,7 @@ TABLES = [
     schedule.scaled_linear,
     schedule.laplace,
 ]
-CLOSED = [schedule.VP, schedule.Cosine]
+CLOSED = [schedule.VP, schedule.ContinuousCosine]
 ALL = TABLES + CLOSED
 
 
@@ -152,7 +152,7 @@ def test_zero_terminal_snr(make):
     torch.testing.assert_close(after.t_of_log_snr(after.log_snr(t[:-1])), t[:-1].double(), rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize("make", [schedule.VP, schedule.Cosine])
+@pytest.mark.parametrize("make", [schedule.VP, schedule.ContinuousCosine])
 def test_zero_terminal_snr_of_a_closed_form(make):
     before, after = make(1000), make(1000).with_zero_terminal_snr()
     t = torch.linspace(0, 1000, 401, dtype=torch.float64)
@@ -181,7 +181,7 @@ def test_vp_is_the_limit_of_the_linear_table():
 
 
 def test_closed_cosine_ends_at_the_log_snr_it_is_given():
-    made = schedule.Cosine(T=7, log_snr_min=-9.0)
+    made = schedule.ContinuousCosine(T=7, log_snr_min=-9.0)
     assert made.log_snr(7).item() == pytest.approx(-9)
     torch.testing.assert_close(made(3.5)[0], torch.cos(torch.tensor(made.angle / 2, dtype=torch.float64)))
 

@@ -100,3 +100,13 @@ def test_a_strategy_without_a_class_today_is_refused():
     config = {"strategy": {**OF_1["strategy"], "strategy": "ddp_spawn"}}
     with pytest.raises(UserError, match=r"strategy\.strategy=ddp_spawn of format 1 has no class today"):
         upgraded({"format": 1, "config": config, "sessions": []}, "manifest.json")
+
+
+def test_each_cosine_of_format_1_is_the_class_of_its_group():
+    config = {
+        "schedule": {"class": "Cosine", "T": 1000, "log_snr_min": -15.0},
+        "lr_schedule": {"class": "Cosine", "steps": 9, "final": 0.0},
+    }
+    found = upgraded({"format": 1, "config": config}, "x.ckpt")["config"]
+    assert found["schedule"]["_target_"] == "diffusion.schedule.ContinuousCosine"
+    assert found["lr_schedule"]["_target_"] == "diffusion.optimizers.CosineDecay"

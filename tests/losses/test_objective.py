@@ -19,7 +19,14 @@ WEIGHTINGS = [
     weighting.Simple(), weighting.MinSNR(), weighting.SNR(), weighting.P2(), weighting.Sigmoid(), weighting.VLB(),
 ]  # fmt: skip
 PARAMETRIZATIONS = [prediction.Eps(), prediction.X0(), prediction.V(), prediction.EDM(), prediction.EDM(1.0)]
-TABLES = [schedule.linear, schedule.cosine, schedule.sigmoid, schedule.quadratic, schedule.VP, schedule.Cosine]
+TABLES = [
+    schedule.linear,
+    schedule.cosine,
+    schedule.sigmoid,
+    schedule.quadratic,
+    schedule.VP,
+    schedule.ContinuousCosine,
+]
 
 
 def name(value):

@@ -11,7 +11,7 @@ from diffusion.samplers.grid import SPACINGS, visit
 
 MAKERS = [
     *(schedule.linear, schedule.cosine, schedule.sigmoid, schedule.laplace, schedule.quadratic),
-    *(schedule.scaled_linear, schedule.VP, schedule.Cosine),
+    *(schedule.scaled_linear, schedule.VP, schedule.ContinuousCosine),
 ]
 NOISE = -2 * math.log(80)  # log-SNR where EDM starts
 IMAGE = -2 * math.log(0.002)
@@ -32,7 +32,7 @@ def test_angle_turns_by_the_same_angle_in_every_step(make, zero_terminal):
     even(angles[zero_terminal:])  # a table with zero terminal SNR leaps from T - 1 to T, laplace's from a log-SNR of -3
 
 
-@pytest.mark.parametrize("make", [schedule.cosine, schedule.linear, schedule.Cosine])
+@pytest.mark.parametrize("make", [schedule.cosine, schedule.linear, schedule.ContinuousCosine])
 def test_log_snr_and_karras_are_even_in_their_own_unit_over_what_is_seen(make):
     """From EDM's sigma / alpha = 80, or T where that is less noisy, to 0.002, or to t = 1 where that is noisier; in the
     place of this end stands 0."""

@@ -62,7 +62,7 @@ SOLVERS = {
 }
 
 
-@pytest.mark.parametrize("make", [schedule.VP, schedule.Cosine])
+@pytest.mark.parametrize("make", [schedule.VP, schedule.ContinuousCosine])
 @pytest.mark.parametrize("denoiser", [MixtureDenoiser, GaussianDenoiser])
 @pytest.mark.parametrize("name", SOLVERS)
 def test_doubling_the_steps_divides_the_error_by_2_to_the_order(name, denoiser, make):

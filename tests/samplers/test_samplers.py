@@ -151,7 +151,7 @@ def test_every_step_count_and_spacing_is_finite_and_ends_at_0(sampler, times):
 
 
 @pytest.mark.parametrize("sampler", FEW_STEP, ids=name)
-@pytest.mark.parametrize("make", [schedule.linear, schedule.Cosine, schedule.laplace])
+@pytest.mark.parametrize("make", [schedule.linear, schedule.ContinuousCosine, schedule.laplace])
 @pytest.mark.parametrize("times", ["trailing", "angle", "log_snr", "karras"])
 def test_with_zero_terminal_snr_every_solver_walks_from_pure_noise(sampler, make, times):
     denoise = MixtureDenoiser(make(1000).with_zero_terminal_snr())
