@@ -8,6 +8,7 @@ and sweeps read.
 import functools
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -43,12 +44,24 @@ def use(folder: str | Path | None = None) -> None:
     path = Path(folder).expanduser().absolute()
     if not path.is_dir():
         raise UserError(f"--config-dir={folder}: no such folder; expected one with files such as sampler/mine.yaml")
-    for file in [*path.glob("*.yaml"), *path.glob("*/*.yaml")]:
+    for file in _yamls(path):
         if (package() / file.relative_to(path)).exists():
             raise UserError(f"{file}: {file.relative_to(path)} is a file of ours too; give yours another name")
     os.environ[VARIABLE] = str(path)
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # last: a file there must not stand in for a library's module
+
+
+def copy_own(folder: Path) -> None:
+    """Writes the user's yaml files into `folder`, which becomes one like theirs. Raises OSError."""
+    for file in _yamls(own()) if own() is not None else ():
+        copy = folder / file.relative_to(own())
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+
+
+def _yamls(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*.yaml"), *folder.glob("*/*.yaml")])
 
 
 def all_() -> list[Path]:

@@ -124,8 +124,9 @@ def name_class(node: dict[str, Any]) -> None:
         node[CLASS] = node.pop(TARGET).rpartition(".")[2]
 
 
-def resolved(config: Mapping[str, Any], source: object) -> dict[str, Any]:
-    """The config of the file `source` as it is in memory: a copy whose nodes have import paths again.
+def resolved(config: Mapping[str, Any], source: object, hint: str = "") -> dict[str, Any]:
+    """The config of the file `source` as it is in memory: a copy whose nodes have import paths again. hint: what to do
+    where a part is missing.
 
     Raises UserError where a node names what its group does not have, or where anything else names a class.
     """
@@ -136,7 +137,9 @@ def resolved(config: Mapping[str, Any], source: object) -> dict[str, Any]:
         if CLASS in node:
             group, name = _group(key), node.pop(CLASS)
             if not isinstance(name, str) or name not in classes(group):
-                raise UserError(f"{source}: {key} is {name!r}, which no file of conf/{group}/ names: it is not built")
+                raise UserError(
+                    f"{source}: {key} is {name!r}, which no file of conf/{group}/ names: it is not built{hint}"
+                )
             node[TARGET] = classes(group)[name]
     return config
 

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-from diffusion import checkpoint, manifest
+from diffusion import checkpoint, folders, manifest
 from diffusion.errors import UserError
 from diffusion.files import atomic
 from diffusion.registry import WIRING
@@ -80,7 +80,8 @@ class Run:
             self._lock.release()
 
     def create(self, contents: Mapping[str, Any], step: int) -> None:
-        """Makes the folder with its config.yaml and manifest.json. Processes launched from here on find it.
+        """Makes the folder with its config.yaml, manifest.json and conf/, a copy of the user's own yaml files.
+        Processes launched from here on find it.
 
         contents: of the manifest; step: where this session begins.
         """
@@ -94,6 +95,7 @@ class Run:
             self._made = [self.folder, *around] if fresh else []
             with atomic(self.folder / "config.yaml") as temporary:
                 OmegaConf.save(OmegaConf.create(dict(self.config)), temporary)
+            folders.copy_own(self.folder / "conf")
             manifest.write(self.folder, contents, step)
         except OSError as error:
             self.abandon()

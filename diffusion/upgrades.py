@@ -9,10 +9,11 @@ run.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from diffusion import registry
+from diffusion import folders, registry
 from diffusion.errors import UserError, reading
 
 KEY = "format"  # of the contents; what has none is of format 0
+_MADE_WITH = "config_dir"  # a message says it, where a part is missing; nothing is ever read from there
 
 # All that format 0 could name, by import path: the modules are those of that time.
 _PATHS_OF_0 = {
@@ -166,8 +167,10 @@ FORMAT = len(_STEPS)  # what this version writes
 
 
 def stamped(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What every file with a config holds: the number of its format, and the config."""
-    return {KEY: FORMAT, "config": registry.named(config)}
+    """What every file with a config holds: the number of its format, the config, and the user's folder of yaml files,
+    where there was one."""
+    own = folders.own()
+    return {KEY: FORMAT, "config": registry.named(config), **({} if own is None else {_MADE_WITH: str(own)})}
 
 
 def upgraded(contents: Mapping[str, Any], source: object) -> dict[str, Any]:
@@ -180,7 +183,9 @@ def upgraded(contents: Mapping[str, Any], source: object) -> dict[str, Any]:
     with reading(source, "a file of this program"):  # made by hand, it may hold anything
         for step in _STEPS[number:]:
             step(contents)
-    return {**contents, KEY: FORMAT, "config": registry.resolved(contents["config"], source)}
+    made_with = contents.get(_MADE_WITH)
+    hint = f"; it was made with --config-dir {made_with}" if isinstance(made_with, str) else ""
+    return {**contents, KEY: FORMAT, "config": registry.resolved(contents["config"], source, hint)}
 
 
 def snapshot(contents: Mapping[str, Any], source: object) -> dict[str, Any]:
