@@ -52,13 +52,12 @@ def conditioners(config: Mapping[str, Any]) -> dict[str, Conditioner]:
 def with_steps_of(schedule: Schedule, node: Mapping[str, Any], key: str = "sampler") -> dict[str, Any]:
     """The config `node` of a sampler whose number of steps nobody asked for: not more than the schedule has, and where
     its times are a list, theirs. A Notice says so. key: what the command line calls it."""
-    steps, times = node["steps"], node["times"]
+    steps, times = node.get("steps"), node.get("times")
     if steps is not None:
-        steps = min(steps, schedule.T) if isinstance(times, str) else len(times) - 1
-    if steps != node["steps"]:
-        warnings.warn(
-            f"{key}.steps={steps} instead of the usual {node['steps']}: there are no more", Notice, stacklevel=2
-        )
+        steps = len(times) - 1 if isinstance(times, list | tuple) else min(steps, schedule.T)
+    if steps == node.get("steps"):
+        return dict(node)
+    warnings.warn(f"{key}.steps={steps} instead of the usual {node['steps']}: there are no more", Notice, stacklevel=2)
     return {**node, "steps": steps}
 
 
@@ -81,7 +80,7 @@ def model(config: Mapping[str, Any]) -> LitDiffusion:
     Raises: UserError for a `_target_` that is not registered.
     """
     of = space(config)
-    channels, *size = of.shape
+    channels, *size = of.x_0_shape
     decoder = {"log_likelihood": of.log_likelihood}
     objective = instantiate(config["loss"], decoder, weighting=instantiate(config["weighting"]))
     conditioning = conditioners(config)

@@ -18,7 +18,7 @@ from diffusion import archive, build, snapshots, upgrades
 from diffusion.denoiser import Denoiser, Frozen
 from diffusion.errors import UserError
 from diffusion.files import atomic
-from diffusion.guidance import Auto, Guidance
+from diffusion.guidance import Guidance, TwoModels
 from diffusion.lit import LitDiffusion
 from diffusion.weights import Weights
 
@@ -184,7 +184,7 @@ def guidance(
     Raises UserError where there is none, or none that predicts the same x_t under the same conditions.
     """
     made = build.instantiate(node)
-    if not isinstance(made, Auto) or (made.ckpt is None and contents is None):
+    if not isinstance(made, TwoModels) or (made.ckpt is None and contents is None):
         return made
     if made.ckpt is not None:
         path, contents = opened(made.ckpt)

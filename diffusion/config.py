@@ -282,10 +282,12 @@ def _compose(command: str, chosen: dict[str, str], known: dict[str, Group]) -> D
 
 def _composed(command: str, chosen: dict[str, str], known: dict[str, Group], **options: Any) -> DictConfig:
     words = [f"{known[key].word}={choice}" for key, choice in chosen.items()]
-    if folders.own() is not None:
-        path = str(folders.own()).replace("\\", r"\\").replace("'", r"\'")
-        words.append(f"hydra.searchpath=['file://{path}']")
-    with initialize_config_dir(str(folders.package()), version_base="1.3"):
+    first = file_of(command).parent  # of a command of the user's own it is the other folder
+    for folder in folders.all_():
+        if folder != first:
+            path = str(folder).replace("\\", r"\\").replace("'", r"\'")
+            words.append(f"hydra.searchpath=['file://{path}']")
+    with initialize_config_dir(str(first), version_base="1.3"):
         return hydra_compose(command, words, **options)
 
 

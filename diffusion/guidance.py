@@ -87,9 +87,8 @@ class ClassifierFree(Guidance):
 
 @checked
 @dataclass(frozen=True)
-class Auto(Guidance):
-    """Autoguidance: away from a weaker model of the same data, under the same condition, or none (Karras et al. 2024,
-    "Guiding a diffusion model with a bad version of itself"). Two evaluations, one by each model.
+class TwoModels(Guidance):
+    """Beside a weaker model of the same data; `pair` says what is asked of it.
 
     ckpt, weights, step: which model that is, as `checkpoint.guidance` reads them; weaker: the model itself, which it
     fills. Raises UserError where it is asked to guide without.
@@ -112,16 +111,21 @@ class Auto(Guidance):
     def needs(self, condition):
         return None
 
-    def pair(self, denoiser, x_t, t, condition):
-        return denoiser(x_t, t, condition), self.weaker(x_t, t, condition)
-
     def wrap(self, denoiser):
         if self.weaker is None and self.scale != 1:
             raise UserError(
-                "guidance=auto leads away from a weaker model, but has none: sample with guidance=auto, or name one by "
+                "this guidance leads away from a weaker model, but has none: choose it while sampling, or name one by "
                 "guidance.ckpt="
             )
         return super().wrap(denoiser)
+
+
+class Auto(TwoModels):
+    """Autoguidance: away from the weaker model under the same condition, or none (Karras et al. 2024, "Guiding a
+    diffusion model with a bad version of itself"). Two evaluations, one by each model."""
+
+    def pair(self, denoiser, x_t, t, condition):
+        return denoiser(x_t, t, condition), self.weaker(x_t, t, condition)
 
 
 class Guided:

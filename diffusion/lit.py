@@ -75,7 +75,7 @@ class LitDiffusion(LightningModule):
     @property
     def shape(self) -> tuple[int, ...]:
         """(C, H, W) of one x_0."""
-        return self.space.shape
+        return self.space.x_0_shape
 
     @property
     def classes(self) -> Sequence[str] | None:

@@ -63,7 +63,7 @@ def of_size(name: str, size: int, own: int | None) -> None:
 
 
 def of_pictures(channels: int) -> None:
-    """channels: of x_0, which pictures are to show."""
+    """channels: of what is stored, which pictures are to show."""
     if channels > 3:
         _notice(f"pictures show the first three of the {channels} channels")
 

@@ -18,7 +18,7 @@ FLAGS = {
     "--resolve": "with --print: references such as ${seed} are replaced by their values",
 }
 VALUED = {
-    "--config-dir": "-cd FOLDER: choices, parts and commands of your own (docs/extending.md)",
+    "--config-dir": "-cd FOLDER: choices, parts and commands of your own (README.md, Extend)",
     "--package": "-p KEY: with --print, only this section",
     "--info": "-i defaults: the choice of every group; searchpath: the folders that are searched",
     "--shell-completion": "-sc install=bash, zsh or fish: see docs/configuration.md",

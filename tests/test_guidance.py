@@ -137,5 +137,5 @@ def test_a_weaker_model_is_a_part_of_nothing(denoiser):
 
 
 def test_without_a_weaker_model_none_is_led_away_from(denoiser):
-    with pytest.raises(UserError, match="has none: sample with guidance=auto"):
+    with pytest.raises(UserError, match="has none: choose it while sampling"):
         Auto(2.0).wrap(denoiser)

@@ -27,6 +27,7 @@ class ScheduleCurve(Callback):
         if trainer.global_step == 0 and trainer.is_global_zero:
             publish(trainer, lambda: {"schedule": self._draw(pl_module)})
 
+    @torch.no_grad()  # of a schedule or weighting that learns
     def _draw(self, pl_module: LightningModule) -> Path:
         schedule = pl_module.denoiser.schedule
         t, _ = pl_module.timesteps.draw(pl_module.seed, torch.arange(_DRAWS), schedule)

@@ -37,7 +37,7 @@ class Predictions(Pictures):
     def draw(self, pl_module: LightningModule, when: str) -> dict[str, Path]:
         (x, condition), denoiser = self._first, pl_module.denoiser
         x_0 = pl_module.space.encode(x)
-        eps = random.normal(0, "validation/eps", torch.arange(len(x)), x.shape[1:]).to(x.device)
+        eps = random.normal(0, "validation/eps", torch.arange(len(x)), x_0.shape[1:]).to(x.device)
         levels = torch.linspace(0, denoiser.schedule.T, _LEVELS + 1).round().unique()[1:]
         columns = [torch.stack([x_0, x_0], dim=1)]
         for t in levels:

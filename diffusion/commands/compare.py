@@ -61,7 +61,7 @@ def run(config: Annotated[DictConfig, CompareKeys]) -> Path:
     trained.contents.clear()  # the optimiser's state is large
     unused = _common([replace(sampling, sampler=sampler).unused(model) for sampler in possible])
     refuse(config["given"], {"sampler": _SEVERAL, **unused})
-    notices.of_pictures(model.shape[0])
+    notices.of_pictures(model.space.shape[0])
     for node in nodes.values():
         node["steps"] = steps
         name_class(node)

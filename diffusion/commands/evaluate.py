@@ -74,7 +74,7 @@ def run(config: Annotated[DictConfig, EvaluateKeys]) -> Path:
 def _metric(node: Mapping[str, Any], model: LitDiffusion) -> Metric:
     """The metric of its config; `clipping` is of those that take one."""
     node = dict(node)
-    clipping = build.clipping(node.pop("clipping"), model.space)
+    clipping = build.clipping(node.pop("clipping", None), model.space)
     return build.instantiate(node, **({} if clipping is None else {"clipping": clipping}))
 
 

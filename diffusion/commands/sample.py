@@ -44,7 +44,7 @@ def run(config: Annotated[DictConfig, SampleKeys]) -> Path:
     drawing = Drawing(model, sampling, config["keep"], config["batch_size"])
     unused = sampling.unused(model)
     refuse(config["given"], unused)
-    notices.of_pictures(model.shape[0])
+    notices.of_pictures(model.space.shape[0])
     settings = {**trained.settings(), **sampling.settings(unused)}
     samples = Samples(trained.output(config["output"]), settings, model.space)
     with samples.writing():

@@ -116,7 +116,7 @@ def _train(
         data.prepare_data()
         config["dataset"] |= data.settled()  # a later session, or an evaluation, finds it decided
         data.train_dataloader()
-        notices.of_pictures(model.shape[0])
+        notices.of_pictures(model.space.shape[0])
         if isinstance(data, ImageData):
             notices.of_size(data.name, data.size, data.own_size)
         contents = manifest.describe(config, data.describe())
@@ -165,7 +165,7 @@ def _settle_space(config: dict[str, Any], data: Data, saved: Mapping[str, Any] |
     """Fills what the data decide of the space: their shape, and its statistics, which a run that goes on keeps. Raises
     UserError where it does not take what they store."""
     dtype, shape = data.declaration
-    if "shape" in config["dataset"]:
+    if not isinstance(data, ImageData):  # whose channels and size say it
         config["dataset"]["shape"] = list(shape)
     if saved is not None and config["resume_mode"] == "full":
         runs.keep_statistics(config, saved["config"])

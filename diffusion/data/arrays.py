@@ -13,7 +13,7 @@ from diffusion.condition import PREVIOUS, Condition
 from diffusion.data.base import Data, Declaration, labelled
 from diffusion.data.rows import Rows, dtype_of, opened
 from diffusion.errors import UserError
-from diffusion.values import Count, OpenFraction, checked
+from diffusion.values import OpenFraction, checked
 
 _RESERVED = {PREVIOUS, "self"}
 
@@ -27,7 +27,6 @@ class Arrays(Data):
     or else their numbers.
 
     Args (those of Data, and):
-        shape:        (C, H, W), which the file must have; None: whatever it has.
         val_fraction: without the folder val, the probability that a row of train is kept for validation. Its side
                       follows from its number alone, so that rows that are added at the end move none; where that would
                       leave no row for one of both, it gets the first or the last.
@@ -35,9 +34,8 @@ class Arrays(Data):
     Raises UserError where files are missing, are no arrays of numbers, or do not fit each other.
     """
 
-    def __init__(self, *, shape: tuple[Count, Count, Count] | None = None, val_fraction: OpenFraction = 0.05, **common):
+    def __init__(self, *, val_fraction: OpenFraction = 0.05, **common):
         super().__init__(**common)
-        self.shape = shape
         self.val_fraction = val_fraction
         self.root = Path(self.path).expanduser()
         self._reported = False

@@ -66,6 +66,7 @@ class Data(LightningDataModule, ABC):
         seed:       the order of epoch e is a function of (seed, e).
         flip:       mirror each training image with probability 1/2. Not for digits and letters.
         val_images: at most so many validation images, evenly spaced over the set; None means all.
+        shape:      (C, H, W) of one image, which the data must have; None: whatever they have. A run fills it.
 
     `position`, the number of training batches given out in the whole run, is all the state there is. Lightning stores
     it in every checkpoint.
@@ -83,6 +84,7 @@ class Data(LightningDataModule, ABC):
         seed: Natural = 0,
         flip: bool = False,
         val_images: Count | None = None,
+        shape: tuple[Count, Count, Count] | None = None,
     ):
         super().__init__()
         if name is not None and (name in ("", ".", "..") or Path(name).name != name):
@@ -93,6 +95,7 @@ class Data(LightningDataModule, ABC):
         self.seed = seed
         self.flip = flip
         self.val_images = val_images
+        self.shape = shape
         self.position = 0
         self._splits: dict[str, tuple[Tensor, Condition]] = {}
 
@@ -167,7 +170,8 @@ class Data(LightningDataModule, ABC):
         return self.batch_size // self.world_size
 
     def _check(self, images: Tensor) -> None:
-        (dtype, expected), found = self.declaration, tuple(images.shape[1:])
+        (dtype, declared), found = self.declaration, tuple(images.shape[1:])
+        expected = tuple(self.shape or declared)
         if images.dtype != dtype:
             raise UserError(
                 f"{self.name}: images must be {_TYPE.get(dtype, dtype)}, but are {images.dtype} "
@@ -198,7 +202,7 @@ class ImageData(Data):
     """The shorter side of a typical image, in pixels, before it was brought to `size`; None where that is not known."""
 
     def __init__(self, *, channels: Literal[1, 3], size: Count, **common):
-        super().__init__(**common)
+        super().__init__(shape=None, **common)  # channels and size say it
         self.channels = channels
         self.size = size
 

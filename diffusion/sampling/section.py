@@ -17,7 +17,7 @@ from diffusion.clipping import Clipping
 from diffusion.config import choice
 from diffusion.data.decoding import Limits
 from diffusion.errors import UserError
-from diffusion.guidance import Auto, Guidance
+from diffusion.guidance import Guidance, TwoModels
 from diffusion.lit import LitDiffusion
 from diffusion.registry import TARGET
 from diffusion.samplers.base import Sampler
@@ -85,7 +85,7 @@ class Sampling:
             guidance = model.guidance
         else:
             guidance = checkpoint.guidance(nodes["guidance"], model, contents, ckpt)
-        if isinstance(guidance, Auto) and guidance.weaker is not None:
+        if isinstance(guidance, TwoModels) and guidance.weaker is not None:
             nodes["guidance"]["weaker_sha256"] = checkpoint.weights_sha256(guidance.weaker.denoiser)
         return cls(
             sampler=sampler,

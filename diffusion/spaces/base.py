@@ -14,9 +14,9 @@ from diffusion.values import Count
 
 @dataclass(frozen=True)
 class Space(ABC):
-    """A pair of maps between stored values and x_0, both (..., C, H, W).
+    """A pair of maps between stored values and x_0, both (..., C, H, W), whose shapes may differ.
 
-    shape: (C, H, W) of one x_0.
+    shape: (C, H, W) of one stored value.
     """
 
     shape: Sequence[Count]
@@ -30,6 +30,11 @@ class Space(ABC):
 
     def __post_init__(self):
         object.__setattr__(self, "shape", tuple(self.shape))
+
+    @property
+    def x_0_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of one x_0."""
+        return self.shape
 
     @abstractmethod
     def takes(self, dtype: torch.dtype) -> bool:
@@ -56,7 +61,7 @@ class Space(ABC):
     def log_unit(self) -> Tensor:
         """log of a stored value's change where x_0 changes by 1, (C, 1, 1), float64: by so much, in nats, is the log of
         a density lower for stored values than for x_0. 0 where `discrete`."""
-        return torch.zeros(self.shape[0], 1, 1, dtype=torch.float64)
+        return torch.zeros(self.x_0_shape[0], 1, 1, dtype=torch.float64)
 
     @property
     def holds_pictures(self) -> bool:

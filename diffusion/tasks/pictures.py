@@ -62,7 +62,7 @@ def read_mask(path: str, image: str, space: Space) -> Tensor:
     Raises UserError where one cannot be read, the mask has other proportions than its picture, or nothing in it is
     white, or everything.
     """
-    mask, size = _stored("task.mask", path), space.shape[1:]
+    mask, size = _stored("task.mask", path), space.x_0_shape[1:]
     of_image = _stored("task.image", image).values.shape[:2] if space.holds_pictures else size
     (height, width), (mask_height, mask_width) = of_image, mask.values.shape[:2]
     if not _alike((width, height), (mask_width, mask_height)):
