@@ -85,7 +85,7 @@ def test_guidance_stands_inside_clipping_and_works_with_a_sampler(denoiser):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"of": "snr"}, "guidance.of=snr"),
+        ({"of": "snr"}, "guidance.of='snr'"),
         ({"interval": (5, 1)}, "guidance.interval="),
         ({"interval": (5,)}, "guidance.interval="),
         ({"rescale": 2}, "guidance.rescale=2"),
