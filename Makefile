@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: help demo test test-random bench clean
+.PHONY: help demo test test-random bench docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -26,6 +26,9 @@ test-random: $(VENV)/installed-dev ## the tests that draw examples or kill at ra
 
 bench: $(VENV)/installed-dev ## measure network, trainer, data, noise, samplers and start-up against their peers
 	$(BIN)/python benchmarks/run.py
+
+docs: $(VENV)/installed ## write docs/configuration.md anew
+	$(BIN)/python -m diffusion.reference docs/configuration.md
 
 clean: ## remove the environment
 	rm -rf $(VENV)

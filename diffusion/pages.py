@@ -1,6 +1,7 @@
 """Help pages, made from the commands' docstrings and the comments of the yaml files."""
 
 import ast
+import itertools
 import re
 import textwrap
 from collections.abc import Iterator
@@ -9,9 +10,12 @@ from pathlib import Path
 from diffusion import config as configs
 from diffusion import folders, options
 from diffusion.config import Group
+from diffusion.registry import NAMED, TARGET
+from diffusion.signatures import docstrings, parameters
 from diffusion.source import definition
 
 _LINE = re.compile(r"^(?P<space> *)(?P<key>[\w.]+):(?P<value>[^#]*?)(?:\s+#\s*(?P<comment>.*))?$")
+_NONE = re.compile(r"\bNone\b")  # what it is called on the command line
 _WIDTH, _COLUMN = 120, 30
 
 
@@ -53,12 +57,13 @@ def _entry(name: str, meaning: str) -> list[str]:
 
 
 def keys(command: str) -> dict[str, str]:
-    """The keys of a command, and of its groups with a single choice: what each means."""
+    """The keys of a command, of its groups with a single choice, and of what is chosen by name: what each means."""
     groups = configs.groups(command)
     found = {key: meaning for file in reversed(configs.root_files(command)) for key, meaning in meanings(file).items()}
     for group in groups.values():
-        if len(group.choices) == 1:
-            found |= section_meanings(group, group.choices[0])
+        if len(group.choices) == 1 or group.key in NAMED:
+            for choice in group.choices:
+                found |= section_meanings(group, choice)
     return {key: meaning for key, meaning in found.items() if key not in groups and key not in ("given", "defaults")}
 
 
@@ -67,21 +72,55 @@ def section_meanings(group: Group, choice: str) -> dict[str, str]:
     return {f"{group.key}.{key}": meaning for key, meaning in meanings(folders.choices(group.folder)[choice]).items()}
 
 
+def description(file: Path) -> str:
+    """The comment at the top of a yaml file; without one the first line of the docstring of what it names."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines())
+    comment = " ".join(line.lstrip("# ") for line in lines if "@package" not in line)
+    roots = [path for indent, path in folders.targets(file) if not indent]
+    if comment or not roots:
+        return comment
+    return " ".join(next(iter(docstrings(roots[0])), "").partition("\n\n")[0].split())
+
+
+def documented(target: str) -> dict[str, str]:
+    """Argument -> what the docstring of a constructor says of it, as `name: text` or `one, other: text`."""
+    names = "|".join(map(re.escape, sorted(parameters(target), key=len, reverse=True)))
+    if not names:
+        return {}
+    entry = re.compile(rf"(?:^|(?<=[.;:)]\s)|(?<=\n))\s*((?:{names})(?:, (?:{names}))*):\s")
+    found: dict[str, str] = {}
+    for text in docstrings(target):
+        for paragraph in re.split(r"\n\s*\n", text):
+            _, *pieces = entry.split(paragraph)
+            for several, meaning in zip(pieces[::2], pieces[1::2], strict=True):
+                for name in several.split(", "):
+                    found.setdefault(name, _NONE.sub("null", " ".join(meaning.split())).rstrip(";."))
+    return found
+
+
 def meanings(file: Path) -> dict[str, str]:
-    """Dotted key -> the comment of its line, for each key of a yaml file that has a value."""
+    """Dotted key -> the comment of its line, or else what the docstring of the constructor says of it, for each key of
+    a yaml file that has a value."""
     return dict(_commented(file))
 
 
 def _commented(file: Path) -> Iterator[tuple[str, str]]:
-    above: list[tuple[int, str, str]] = []  # indentation, key and comment of the sections around a line
+    above: list[tuple[int, str]] = []  # indentation and key of the sections around a line
+    told: dict[int, dict[str, str]] = {}  # by indentation: what the docstring of the constructor there says
     for line in file.read_text(encoding="utf-8").splitlines():
         found = _LINE.match(line)
-        if found is None or found["key"].startswith("_"):
+        if found is None:
             continue
-        indent = len(found["space"])
+        indent, key = len(found["space"]), found["key"]
         above = [section for section in above if section[0] < indent]
-        comment = found["comment"] or ""
+        told = {depth: texts for depth, texts in told.items() if depth <= indent}
+        if key == TARGET:
+            told[indent] = documented(found["value"].strip())
+        if key.startswith("_"):
+            continue
         if found["value"].strip():
-            dotted = ".".join([*(key for _, key, _ in above), found["key"]])
-            yield dotted, comment
-        above.append((indent, found["key"], comment))
+            yield (
+                ".".join([*(section for _, section in above), key]),
+                found["comment"] or told.get(indent, {}).get(key, ""),
+            )
+        above.append((indent, key))

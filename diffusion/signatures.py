@@ -58,6 +58,19 @@ def _parameters(target: str, _: tuple[str, ...]) -> dict[str, Parameter]:
     raise UserError(f"{target}: neither a class nor a function in {found.module.file}")
 
 
+def docstrings(target: str) -> list[str]:
+    """Of the class or function at an import path; of a class also of its constructor, and those of its bases."""
+    found = definition(target)
+    nodes = [each.node for each in _lineage(found)] if isinstance(found.node, ast.ClassDef) else [found.node]
+    inside = [each for node in nodes if isinstance(node, ast.ClassDef) for each in (node, *node.body)]
+    written = [each for each in inside or nodes if isinstance(each, ast.ClassDef) or _is_constructor(each, found.node)]
+    return [text for each in written if (text := ast.get_docstring(each))]
+
+
+def _is_constructor(node: ast.AST, asked: ast.AST) -> bool:
+    return isinstance(node, ast.FunctionDef) and (node is asked or node.name == "__init__")
+
+
 def _lineage(found: Definition) -> Iterator[Definition]:
     """A class and the classes that it inherits from, as far as there is source of them, nearest first."""
     yield found

@@ -30,7 +30,7 @@ FLOORS = [
     ["commands"],
     ["options"],
     ["completion", "pages"],
-    ["cli"],
+    ["cli", "reference"],
     ["__main__"],
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

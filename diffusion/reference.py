@@ -1,0 +1,143 @@
+"""docs/configuration.md: every command, group, choice and key, as the yaml files, annotations and docstrings have them.
+
+`python -m diffusion.reference docs/configuration.md` writes it.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from diffusion import config as configs
+from diffusion import folders, pages
+from diffusion.registry import NAMED
+
+_TOP = """\
+# Configuration
+
+*Written by `make docs` from the yaml files in `conf/`, the annotations of the constructors that they name, and their
+docstrings; a test fails when it is stale.*
+
+`python NAME.py GROUP=CHOICE KEY=VALUE` runs the command NAME; so do `python -m diffusion NAME` and, once installed,
+`diffusion-NAME`. A group is a folder of `conf/`, a choice a file in it; `sampler=ddim sampler.steps=20` takes
+`conf/sampler/ddim.yaml` with another number of steps. A value is checked against what its key takes before anything is
+built. `--print` shows the composed config, `--help` the keys of a command, `-m` runs several values one after another.
+
+`--config-dir my/conf`, or the environment variable `DIFFUSION_CONFIG_DIR`, adds choices, parts and commands of your own
+to any group: see Extend in the README.
+
+## Completion in the shell
+
+```
+eval "$(python train.py --shell-completion install=bash)"    # or zsh; for fish: ... install=fish | source
+```
+
+It completes commands, groups, their choices, keys, options, and files behind a key that takes a path. Put the line into
+the shell's start-up file to keep it.
+"""
+_OF_EXPERIMENTS = ("experiment", "debug")
+
+
+def page() -> str:
+    """The whole text, in Markdown."""
+    return "\n".join([_TOP, *_commands(), *_groups(), *_renamed()]) + "\n"
+
+
+def _commands() -> Iterator[str]:
+    for command, path in folders.commands().items():
+        groups = configs.groups(command)
+        title, _, rest = pages.documentation(path).partition("\n\n")
+        yield f"## {command}\n\n{title}\n\n```\n{rest.strip()}\n```\n"
+        meanings = {key: meaning for key, meaning in pages.keys(command).items() if not _is_chosen(key)}
+        yield from _table(command, configs.compose(command), meanings)
+        chosen = [f"[{key}](#{group.folder}) ({group.default or 'null'})" for key, group in groups.items()]
+        if chosen:
+            yield f"Groups, with the choice that is the default: {', '.join(chosen)}.\n"
+
+
+def _is_chosen(key: str) -> bool:
+    """Whether a key is of a choice by name, which the groups have below."""
+    return key.partition(".")[0] in NAMED
+
+
+def _groups() -> Iterator[str]:
+    for folder in folders.groups():
+        where = _where(folder)
+        if where is None:
+            continue
+        command, key = where
+        yield f"## {folder}\n"
+        for choice, file in folders.choices(folder).items():
+            yield f"### {key}={choice}\n"
+            named = [f"`{path}`" for _, path in folders.targets(file)]
+            about = [pages.description(file), f"Builds {', '.join(named)}." if named else ""]
+            yield "\n\n".join(filter(None, about)) + "\n"
+            if folder in _OF_EXPERIMENTS:
+                yield f"```yaml\n{_without_comment(file)}\n```\n"
+            else:
+                group = configs.groups(command)[key]
+                config = configs.compose(command, [f"{key}={choice}"])
+                yield from _table(command, config, pages.section_meanings(group, choice))
+
+
+def _where(folder: str) -> tuple[str, str] | None:
+    """A command with this group, train first, and the group's key there; None of a group without a key, `sampling`."""
+    for command in sorted(folders.commands(), key=lambda name: name != "train"):
+        for key, group in configs.groups(command).items():
+            if group.folder == folder:
+                return command, key
+    return None
+
+
+def _without_comment(file: Path) -> str:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return "\n".join(line for line in lines if not line.startswith("#")).strip()
+
+
+def _table(command: str, config: DictConfig, meanings: Mapping[str, str]) -> Iterator[str]:
+    if not meanings:
+        return
+    groups, tree = configs.groups(command), OmegaConf.to_container(config, resolve=False)
+    rows = []
+    for key, meaning in meanings.items():
+        if key in groups:
+            continue
+        default = _at(tree, key)
+        takes = configs.kind(key, command, groups, tree, default).words
+        rows.append((f"`{key}`", takes, _shown(default), meaning))
+    yield "\n".join(_markdown(("key", "takes", "default", "meaning"), rows)) + "\n"
+
+
+def _at(tree: Any, key: str) -> Any:
+    """As it is written: references and missing values too."""
+    for part in key.split("."):
+        tree = tree[part]
+    return tree
+
+
+def _shown(value: Any) -> str:
+    if value == "???":
+        return "(must be given)"
+    text = value if isinstance(value, str) else json.dumps(value).replace("Infinity", "inf")
+    return f"`{text}`"
+
+
+def _markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    head = [*head]
+    for cells in (head, ["---"] * len(head), *rows):
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _renamed() -> Iterator[str]:
+    yield "## Renamed keys\n"
+    yield "A key under its former name is answered with its present one.\n"
+    rows = [(f"`{old}`", f"`{new}`") for old, new in configs.RENAMED.items()]
+    yield "\n".join(_markdown(("formerly", "now"), rows))
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(page(), encoding="utf-8")
+    print(sys.argv[1])
