@@ -14,7 +14,10 @@ _diffusion_complete() {
     local line="${COMP_LINE:0:COMP_POINT}" word="${COMP_LINE:0:COMP_POINT}" words program
     word="${word##* }"; words=($line)
     case "${words[0]##*/}" in
-        python*) case "${words[1]##*/}" in NAMES) program=("${words[0]}" "${words[1]}");; *) return;; esac;;
+        python*) case "${words[1]##*/} ${words[2]}" in
+            "-m diffusion") program=("${words[0]}" -m diffusion);;
+            *) case "${words[1]##*/}" in NAMES) program=("${words[0]}" "${words[1]}");; *) return;; esac;;
+        esac;;
         *) program=("${words[0]}");;
     esac
     local IFS=$'\\n'
@@ -30,8 +33,12 @@ function _diffusion_complete
     set -lx COMP_LINE (commandline -cp)
     set -l words (commandline -cpo)
     if string match -q 'python*' (basename $words[1])
-        test (count $words) -gt 1; and string match -qr '^(NAMES)$' (basename $words[2]); or return
-        $words[1] $words[2] --shell-completion query 2>/dev/null
+        test (count $words) -gt 1; or return
+        if test "$words[2..3]" = '-m diffusion'
+            $words[1] -m diffusion --shell-completion query 2>/dev/null
+        else if string match -qr '^(NAMES)$' (basename -- $words[2])
+            $words[1] $words[2] --shell-completion query 2>/dev/null
+        end
     else
         $words[1] --shell-completion query 2>/dev/null
     end
@@ -60,6 +67,7 @@ def candidates(command: str | None, line: str) -> list[str]:
     """What the last word of a command line may become: keys and groups with their `=`, sections with their dot, the
     choices of a group, options, and files behind a key that takes a path."""
     word = "" if not line or line[-1].isspace() else line.split()[-1]
+    command = command or _command(line)
     if word.startswith("-"):
         return [name for name in (*options.FLAGS, *options.VALUED) if name.startswith(word)]
     if command is None:
@@ -73,6 +81,13 @@ def candidates(command: str | None, line: str) -> list[str]:
         return _files(key, value) if configs.kind(key, command, groups).literal else []
     known = configs.known_keys(configs.compose(command, chosen), groups)
     return _next([*known, *groups], {key for key, default in known.items() if isinstance(default, dict)}, groups, key)
+
+
+def _command(line: str) -> str | None:
+    """The command after `python -m diffusion`, once it is followed by a space."""
+    _, _, rest = line.partition(" -m diffusion ")
+    name, space, _ = rest.lstrip().partition(" ")
+    return name if space and name in folders.commands() else None
 
 
 def _next(names: list[str], sections: set[str], groups: dict[str, configs.Group], typed: str) -> list[str]:

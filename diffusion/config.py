@@ -35,6 +35,15 @@ RENAMED = {
     "strategy.strategy": "strategy",
 }
 
+# Hydra's own keys -> what to write instead.
+_OF_HYDRA = {
+    "hydra.run.dir": "say run.dir= for the folder of a run, or run.root= for that of all runs",
+    "hydra.sweep.dir": "each run of -m has a folder of its own in run.root=",
+    "hydra.searchpath": "--config-dir adds a folder of your own",
+    "hydra/launcher": "the runs of -m follow one another here",
+    "hydra/sweeper": "-m takes every combination of the values here",
+}
+
 _SECTION = "sampling"  # a file of this folder is part of the config where it is included, not a choice
 
 # What the command line fills, and nobody types.
@@ -80,7 +89,7 @@ def _add_groups(found: dict[str, Group], file: Path, prefix: str, chosen: Mappin
         if name != _SECTION:
             found[key] = Group(key, name, default, [*folders.choices(name)], of_model and default is None)
         files = folders.choices(name)
-        for choice in _several(chosen.get(key) or default or "null"):
+        for choice in several(chosen.get(key) or default or "null"):
             if choice in files:
                 _add_groups(found, files[choice], f"{key}." if key else "", chosen)
 
@@ -98,8 +107,8 @@ def _defaults(file: Path) -> list[tuple[str, str, str | None]]:
     return found
 
 
-def _several(choice: str) -> list[str]:
-    """Of [a,b], or of a single one."""
+def several(choice: str) -> list[str]:
+    """The names in [a,b], or in a single one."""
     return items(choice[1:-1]) if choice.startswith("[") else [choice]
 
 
@@ -162,7 +171,9 @@ def split(word: str) -> tuple[str, str]:
     key, equals, text = word.partition("=")
     bare = key.lstrip("+~")
     if key != bare:
-        raise UserError(f"{word}: keys are neither added nor deleted (+, ++, ~); say {bare or 'key'}=value")
+        left_out = key.startswith("~") and bare.rpartition(".")[0] in NAMED
+        instead = f"{bare or 'key'}={'null' if left_out else text or 'value'}"
+        raise UserError(f"{word}: keys are neither added nor deleted (+, ++, ~); say {instead}")
     if not equals or not key:
         raise UserError(f"{word}: expected key=value, without spaces around '='")
     if "@" in key:  # Hydra's own sampler@metric.sampler=ddim is our metric.sampler=ddim
@@ -275,7 +286,7 @@ def _compose(command: str, chosen: dict[str, str], known: dict[str, Group]) -> D
     for key, choice in chosen.items():
         section = OmegaConf.select(config, key)
         if OmegaConf.is_dict(section) and choice != "null":
-            own = {name for one in _several(choice) for name in _load(known[key].folder, one)}
+            own = {name for one in several(choice) for name in _load(known[key].folder, one)}
             _leave_out(section, own, f"{key}={choice}", key)
     return config
 
@@ -367,6 +378,8 @@ def _refuse_sweep(override: Override, key: str, text: str) -> None:
 def _unknown(key: str, text: str, command: str, names: list[str], known: dict[str, Group]) -> str:
     if (now := _renamed(key)) is not None:
         return f"{key}={text}: the key is called {now} now; say {now}={text}"
+    if key.startswith("hydra"):
+        return f"{key}={text}: Hydra only composes the config here; {_OF_HYDRA.get(key, '--print shows it')}"
     head = key.partition(".")[0]
     if head not in names and (where := _elsewhere(head, command)):
         return f"{key}={text}: belongs to {where}{suggest(key, names)}"

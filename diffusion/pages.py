@@ -61,9 +61,9 @@ def keys(command: str) -> dict[str, str]:
     groups = configs.groups(command)
     found = {key: meaning for file in reversed(configs.root_files(command)) for key, meaning in meanings(file).items()}
     for group in groups.values():
-        if len(group.choices) == 1 or group.key in NAMED:
-            for choice in group.choices:
-                found |= section_meanings(group, choice)
+        shown = group.choices if len(group.choices) == 1 else []
+        for choice in configs.several(group.default) if group.key in NAMED else shown:
+            found |= section_meanings(group, choice)
     return {key: meaning for key, meaning in found.items() if key not in groups and key not in ("given", "defaults")}
 
 
