@@ -10,8 +10,8 @@ import diffusion
 from diffusion import cli
 from diffusion import config as configs
 from diffusion.callbacks.ema import EMA
-from diffusion.commands.train import make_trainer
 from diffusion.errors import UserError
+from diffusion.trainer import callbacks
 
 WORDS = [
     "dataset=digits",
@@ -68,8 +68,8 @@ def test_half_lives_by_name(half_lives):
 
 def test_half_lives_count_the_images_of_an_optimiser_step(tmp_path):
     config = configs.compose("train", [*WORDS, "ema=half_life", "trainer.accumulate=3"])
-    trainer = make_trainer(OmegaConf.to_container(config, resolve=True), tmp_path)
-    assert [callback.batch_size for callback in trainer.callbacks if isinstance(callback, EMA)] == [16 * 3]
+    made = callbacks(OmegaConf.to_container(config, resolve=True), tmp_path)
+    assert [callback.batch_size for callback in made.values() if isinstance(callback, EMA)] == [16 * 3]
 
 
 def test_power_averages_by_name(power):

@@ -100,7 +100,7 @@ def test_kept_states_end_with_the_result():
 def test_options_are_checked():
     with pytest.raises(UserError, match=r"sampler.eta=2"):
         DDIM(eta=2)
-    with pytest.raises(UserError, match=r"sampler.variance=large"):
+    with pytest.raises(UserError, match=r"sampler.variance='large'"):
         DDPM(variance="large")
     with pytest.raises(UserError, match="batch_size=0"):
         next(generate(GaussianDenoiser(schedule.linear()), DDPM(), (1, 4, 4), torch.arange(1), 0, batch_size=0))
