@@ -226,7 +226,7 @@ def test_mistakes_are_named(folder):
     for option, message in (
         ({"on_broken": "ignore"}, "on_broken='ignore': expected skip or error"),
         ({"val_fraction": 0}, "val_fraction=0"),
-        ({"split": "random"}, "split=random: expected hash or permutation"),
+        ({"split": "random"}, "split='random': expected hash or permutation"),
         ({"channels": 2}, "channels=2"),
     ):
         with pytest.raises(UserError, match=message):
