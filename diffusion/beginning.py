@@ -46,7 +46,7 @@ def _data(data: Data, model: LitDiffusion) -> str:
     train, val = (len(data.split(split)[0]) for split in ("train", "val"))
     val = val if data.val_images is None else min(val, data.val_images)
     classes = f", {len(data.classes)} classes" if data.classes else ""
-    shape = "x".join(map(str, model.shape))
+    shape = "x".join(map(str, model.space.shape))
     return f"{data.name}: {train:,} images of {shape} to train on, {val:,} to validate{classes}"
 
 

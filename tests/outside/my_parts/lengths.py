@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,16 +25,14 @@ class Lengths(Conditioner):
         return LengthEmbedding(width)
 
     @classmethod
-    def settle(cls, name: str, data: Any) -> dict[str, Any]:
+    def settle(cls, name: str, data) -> dict[str, float]:
         rows = data.split("train")[1].tensors[name]
         return {"low": rows.min().item(), "high": rows.max().item()}
 
     def read(self, key: str, text: str) -> Tensor | None:
-        if text == "null":
-            return None
         with suppress(ValueError):
-            rows = torch.tensor([float(each) for each in text.strip("[]").split(",")])[:, None]
-            if (rows > 0).all():
+            rows = None if text == "null" else torch.tensor([[float(each)] for each in text.strip("[]").split(",")])
+            if rows is None or (rows > 0).all():
                 return rows
         raise UserError(f"{key}={text}: expected a length in pixels, or a list such as [4,8]")
 
