@@ -63,6 +63,11 @@ def test_a_default_number_of_steps_is_at_most_that_of_the_schedule(changed, step
     assert len(build.instantiate({**node, "steps": steps}).times(schedule.linear(20))) == (steps or 20) + 1
 
 
+@pytest.mark.parametrize("node", [{"_target_": "x"}, {"_target_": "x", "steps": None}, {"_target_": "x", "steps": 7}])
+def test_a_sampler_may_have_no_steps_or_no_times(node):
+    assert build.with_steps_of(schedule.linear(20), node) == node
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_short_schedule_needs_no_word_for_our_own_defaults(tmp_path, capsys):
     line = [

@@ -1,5 +1,7 @@
 """From words to a config: kinds of values, groups and recipes, and every file of conf/."""
 
+import re
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -146,3 +148,38 @@ def test_recipes_set_only_keys_that_are_read():
     for key in "experiment", "debug":
         for choice in known[key].choices:
             assert set(configs.known_keys(configs.compose("train", [f"{key}={choice}"]), known)) <= read
+
+
+@pytest.mark.parametrize("command", ["sample", "compare", "evaluate"])
+def test_a_condition_of_any_name_is_handed_on_as_it_was_typed(command):
+    config = configs.compose(command, ["ckpt=x", "condition.size=[3,'a']", "condition.vector=1e3"])
+    assert config.condition == {"label": None, "vector": "1e3", "size": "[3,'a']"}
+    config = configs.compose("train", ["callbacks.preview.condition.size=007"])
+    assert config.callbacks.preview.condition.size == "007"
+
+
+@pytest.mark.parametrize(
+    ("command", "word"),
+    [
+        ("train", "condition.size=3"),
+        ("convert", "condition.size=3"),
+        ("sample", "condition.size.x=3"),
+        ("sample", "condition.=3"),
+        ("train", "callbacks.batch.condition.size=3"),
+    ],
+)
+def test_where_no_condition_is_asked_for_there_is_none(command, word):
+    with pytest.raises(UserError, match=re.escape(word.partition("=")[0])):
+        configs.compose(command, [word])
+
+
+def test_a_command_of_ones_own_may_be_made_of_our_sections(tmp_path, monkeypatch):
+    text = "_target_: mine.run\n\ndefaults:\n  - sampling@_here_: default\n  - _self_\n\nckpt: ???\nn: 5\ngiven: []\n"
+    (tmp_path / "draw.yaml").write_text(text)
+    (tmp_path / "sampler").mkdir()
+    (tmp_path / "sampler" / "few.yaml").write_text("_target_: diffusion.samplers.ddim.DDIM\nsteps: 3\n")
+    monkeypatch.setenv(folders.VARIABLE, str(tmp_path))
+    config = configs.compose("draw", ["ckpt=x", "sampler=few", "condition.size=3", "task=img2img", "task.image=a,b"])
+    assert (config.n, config.sampler.steps, config.condition.size, config.task.image) == (5, 3, "3", "a,b")
+    assert config.given == ["sampler", "task", "ckpt", "condition.size", "task.image"]
+    assert configs.compose("sample", ["ckpt=x", "sampler=few"]).sampler.steps == 3

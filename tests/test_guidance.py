@@ -8,7 +8,7 @@ from diffusion import clipping, prediction, schedule
 from diffusion.condition import Condition
 from diffusion.denoiser import Denoiser, Frozen
 from diffusion.errors import UserError
-from diffusion.guidance import Auto, ClassifierFree, Guided
+from diffusion.guidance import Auto, ClassifierFree, Guided, TwoModels
 from diffusion.samplers.ddim import DDIM
 from diffusion.tasks.generate import generate
 from tests.labels import labels
@@ -139,3 +139,14 @@ def test_a_weaker_model_is_a_part_of_nothing(denoiser):
 def test_without_a_weaker_model_none_is_led_away_from(denoiser):
     with pytest.raises(UserError, match="has none: choose it while sampling"):
         Auto(2.0).wrap(denoiser)
+
+
+def test_a_subclass_says_what_is_asked_of_the_second_model(denoiser, x_t):
+    class Unasked(TwoModels):
+        def pair(self, denoiser, x_t, t, condition):
+            return denoiser(x_t, t, condition), self.weaker(x_t, t, condition.without())
+
+    guided = Unasked(3.0, weaker=Frozen(denoiser)).wrap(denoiser)(x_t, 500, Y)
+    torch.testing.assert_close(guided.x_0, ClassifierFree(3.0).wrap(denoiser)(x_t, 500, Y).x_0)
+    with pytest.raises(UserError, match="has none: choose it while sampling"):
+        Unasked(3.0).wrap(denoiser)

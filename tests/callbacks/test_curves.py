@@ -13,7 +13,7 @@ from PIL import Image
 
 from diffusion import plots
 from diffusion.callbacks.curves import LossCurve, ScheduleCurve
-from diffusion.losses.objective import VLB
+from diffusion.losses.objective import L2, VLB
 from diffusion.losses.timesteps import LogNormal
 from diffusion.losses.weighting import MinSNR, Simple
 from diffusion.schedule import cosine, linear
@@ -59,6 +59,18 @@ def test_a_picture_per_validation_and_one_of_the_schedule(tmp_path, drawn):
     assert torch.equal(drawn[0][0], drawn[1][0])
     assert drawn[1][1].mean().item() == pytest.approx(trainer.callback_metrics["val/loss"].item(), rel=1e-5)
     assert trainer.callback_metrics["preview/seconds"] > 0
+
+
+def test_what_learns_has_a_curve_too(tmp_path):
+    class Scaled(MinSNR):
+        scale = torch.nn.Parameter(torch.ones(()))
+
+        def of_log_snr(self, log_snr):
+            return self.scale * super().of_log_snr(log_snr)
+
+    model = small_model()
+    model.objective = L2(Scaled())
+    assert ScheduleCurve(tmp_path)._draw(model).exists()
 
 
 def test_a_resumed_run_keeps_the_picture_of_its_schedule(tmp_path):

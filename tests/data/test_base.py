@@ -8,7 +8,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from diffusion.data.base import ImageData, labelled
+from diffusion.condition import Condition
+from diffusion.data.base import Data, Declaration, ImageData, labelled
 from diffusion.errors import UserError
 
 
@@ -244,3 +245,26 @@ def test_images_must_be_as_declared():
     colour.channels = 3
     with pytest.raises(UserError, match=r"set dataset\.channels=1 dataset\.size=2"):
         colour.train_dataloader()
+
+
+class Fields(Data):
+    """Of any numbers."""
+
+    def __init__(self, **common):
+        super().__init__(path=None, batch_size=4, **common)
+
+    @property
+    def declaration(self):
+        return Declaration(torch.float32, (2, 4, 8))
+
+    def load(self, split):
+        return torch.zeros(8, 2, 4, 8), Condition(8)
+
+
+def test_a_set_may_be_told_the_shape_that_it_must_have():
+    for shape in (None, (2, 4, 8), [2, 4, 8]):
+        assert len(Fields(shape=shape).train_dataloader()) == 2
+    with pytest.raises(UserError, match=r"expected 1 channels and 4x8 pixels, but the images have 2 and 4x8"):
+        Fields(shape=(1, 4, 8)).train_dataloader()
+    with pytest.raises(UserError, match=r"shape=\(2, 4\): expected"):
+        Fields(shape=(2, 4))

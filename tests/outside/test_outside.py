@@ -167,9 +167,7 @@ def test_data_network_schedule_and_condition(waves):
     assert stored["space"]["class"] == "Standardized"  # which its yaml chose
     told = stored["conditioning"]["wavelength"]
     assert (4 <= told["low"] < 5, 15 < told["high"] <= 16) == (True, True)  # which the data settled
-    assert re.search(
-        r"model +Plain, .* parameters, given wavelength\nprocess +Straight schedule of 50 steps", waves.out
-    )
+    assert re.search(r"model +Plain, .* given wavelength\nprocess +Straight schedule of 50 steps", waves.out)
 
 
 def test_the_parameters_of_a_weighting_are_trained_and_stored(waves):
@@ -294,6 +292,8 @@ def test_a_metric(waves):
     assert (row["metric"], row["value"]) == ("brightness", pytest.approx(row["samples"] - row["data"], abs=1e-5))
     drawn = row["protocol"]["sampling"]
     assert (drawn["sampler"]["class"], drawn["condition"]["wavelength"]) == ("DDIM", [[8]])
+    refused = run("evaluate", f"ckpt={waves.folder}", "metric=brightness", "metric.clipping=none")
+    assert "metric.clipping has no effect: this metric takes none" in refused.err
     done("evaluate", f"ckpt={waves.folder}", "metric.n=8", "metric.steps=4")
     assert np.isfinite(results(waves.folder)[-1]["value"])  # the bound, of floats
 
