@@ -98,6 +98,8 @@ def _sampling(
 def _data(model: LitDiffusion, path: str | None) -> Data:
     """The data set of the training, from another folder where there is a path."""
     node = model.config["dataset"]
+    if path is not None and "path" not in node:
+        raise UserError(f"dataset.path={path}: the data set of this model lies in no folder")
     data = build.instantiate(node if path is None else {**node, "path": path}, seed=model.seed)
     data.prepare_data()
     if model.classes is not None and list(data.classes or []) != list(model.classes):

@@ -69,6 +69,18 @@ class Conditioner(ABC):
         return [""] * len(rows)
 
 
+def told(name: str, data: Any) -> Tensor:
+    """What a data set tells of each image of its training split under that name, (N, ...). Raises UserError where it
+    tells nothing."""
+    tensors = data.split("train")[1].tensors
+    if name not in tensors:
+        raise UserError(
+            f"conditioning.{name}: {data.name} has no column of that name; dataset=arrays reads them from "
+            f"{name}.npy beside x.npy"
+        )
+    return tensors[name]
+
+
 class Opened(nn.Module, ABC):
     """The module of a conditioner. channels: how many channels are concatenated; 0 where another thing is yielded."""
 

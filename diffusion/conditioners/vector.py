@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusion.conditioners.base import EMBEDDING, Conditioner, Opened
+from diffusion.conditioners.base import EMBEDDING, Conditioner, Opened, told
 from diffusion.errors import UserError
 from diffusion.values import Fraction, NonNegative, checked
 
@@ -32,13 +32,8 @@ class Vector(Conditioner):
 
     @classmethod
     def settle(cls, name: str, data: Any) -> dict[str, Any]:
-        rows = data.split("train")[1].tensors.get(name)
-        if rows is None:
-            raise UserError(
-                f"conditioning.{name}: {data.name} has no column of that name; dataset=arrays reads them from "
-                f"{name}.npy beside x.npy"
-            )
-        rows = rows.double().reshape(len(rows), -1)
+        rows = told(name, data).double()
+        rows = rows.reshape(len(rows), -1)
         std = rows.std(dim=0, correction=0)
         return {
             "mean": rows.mean(dim=0).tolist(),

@@ -294,6 +294,8 @@ def test_a_metric(waves):
     assert (drawn["sampler"]["class"], drawn["condition"]["wavelength"]) == ("DDIM", [[8]])
     refused = run("evaluate", f"ckpt={waves.folder}", "metric=brightness", "metric.clipping=none")
     assert "metric.clipping has no effect: this metric takes none" in refused.err
+    refused = run("evaluate", f"ckpt={waves.folder}", "dataset.path=elsewhere")
+    assert refused.err == "error: dataset.path=elsewhere: the data set of this model lies in no folder\n"
     done("evaluate", f"ckpt={waves.folder}", "metric.n=8", "metric.steps=4")
     assert np.isfinite(results(waves.folder)[-1]["value"])  # the bound, of floats
 
@@ -308,6 +310,8 @@ def test_a_space(digits, sample):
     torch.testing.assert_close(norms, diffusion.images.from_uint8(x).flatten(1).norm(dim=1))
     names = {file.name.partition("epoch_")[0] for file in (digits.folder / "samples").iterdir()}
     assert names == {"", "data.png", "loss_", "states_", "strip_", "x_0_"}
+    refused = run("train", *DIGITS, "conditioning=wavelength", f"run.dir={digits.folder}_2")
+    assert "error: conditioning.wavelength: digits has no column of that name" in refused.err
     with pytest.raises(UserError, match="space=haar takes pictures of even sides, not of 7x8"):
         type(space)((1, 7, 8))
 

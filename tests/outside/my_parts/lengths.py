@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from diffusion.conditioners.base import EMBEDDING, Conditioner, Opened
+from diffusion.conditioners.base import EMBEDDING, Conditioner, Opened, told
 from diffusion.errors import UserError
 from diffusion.values import Fraction, Positive, checked
 
@@ -26,7 +26,7 @@ class Lengths(Conditioner):
 
     @classmethod
     def settle(cls, name: str, data) -> dict[str, float]:
-        rows = data.split("train")[1].tensors[name]
+        rows = told(name, data)
         return {"low": rows.min().item(), "high": rows.max().item()}
 
     def read(self, key: str, text: str) -> Tensor | None:
