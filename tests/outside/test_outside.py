@@ -199,7 +199,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bytes(waves, folder):
         training.communicate()
     assert training.returncode == -signal.SIGKILL
     resumed = done("train", *words, "resume=auto")
-    assert re.search(r"resuming .* at step (6|8|10),", resumed.out)
+    assert 6 <= int(re.search(r"resuming .* at step (\d+),", resumed.out)[1]) < 20
     whole, second = state(waves.folder), state(folder / "killed")
     assert second["global_step"] == 20
     for part in ("state_dict", "ema_state_dict", "optimizer_states", "lr_schedulers", "Waves"):
