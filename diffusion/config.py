@@ -331,8 +331,8 @@ def _put(config: DictConfig, key: str, text: str, command: str, known: dict[str,
 
 def _is_open(key: str, command: str, keys: Mapping[str, Any]) -> bool:
     """Whether a key is in a section of any names, such as `condition`."""
-    section = key.rpartition(".")[0]
-    return isinstance(keys.get(section), dict) and bool(parameters_at(key, command, {}, {}))
+    section, _, name = key.rpartition(".")
+    return bool(name) and isinstance(keys.get(section), dict) and bool(parameters_at(key, command, {}, {}))
 
 
 def _value(key: str, text: str, default: Any, kind: Kind) -> Any:

@@ -173,9 +173,30 @@ def test_where_no_condition_is_asked_for_there_is_none(command, word):
         configs.compose(command, [word])
 
 
+DRAW = """
+from typing import Annotated
+
+from omegaconf import DictConfig
+
+from diffusion.sampling.section import SamplingKeys
+from diffusion.values import File
+
+
+class Keys(SamplingKeys):
+    ckpt: File
+
+
+def run(config: Annotated[DictConfig, Keys]):
+    pass
+"""
+
+
 def test_a_command_of_ones_own_may_be_made_of_our_sections(tmp_path, monkeypatch):
-    text = "_target_: mine.run\n\ndefaults:\n  - sampling@_here_: default\n  - _self_\n\nckpt: ???\nn: 5\ngiven: []\n"
+    defaults = "defaults:\n  - sampling@_here_: default\n  - _self_\n"
+    text = f"_target_: mine_that_draws.run\n\n{defaults}\nckpt: ???\nn: 5\ngiven: []\n"
     (tmp_path / "draw.yaml").write_text(text)
+    (tmp_path / "mine_that_draws.py").write_text(DRAW)
+    monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "sampler").mkdir()
     (tmp_path / "sampler" / "few.yaml").write_text("_target_: diffusion.samplers.ddim.DDIM\nsteps: 3\n")
     monkeypatch.setenv(folders.VARIABLE, str(tmp_path))

@@ -8,14 +8,24 @@ usage: python -m diffusion count ckpt=RUN_FOLDER [KEY=VALUE] ...
 
 from collections import Counter
 from pathlib import Path
+from typing import Annotated, TypedDict
 
 from omegaconf import DictConfig
 
 from diffusion import checkpoint
 from diffusion.files import write_json
+from diffusion.values import Count, File
 
 
-def run(config: DictConfig) -> Path:
+class CountKeys(TypedDict):
+    """conf/count.yaml."""
+
+    ckpt: File
+    depth: Count
+    output: File | None
+
+
+def run(config: Annotated[DictConfig, CountKeys]) -> Path:
     """As the composed `conf/count.yaml` says. What it returns is the last line printed."""
     path, contents = checkpoint.opened(config.ckpt)
     counts = Counter()
