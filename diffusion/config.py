@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion import folders, manifest
 from diffusion.errors import Notice, UserError
-from diffusion.keys import kind_at, parameters_at
+from diffusion.keys import check_nodes, kind_at, parameters_at
 from diffusion.kinds import LITERAL, RAW, TEXT, Kind
 from diffusion.registry import NAMED, TARGET
 from diffusion.typed import items, suggest
@@ -146,6 +146,9 @@ def compose(command: str, words: Sequence[str] = ()) -> DictConfig:
             config.given = [*chosen, *values]
         _remove_null(config)
         OmegaConf.to_container(config, resolve=True)  # an interpolation that leads nowhere
+        if folders.own() is not None:  # whose yaml files nobody has checked yet
+            tree = OmegaConf.to_container(config, resolve=True)
+            check_nodes(tree, command, {name: group.folder for name, group in known.items()})
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"the config cannot be composed: {' '.join(str(error).split())}") from error
     return config
@@ -287,7 +290,7 @@ def _compose(command: str, chosen: dict[str, str], known: dict[str, Group]) -> D
         section = OmegaConf.select(config, key)
         if OmegaConf.is_dict(section) and choice != "null":
             own = {name for one in several(choice) for name in _load(known[key].folder, one)}
-            _leave_out(section, own, f"{key}={choice}", key)
+            _leave_out(section, own, f"{key}={choice}", key, chosen)
     return config
 
 
@@ -302,9 +305,12 @@ def _composed(command: str, chosen: dict[str, str], known: dict[str, Group], **o
         return hydra_compose(command, words, **options)
 
 
-def _leave_out(section: DictConfig, own: set[str], choice: str, key: str) -> None:
-    """Removes what other files have set in the section of a choice that does not have it."""
+def _leave_out(section: DictConfig, own: set[str], choice: str, key: str, chosen: Mapping[str, str]) -> None:
+    """Removes what other files have set in the section of a choice that does not have it. Raises UserError for what was
+    typed."""
     for name in set(section) - own:
+        if f"{key}.{name}" in chosen:
+            raise UserError(f"{key}.{name}={chosen[f'{key}.{name}']} has no effect: {choice} has no such key")
         with open_dict(section):
             value = section.pop(name)
         warnings.warn(f"{key}.{name}={value} of a recipe is left out: {choice} has no such key", Notice, stacklevel=2)
@@ -332,7 +338,9 @@ def _put(config: DictConfig, key: str, text: str, command: str, known: dict[str,
 def _is_open(key: str, command: str, keys: Mapping[str, Any]) -> bool:
     """Whether a key is in a section of any names, such as `condition`."""
     section, _, name = key.rpartition(".")
-    return bool(name) and isinstance(keys.get(section), dict) and bool(parameters_at(key, command, {}, {}))
+    if not name or not isinstance(keys.get(section), dict):
+        return False
+    return any(parameter.kind is not None for parameter in parameters_at(key, command, {}, {}))
 
 
 def _value(key: str, text: str, default: Any, kind: Kind) -> Any:

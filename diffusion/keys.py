@@ -7,16 +7,18 @@ argument describes: `def run(config: Annotated[DictConfig, SampleKeys])`.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 
 from diffusion import folders
+from diffusion.errors import UserError
 from diffusion.kinds import Kind, kind_like, one_of
 from diffusion.registry import NAMED, TARGET
 from diffusion.signatures import REST, Parameter, parameters
 
 
 def parameters_at(key: str, command: str, groups: Mapping[str, str], config: Mapping[str, Any]) -> list[Parameter]:
-    """Of every constructor that a dotted key may be an argument of; empty where none takes it.
+    """Of every constructor that a dotted key may be an argument of; empty where none takes it. One that takes any name
+    (`**options`) says nothing of it: its kind is None.
 
     groups: key -> folder of the choices that fill it. config: where a choice has been made; where not, any may be.
     """
@@ -28,7 +30,7 @@ def parameters_at(key: str, command: str, groups: Mapping[str, str], config: Map
         found = [parameter for one in holders if (parameter := one.get(part, one.get(REST))) is not None]
         holders = [parameter.nested for parameter in found if parameter.nested]
         holders += [parameters(target) for target in _targets(here, node, groups)]
-    return [parameter for parameter in found if parameter.kind is not None]
+    return found
 
 
 def _targets(key: str, node: Any, groups: Mapping[str, str]) -> Iterable[str]:
@@ -57,5 +59,33 @@ def _named(group: str, name: str) -> Iterator[str]:
 
 def kind_at(key: str, command: str, groups: Mapping[str, str], config: Mapping[str, Any], default: Any = None) -> Kind:
     """What a dotted key takes. default: its value, by which a key is judged that no annotation describes."""
-    found = [parameter.kind for parameter in parameters_at(key, command, groups, config)]
+    found = [each.kind for each in parameters_at(key, command, groups, config) if each.kind is not None]
     return one_of(found) if found else kind_like(default)
+
+
+def check_nodes(config: Mapping[str, Any], command: str, groups: Mapping[str, str]) -> None:
+    """Raises UserError where a node of a resolved config names what is not there, has a key that its constructor does
+    not take, or a value of another kind."""
+    for section, node in _nodes(config):
+        names = [name for name in parameters(node[TARGET]) if name != REST]
+        for name, value in node.items():
+            key = f"{section}.{name}"
+            if name == TARGET or value == MISSING or key in groups or isinstance(value, Mapping):
+                continue
+            if not parameters_at(key, command, groups, config):
+                raise UserError(f"{key}: {node[TARGET]} takes no {name}; it takes {', '.join(names) or 'nothing'}")
+            kind = kind_at(key, command, groups, config, value)
+            try:
+                kind.read(value)
+            except ValueError:
+                raise UserError(f"{key}={value}: expected {kind.words}") from None
+
+
+def _nodes(tree: Mapping[str, Any], key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The nodes that name a constructor, each with its key."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            here = f"{key}.{name}" if key else name
+            if TARGET in value:
+                yield here, value
+            yield from _nodes(value, here)

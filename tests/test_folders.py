@@ -53,6 +53,26 @@ def test_its_keys_are_checked_by_the_constructor(own):
         configs.compose("sample", ["sampler=mine", "sampler.steps=half"])
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "_target_: mine_alone.Mine\nstep: 7\n",
+            "sampler.step: mine_alone.Mine takes no step; it takes steps, times",
+        ),
+        ("_target_: mine_alone.Mine\nsteps: many\n", "sampler.steps=many: expected a whole number, 1 or more, or null"),
+        ("_target_: mine_alone.Yours\n", r"mine_alone.Yours: .*mine_alone.py has no Yours in it"),
+        ("_target_: nowhere.Mine\n", "nowhere.Mine: no module nowhere is installed"),
+        ("_target_: mine_alone.Mine\nsteps: ${no.such}\n", "the config cannot be composed: Interpolation key"),
+    ],
+)
+def test_a_slip_in_a_yaml_is_one_line(own, text, said):
+    folders.use(own)
+    (own / "sampler" / "slip.yaml").write_text(text)
+    with pytest.raises(UserError, match=said):
+        configs.compose("sample", ["sampler=slip"])
+
+
 def test_it_is_named_by_an_option_and_by_the_environment(own):
     words = [sys.executable, str(ROOT / "sample.py"), "ckpt=x", "sampler=mine", "--print"]
     by_option = subprocess.run([*words, "--config-dir", str(own)], capture_output=True, text=True, check=False)

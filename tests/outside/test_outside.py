@@ -293,7 +293,7 @@ def test_a_metric(waves):
     drawn = row["protocol"]["sampling"]
     assert (drawn["sampler"]["class"], drawn["condition"]["wavelength"]) == ("DDIM", [[8]])
     refused = run("evaluate", f"ckpt={waves.folder}", "metric=brightness", "metric.clipping=none")
-    assert "metric.clipping has no effect: this metric takes none" in refused.err
+    assert "metric.clipping=none has no effect: metric=brightness has no such key" in refused.err
     refused = run("evaluate", f"ckpt={waves.folder}", "dataset.path=elsewhere")
     assert refused.err == "error: dataset.path=elsewhere: the data set of this model lies in no folder\n"
     done("evaluate", f"ckpt={waves.folder}", "metric.n=8", "metric.steps=4")
