@@ -256,15 +256,15 @@ def test_every_combination_takes_a_step(make):
     made, generator = make(1000), torch.Generator().manual_seed(0)
     x_0, eps = torch.randn(2, 8, 1, 4, 4, generator=generator)
     t = torch.tensor([1.0, 2, 10, 250, 500, 750, 999, 1000])
-    for parametrization, kind, weight in itertools.product(PARAMETRIZATIONS[:4], (L2, L1, Huber, Hybrid), WEIGHTINGS):
+    for predicted, kind, weight in itertools.product(PARAMETRIZATIONS[:4], (L2, L1, Huber, Hybrid), WEIGHTINGS):
         objective = kind(weight)
         network = nn.Conv2d(1, 2 if objective.learns_variance else 1, 1)
         network.forward = lambda x, t, condition, conv=network: nn.functional.conv2d(x, conv.weight, conv.bias)
-        denoiser = Denoiser(network, made, parametrization)
+        denoiser = Denoiser(network, made, predicted)
         loss = loss_of(objective, denoiser, x_0, t, eps).mean()
         gradients = torch.autograd.grad(loss, list(network.parameters()))
         size = sum(gradient.square().sum() for gradient in gradients)
-        said = f"{name(parametrization)} {kind.__name__} {name(weight)}"
+        said = f"{name(predicted)} {kind.__name__} {name(weight)}"
         assert torch.isfinite(loss), said
         assert size > 0, said
         if kind is Hybrid:  # which is no gradient of its own value: the bound's is stopped at the mean
