@@ -23,7 +23,8 @@ from diffusion.typed import items, suggest
 
 
 def script() -> int:
-    """Entry point of NAME.py and diffusion-NAME. Returns the exit code: 0, 1 (a failed job of a sweep), 2 or 130."""
+    """Entry point of NAME.py and diffusion-NAME. Returns the exit code: 0, 1 (a failed job of a sweep), 2,
+    130 or 141 (nobody reads the output)."""
     return main(Path(sys.argv[0]).stem.removeprefix("diffusion-"), sys.argv[1:])
 
 
@@ -38,6 +39,9 @@ def main(command: str | None, words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # what reads the output, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Exception as error:
         mistake = _out_of_memory(command, error) or _mistake(error)
         if mistake is None:

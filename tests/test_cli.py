@@ -424,3 +424,9 @@ def test_multirun_checks_every_job_before_the_first(word, capsys, monkeypatch):
     monkeypatch.setattr(cli, "_run_job", lambda words: pytest.fail("a job was started"))
     assert cli.main("train", ["-m", word]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_reader_that_has_had_enough_sees_no_traceback():
+    line = f"{sys.executable} train.py --help | head -1"
+    done = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("Train a diffusion model.\n", "")
