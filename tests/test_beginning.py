@@ -101,7 +101,8 @@ def test_callbacks_loggers_and_a_strategy_of_ones_own(own, tmp_path, capsys):
     [
         ("callbacks", "x:\n  _target_: my_parts.Numbers", "which is no lightning.pytorch.Callback: it is not built"),
         ("logger", "x:\n  _target_: my_parts.Counts", "which is no lightning.pytorch.loggers.Logger"),
-        ("callbacks", "x:\n  _target_: my_parts.Counts\n  ever: 1", "my_parts.Counts: missing a required argument"),
+        ("callbacks", "x:\n  _target_: my_parts.Counts", "my_parts.Counts: missing a required argument"),
+        ("callbacks", "x:\n  _target_: my_parts.Counts\n  ever: 1", "callbacks.x.ever: my_parts.Counts takes no ever"),
     ],
 )
 def test_what_is_of_another_kind_is_one_line_before_there_is_a_run(own, tmp_path, capsys, group, text, said):
