@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion import manifest, registry, runs
+from diffusion import manifest, registry
 from diffusion.files import read_json
 from diffusion.lit import LitDiffusion
+from diffusion.runs import folder
 from tests.commands import command
 from tests.commands import words as tiny
 
@@ -101,9 +102,9 @@ def test_a_resumed_run_keeps_the_rules_it_began_with(start, tmp_path, monkeypatc
 
 def test_rules_are_kept_where_both_configs_have_them():
     config, rules = {"a": {"x": 1, "y": 2}}, ("a.x", "a.y", "a.z")
-    assert runs.keep_rules(config, {"a": {"x": 3, "y": 2, "z": 4}}, rules) == {"a.x": (3, 1)}
+    assert folder.keep_rules(config, {"a": {"x": 3, "y": 2, "z": 4}}, rules) == {"a.x": (3, 1)}
     assert config == {"a": {"x": 3, "y": 2}}
-    assert runs.keep_rules(config, {"a": None}, rules) == runs.keep_rules(config, {}, rules) == {}
+    assert folder.keep_rules(config, {"a": None}, rules) == folder.keep_rules(config, {}, rules) == {}
 
 
 def test_the_statistics_of_a_condition_are_kept_where_it_has_the_same_columns():
@@ -111,16 +112,16 @@ def test_the_statistics_of_a_condition_are_kept_where_it_has_the_same_columns():
         return {"conditioning": {"vector": {"_target_": "Vector", **statistics}}}
 
     config = conditioning(mean=[1.0, 2.0], std=[3.0])
-    kept = runs.keep_rules(config, conditioning(mean=[5.0], std=[4.0]), runs.STATISTICS)
+    kept = folder.keep_rules(config, conditioning(mean=[5.0], std=[4.0]), folder.STATISTICS)
     assert kept == {"conditioning.vector.std": ([4.0], [3.0])}
     assert config == conditioning(mean=[1.0, 2.0], std=[4.0])
 
 
 @pytest.mark.parametrize(("asked", "kept"), [("auto", False), (True, True), (False, False)])
 def test_sums_go_on_to_be_rounded_as_they_were_unless_it_is_asked_for(monkeypatch, asked, kept):
-    monkeypatch.setattr(runs, "RULES", ("kernels",))
+    monkeypatch.setattr(folder, "RULES", ("kernels",))
     config = {"kernels": asked}
-    assert runs.keep_rules(config, {"kernels": False}) == ({"kernels": (False, "auto")} if asked == "auto" else {})
+    assert folder.keep_rules(config, {"kernels": False}) == ({"kernels": (False, "auto")} if asked == "auto" else {})
     assert config == {"kernels": kept}
 
 
@@ -245,7 +246,7 @@ def test_two_processes_never_train_in_one_folder(start, one_step):
 def test_two_runs_of_one_name_that_start_at_once(tmp_path):
     """Both have found the name free; the second is refused when it comes to make the folder."""
     config = {"resume": None, "resume_mode": "full", "run": {"dir": str(tmp_path / "a")}}
-    with runs.Run(config) as first, runs.Run(config) as second:
+    with folder.Run(config) as first, folder.Run(config) as second:
         first.create(MANIFEST, 0)
         with pytest.raises(ValueError, match="another process is training there"):
             second.create(MANIFEST, 0)
@@ -267,7 +268,7 @@ def test_the_manifest_says_all_that_it_takes(start, one_step):
     assert found["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert (found["data"]["train"], found["data"]["val"]) == (1500, 297)
     assert found["hardware"]["threads"] == torch.get_num_threads()
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=runs.manifest._ROOT, capture_output=True, text=True)
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder.manifest._ROOT, capture_output=True, text=True)
     assert found["git"] is None or found["git"]["commit"] == git.stdout.strip()
 
 

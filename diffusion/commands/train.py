@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion import beginning, build, checkpoint, launch, manifest, notices, runs
+from diffusion import beginning, build, checkpoint, launch, manifest, notices
 from diffusion.callbacks.loops import epochs_done
 from diffusion.callbacks.pictures import Pictures
 from diffusion.compilation import compile_network
@@ -30,6 +30,7 @@ from diffusion.loggers.base import build_loggers
 from diffusion.loggers.metrics_file import forget_after
 from diffusion.networks import native
 from diffusion.quiet import quiet
+from diffusion.runs import folder
 from diffusion.strategies import StrategyKeys
 from diffusion.trainer import TrainerKeys, callbacks, make_trainer
 from diffusion.values import File, Natural, Node, Switch
@@ -50,7 +51,7 @@ class TrainKeys(TypedDict):
     resume: File | None
     resume_mode: Literal["full", "weights"]
     rerun: File | None
-    run: runs.RunKeys
+    run: folder.RunKeys
     validate: Annotated[Node, Of("diffusion.callbacks.cadence.Cadence")]
     checkpoints: Annotated[Node, Of("diffusion.callbacks.checkpoints.Checkpoints")]
     self_conditioning: bool
@@ -67,10 +68,10 @@ def run(config: Annotated[DictConfig, TrainKeys]) -> Path:
     launch.check()
     config = OmegaConf.to_container(config, resolve=True)
     given = config.pop("given")
-    with runs.Run(config) as this:
+    with folder.Run(config) as this:
         saved = checkpoint.read(this.ckpt) if this.ckpt else None
         if saved is not None and config["resume_mode"] == "full":
-            _keep_rules(config, saved["config"], runs.RULES)
+            _keep_rules(config, saved["config"], folder.RULES)
         native.use(config["kernels"])
         _check_end(config)
         _fit_sampler(config, given)
@@ -78,7 +79,7 @@ def run(config: Annotated[DictConfig, TrainKeys]) -> Path:
         _settle_space(config, data, saved)
         _settle_conditioning(config["conditioning"], data, given)
         if saved is not None:  # the weights belong to them
-            _keep_rules(config, saved["config"], runs.STATISTICS)
+            _keep_rules(config, saved["config"], folder.STATISTICS)
         model = build.trainable(config)
         model.guidance = checkpoint.guidance(config["guidance"], model)
         if saved is None or not _finished(config, saved, this):
@@ -90,7 +91,7 @@ def _train(
     config: Mapping[str, Any],
     model: LitDiffusion,
     data: Data,
-    this: runs.Run,
+    this: folder.Run,
     saved: Mapping[str, Any] | None,
     given: Sequence[str],
 ) -> None:
@@ -141,7 +142,7 @@ def _train(
 
 
 def _keep_rules(config: Mapping[str, Any], old: Mapping[str, Any], rules: Sequence[str]) -> None:
-    for key, (kept, given) in runs.keep_rules(config, old, rules).items():
+    for key, (kept, given) in folder.keep_rules(config, old, rules).items():
         say(f"{key}={kept}, as the run began; {given} is for new runs")
 
 
@@ -168,7 +169,7 @@ def _settle_space(config: dict[str, Any], data: Data, saved: Mapping[str, Any] |
     if not isinstance(data, ImageData):  # whose channels and size say it
         config["dataset"]["shape"] = list(shape)
     if saved is not None and config["resume_mode"] == "full":
-        runs.keep_statistics(config, saved["config"])
+        folder.keep_statistics(config, saved["config"])
 
     def training_split() -> Any:
         data.prepare_data()
@@ -190,9 +191,9 @@ def _settle_conditioning(conditioning: Mapping[str, dict], data: Data, given: Se
         node |= settled
 
 
-def _finished(config: Mapping[str, Any], saved: Mapping[str, Any], this: runs.Run) -> bool:
+def _finished(config: Mapping[str, Any], saved: Mapping[str, Any], this: folder.Run) -> bool:
     """Says what a resume goes on from; True where nothing is left to train."""
-    runs.check_same_model(saved["config"], config, config["resume_mode"])
+    folder.check_same_model(saved["config"], config, config["resume_mode"])
     if config["resume_mode"] == "full" and (missing := _PARTS - saved.keys()):
         raise UserError(
             f"{this.ckpt} holds no {', '.join(sorted(missing))}: take its weights alone, resume_mode=weights"
@@ -226,10 +227,10 @@ def _limit_reached(limits: Mapping[str, Any], saved: Mapping[str, Any]) -> str |
 
 
 def _say_changes(
-    config: Mapping[str, Any], contents: Mapping[str, Any], this: runs.Run, saved: Mapping[str, Any] | None
+    config: Mapping[str, Any], contents: Mapping[str, Any], this: folder.Run, saved: Mapping[str, Any] | None
 ) -> None:
     """Names what is not as it was in the run that is gone on with, or repeated."""
-    found = runs.changed(saved["config"], config) if saved else {}
+    found = folder.changed(saved["config"], config) if saved else {}
     before = config["rerun"] or this.folder
     if config["rerun"] or (saved and (this.folder / manifest.NAME).exists()):
         earlier = manifest.read(before)
