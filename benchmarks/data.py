@@ -14,8 +14,8 @@ from measure import Row, alternate, report, seconds
 from omegaconf import OmegaConf
 
 from diffusion import build, random
-from diffusion.config import compose
 from diffusion.process import Noised
+from diffusion.runs.compose import compose
 
 BATCHES = 200
 

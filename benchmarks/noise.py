@@ -13,9 +13,9 @@ from measure import Row, alternate, report, seconds
 from omegaconf import OmegaConf
 
 from diffusion import build, random
-from diffusion.config import compose
 from diffusion.lit import SIMPLE
 from diffusion.process import Noised
+from diffusion.runs.compose import compose
 
 
 def rows(words: Sequence[str] = ("experiment=digits",)) -> list[Row]:

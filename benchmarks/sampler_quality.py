@@ -30,8 +30,8 @@ from tqdm import tqdm
 
 import diffusion
 from diffusion import build
-from diffusion.config import choice, groups
 from diffusion.lit import LitDiffusion
+from diffusion.runs.compose import choice, groups
 
 FOLDER = Path("runs/benchmarks/sampler_quality")
 BATCH = 100

@@ -15,8 +15,8 @@ from measure import Row, report, seconds
 from omegaconf import OmegaConf
 
 from diffusion import build
-from diffusion.config import choice, compose, groups
 from diffusion.lit import LitDiffusion
+from diffusion.runs.compose import choice, compose, groups
 from diffusion.samplers.base import Sampler
 
 BATCH, STEPS, ROUNDS = 64, 20, 3

@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from diffusion import build, images
 from diffusion.bar import Bar
-from diffusion.config import choice, compose
 from diffusion.lit import LitDiffusion
+from diffusion.runs.compose import choice, compose
 
 FOLDER = Path("runs/benchmarks/small_network")
 BATCH = 64

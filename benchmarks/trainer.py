@@ -20,9 +20,9 @@ from omegaconf import OmegaConf
 
 from diffusion import build
 from diffusion.callbacks.pictures import Pictures
-from diffusion.config import compose
 from diffusion.loggers.base import build_loggers
 from diffusion.quiet import quiet
+from diffusion.runs.compose import compose
 from diffusion.trainer import callbacks, make_trainer
 
 STEPS, WARM_UP = 150, 20

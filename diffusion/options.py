@@ -6,9 +6,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion import config as configs
 from diffusion import folders
 from diffusion.errors import UserError
+from diffusion.runs import compose as configs
 from diffusion.typed import suggest
 
 FLAGS = {

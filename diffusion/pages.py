@@ -7,10 +7,10 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffusion import config as configs
 from diffusion import folders, options
-from diffusion.config import Group
 from diffusion.registry import NAMED, TARGET
+from diffusion.runs import compose as configs
+from diffusion.runs.compose import Group
 from diffusion.signatures import docstrings, parameters
 from diffusion.source import definition
 

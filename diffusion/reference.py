@@ -11,9 +11,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion import config as configs
 from diffusion import folders, pages
 from diffusion.registry import NAMED
+from diffusion.runs import compose as configs
 
 _TOP = """\
 # Configuration

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from diffusion import build, upgrades
-from diffusion import config as configs
+from diffusion.runs import compose as configs
 from tests.commands import words
 
 

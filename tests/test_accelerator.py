@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from diffusion import build, config
+from diffusion import build
 from diffusion.averages import Decay
 from diffusion.callbacks.curves import LossCurve, ScheduleCurve
 from diffusion.callbacks.ema import EMA
@@ -19,6 +19,7 @@ from diffusion.callbacks.preview import Preview
 from diffusion.data.base import Batch, labelled
 from diffusion.data.digits import Digits
 from diffusion.evaluation.bpd import BPD
+from diffusion.runs import compose
 from diffusion.samplers.ddim import DDIM
 from diffusion.spaces.pixels import Pixels
 from diffusion.tasks.img2img import Img2Img
@@ -34,7 +35,7 @@ WORDS = [
 
 
 def choices(group, *but):
-    return [f"{group}={name}" for name in config.groups("train")[group].choices if name not in but]
+    return [f"{group}={name}" for name in compose.groups("train")[group].choices if name not in but]
 
 
 def entered(device):
@@ -43,7 +44,7 @@ def entered(device):
 
 def model(*words):
     """The model of these words, the same each time, with weights that are not 0 anywhere."""
-    composed = OmegaConf.to_container(config.compose("train", [*WORDS, *words]), resolve=True)
+    composed = OmegaConf.to_container(compose.compose("train", [*WORDS, *words]), resolve=True)
     composed["conditioning"]["label"]["classes"] = list("0123456789")
     made = build.trainable(composed)
     generator = torch.Generator().manual_seed(0)

@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from diffusion import build
-from diffusion.config import compose
+from diffusion.runs.compose import compose
 
 TOP = Path(__file__).resolve().parent.parent
 

@@ -7,8 +7,8 @@ import torch
 from omegaconf import OmegaConf
 
 from diffusion import build, schedule
-from diffusion.config import choice, compose
 from diffusion.errors import Notice, UserError
+from diffusion.runs.compose import choice, compose
 from tests.commands import command, words
 
 DATASETS = ["digits", "mnist", "fashion_mnist", "cifar10", "image_folder"]

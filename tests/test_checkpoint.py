@@ -8,9 +8,9 @@ from omegaconf import OmegaConf
 
 import diffusion
 from diffusion import cli
-from diffusion import config as configs
 from diffusion.callbacks.ema import EMA
 from diffusion.errors import UserError
+from diffusion.runs import compose as configs
 from diffusion.trainer import callbacks
 
 WORDS = [

@@ -13,8 +13,8 @@ from hydra import compose as hydra_compose
 from omegaconf import OmegaConf
 
 from diffusion import cli, folders
-from diffusion import config as configs
 from diffusion.errors import UserError
+from diffusion.runs import compose as configs
 
 ROOT = Path(__file__).resolve().parent.parent
 BELONGS = "belongs to training: the checkpoint fixes it"

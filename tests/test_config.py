@@ -5,9 +5,9 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion import config as configs
 from diffusion import folders
 from diffusion.errors import UserError
+from diffusion.runs import compose as configs
 
 
 def test_home_is_expanded_and_null_is_null(monkeypatch):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from diffusion import config as configs
 from diffusion import folders
 from diffusion.errors import UserError
+from diffusion.runs import compose as configs
 from tests.commands import command
 
 ROOT = Path(__file__).parent.parent

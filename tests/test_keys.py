@@ -3,12 +3,12 @@
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion import config as configs
 from diffusion import folders, keys, registry
-from diffusion.config import RENAMED
 from diffusion.errors import UserError
 from diffusion.kinds import LITERAL, RAW
 from diffusion.registry import TARGET
+from diffusion.runs import compose as configs
+from diffusion.runs.compose import RENAMED
 from diffusion.signatures import Default, parameters
 
 COMMANDS = [*folders.commands()]

@@ -5,9 +5,9 @@ import unicodedata
 import pytest
 
 from diffusion import cli
-from diffusion import config as configs
 from diffusion.conditioners.names import read
 from diffusion.errors import UserError
+from diffusion.runs import compose as configs
 
 DIGITS = [str(digit) for digit in range(10)]
 FOLDERS = ["001", "002", "003"]

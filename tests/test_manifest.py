@@ -6,8 +6,9 @@ import math
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion import config, manifest
+from diffusion import manifest
 from diffusion.errors import UserError
+from diffusion.runs import compose
 
 OF_THE_SESSION = {*manifest.OF_THE_SESSION, "given"}
 
@@ -18,10 +19,10 @@ def refuse(word):
 
 def repeated(folder, *words):
     """The config of a run of these words as `rerun=` has it, and as it was; the manifest is strict JSON."""
-    composed = OmegaConf.to_container(config.compose("train", words), resolve=True)
+    composed = OmegaConf.to_container(compose.compose("train", words), resolve=True)
     manifest.write(folder, manifest.describe(composed, data={}), step=0)
     json.loads((folder / manifest.NAME).read_text(), parse_constant=refuse)
-    again = OmegaConf.to_container(config.compose("train", [f"rerun={folder}"]), resolve=True)
+    again = OmegaConf.to_container(compose.compose("train", [f"rerun={folder}"]), resolve=True)
     return tuple({key: each[key] for key in each if key not in OF_THE_SESSION} for each in (again, composed))
 
 
@@ -38,7 +39,7 @@ def test_a_value_that_is_the_default_can_be_said(tmp_path):
     again, _ = repeated(tmp_path, "sampler=euler", "sampler.churn_max=.inf")
     assert again["sampler"]["churn_max"] == math.inf
     with pytest.raises(UserError, match=r"sampler\.churn_min=inf: expected a number"):
-        config.compose("train", ["sampler=euler", "sampler.churn_min=inf"])
+        compose.compose("train", ["sampler=euler", "sampler.churn_min=inf"])
 
 
 @pytest.mark.parametrize("name", ["inf", "nan", "-inf", "'nan'"])

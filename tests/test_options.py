@@ -3,8 +3,8 @@
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion import config as configs
 from diffusion import folders
+from diffusion.runs import compose as configs
 from tests.commands import command
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 
 from diffusion import cli, folders
-from diffusion import config as configs
+from diffusion.runs import compose as configs
 
 ODD = ["", "0", "-1", "1e9", "nan", "inf", "0.5", "null", "true", "[]", "[1,2]", "[[1]]", "{}", "{a: 1}", "a=b", "a b"]
 ODD += [

@@ -7,9 +7,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from diffusion import build, folders, registry
-from diffusion import config as configs
 from diffusion.denoiser import Denoiser
 from diffusion.errors import UserError
+from diffusion.runs import compose as configs
 
 
 @pytest.mark.parametrize("words", [[], ["ema=power", "sampler=ddim", "schedule=table", "schedule.betas=[0.1,0.2]"]])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from diffusion import config as configs
 from diffusion import images, plots
 from diffusion.lit import LitDiffusion
+from diffusion.runs import compose as configs
 from tests.commands import command
 from tests.random_model import random_model
 

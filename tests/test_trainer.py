@@ -7,8 +7,8 @@ from diffusion import trainer as module
 from diffusion.callbacks.guards import GradientGuard
 from diffusion.callbacks.predictions import Predictions
 from diffusion.callbacks.preview import Preview
-from diffusion.config import compose
 from diffusion.errors import UserError
+from diffusion.runs.compose import compose
 
 
 def resolved(*words):

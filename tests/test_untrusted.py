@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffusion import build, checkpoint, registry, upgrades
-from diffusion import config as configs
 from diffusion.errors import UserError
+from diffusion.runs import compose as configs
 from tests.commands import command, words
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from diffusion import build, notices, plots
 from diffusion.bar import Bar
-from diffusion.config import choice
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion
 from diffusion.quiet import quiet
 from diffusion.registry import name_class
+from diffusion.runs.compose import choice
 from diffusion.samplers.base import Sampler
 from diffusion.samples import Samples
 from diffusion.sampling import grids

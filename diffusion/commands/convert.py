@@ -19,10 +19,10 @@ from typing import Annotated, Any, Literal, TypedDict
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion import checkpoint
-from diffusion import config as configs
 from diffusion.errors import UserError
 from diffusion.interop import diffusers, foreign, onnx, programs, safetensors
 from diffusion.quiet import quiet
+from diffusion.runs import compose as configs
 from diffusion.values import Count, File
 from diffusion.values import Weights as WeightsName
 from diffusion.weights import Weights

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from diffusion import clipping
-from diffusion.config import choice
 from diffusion.errors import UserError
 from diffusion.lit import LitDiffusion
+from diffusion.runs.compose import choice
 from diffusion.schedule import Schedule
 
 # Their constructor's defaults: what a scheduler_config.json does not say.

@@ -4,11 +4,11 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from diffusion.config import choice
 from diffusion.errors import UserError
 from diffusion.kinds import kind_of
 from diffusion.lit import LitDiffusion
 from diffusion.networks.unet import UNet
+from diffusion.runs.compose import choice
 
 # Their constructor's defaults: what a config.json does not say.
 DEFAULTS = {

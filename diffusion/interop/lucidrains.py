@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from diffusion import build
-from diffusion.config import choice
 from diffusion.errors import UserError, reading
 from diffusion.interop.foreign import Foreign, by_module, load, rename
+from diffusion.runs.compose import choice
 
 # Their modules -> ours, inside a residual block, either attention, and at the ends of the network.
 RESIDUAL = {

@@ -15,9 +15,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from diffusion import build
-from diffusion.config import choice
 from diffusion.errors import UserError, reading
 from diffusion.interop.foreign import Foreign, by_module, fit, load, rename
+from diffusion.runs.compose import choice
 
 # Their modules -> ours, inside a residual block, an attention, and at the ends of the network.
 RESIDUAL = {

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from diffusion import build, checkpoint, notices, registry
 from diffusion.clipping import Clipping
-from diffusion.config import choice
 from diffusion.data.decoding import Limits
 from diffusion.errors import UserError
 from diffusion.guidance import Guidance, TwoModels
 from diffusion.lit import LitDiffusion
 from diffusion.registry import TARGET
+from diffusion.runs.compose import choice
 from diffusion.samplers.base import Sampler
 from diffusion.sampling.conditions import Conditions
 from diffusion.tasks.generate import Generate

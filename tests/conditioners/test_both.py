@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import diffusion
-from diffusion import config as configs
 from diffusion.errors import UserError
+from diffusion.runs import compose as configs
 from tests.commands import command
 
 MODEL = [

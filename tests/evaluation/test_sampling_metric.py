@@ -7,12 +7,12 @@ import torch
 from matplotlib.figure import Figure
 
 from diffusion import checkpoint, registry
-from diffusion import config as configs
 from diffusion.clipping import Unclipped
 from diffusion.commands import evaluate
 from diffusion.errors import UserError
 from diffusion.evaluation.metric import Metric, Score
 from diffusion.guidance import ClassifierFree
+from diffusion.runs import compose as configs
 from diffusion.samplers.heun import Heun
 from tests.commands import command
 from tests.random_model import random_model

@@ -12,11 +12,11 @@ import safetensors.torch
 import torch
 
 from diffusion import checkpoint, clipping
-from diffusion import config as configs
 from diffusion.clipping import Clip
 from diffusion.errors import UserError
 from diffusion.interop import diffusers as interop
 from diffusion.interop import foreign
+from diffusion.runs import compose as configs
 
 pytestmark = pytest.mark.filterwarnings("ignore:alpha_bar_T", "ignore::FutureWarning", "ignore::DeprecationWarning")
 STEPS = 10

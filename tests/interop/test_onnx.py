@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from diffusion import checkpoint, registry, upgrades
-from diffusion import config as configs
 from diffusion.data.base import labelled
 from diffusion.errors import UserError
 from diffusion.files import json_contents
 from diffusion.interop import onnx
+from diffusion.runs import compose as configs
 
 runtime = pytest.importorskip("onnxruntime")
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from diffusion import build, schedule
-from diffusion.config import choice
 from diffusion.errors import Notice
+from diffusion.runs.compose import choice
 from diffusion.samplers.dpm_solver_pp import DPMSolverPP
 from tests.exact import MixtureDenoiser
 
