@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffusion import images
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.process import Noised
 
 

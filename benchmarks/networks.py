@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffusion import build, clipping
 from diffusion.denoiser import Denoiser
 from diffusion.interop.diffusers import read
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.networks import native
 from diffusion.prediction import Eps
 from diffusion.samplers.ddim import DDIM

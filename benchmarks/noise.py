@@ -13,7 +13,7 @@ from measure import Row, alternate, report, seconds
 from omegaconf import OmegaConf
 
 from diffusion import build, random
-from diffusion.lit import SIMPLE
+from diffusion.lit.module import SIMPLE
 from diffusion.process import Noised
 from diffusion.runs.compose import compose
 

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 import diffusion
 from diffusion import build
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.runs.compose import choice, groups
 
 FOLDER = Path("runs/benchmarks/sampler_quality")

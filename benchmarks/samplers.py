@@ -15,7 +15,7 @@ from measure import Row, report, seconds
 from omegaconf import OmegaConf
 
 from diffusion import build
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.runs.compose import choice, compose, groups
 from diffusion.samplers.base import Sampler
 

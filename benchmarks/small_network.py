@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from diffusion import build, images
 from diffusion.bar import Bar
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.runs.compose import choice, compose
 
 FOLDER = Path("runs/benchmarks/small_network")

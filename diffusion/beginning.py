@@ -13,7 +13,7 @@ from diffusion.callbacks.pictures import Pictures
 from diffusion.callbacks.validations import Validations
 from diffusion.condition import PREVIOUS
 from diffusion.data.base import Data
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.loggers.base import of_numbers_alone
 from diffusion.registry import TARGET
 

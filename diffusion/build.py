@@ -13,7 +13,7 @@ from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.previous import Previous
 from diffusion.denoiser import Denoiser
 from diffusion.errors import Notice, UserError
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.losses.objective import Distance
 from diffusion.registry import TARGET, WIRING, class_at
 from diffusion.schedule import Schedule

@@ -19,7 +19,7 @@ from diffusion.denoiser import Denoiser, Frozen
 from diffusion.errors import UserError
 from diffusion.files import atomic
 from diffusion.guidance import Guidance, TwoModels
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.weights import Weights
 
 log = logging.getLogger(__name__)

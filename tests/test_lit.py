@@ -14,7 +14,7 @@ from diffusion.conditioners.previous import Previous
 from diffusion.data.base import Batch
 from diffusion.data.digits import Digits
 from diffusion.denoiser import Denoiser
-from diffusion.lit import SIMPLE, LitDiffusion
+from diffusion.lit.module import SIMPLE, LitDiffusion
 from diffusion.losses.objective import Hybrid, by_quarter
 from diffusion.losses.timesteps import LossSecondMoment, steps
 from diffusion.losses.weighting import MinSNR

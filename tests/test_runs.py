@@ -11,7 +11,7 @@ from PIL import Image
 
 from diffusion import manifest, registry
 from diffusion.files import read_json
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.runs import folder
 from tests.commands import command
 from tests.commands import words as tiny

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from diffusion import images, plots
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.runs import compose as configs
 from tests.commands import command
 from tests.random_model import random_model

@@ -11,7 +11,7 @@ from diffusion import clipping, prediction, schedule
 from diffusion.denoiser import Denoiser
 from diffusion.errors import Notice, UserError
 from diffusion.guidance import ClassifierFree
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.networks.lucid import LucidUNet
 from diffusion.networks.unet import UNet
 from diffusion.samplers.ddim import DDIM

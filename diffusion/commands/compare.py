@@ -21,7 +21,7 @@ from torch import Tensor
 from diffusion import build, notices, plots
 from diffusion.bar import Bar
 from diffusion.errors import UserError
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.quiet import quiet
 from diffusion.registry import name_class
 from diffusion.runs.compose import choice

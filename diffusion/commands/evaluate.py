@@ -20,7 +20,7 @@ from diffusion.data.base import Data
 from diffusion.errors import UserError
 from diffusion.evaluation.metric import Metric
 from diffusion.evaluation.results import Results
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.quiet import quiet
 from diffusion.sampling.section import Sampling, SamplingKeys, refuse, unused_all
 from diffusion.trained import Trained, TrainedKeys

@@ -25,7 +25,7 @@ from diffusion.data.base import Data, ImageData
 from diffusion.errors import UserError
 from diffusion.kinds import Of
 from diffusion.launch import say
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.loggers.base import build_loggers
 from diffusion.loggers.metrics_file import forget_after
 from diffusion.networks import native

@@ -18,7 +18,7 @@ from diffusion.data.base import Data
 from diffusion.denoiser import Denoiser, Prediction
 from diffusion.errors import Notice, UserError
 from diffusion.evaluation.metric import Metric, Score
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.process import gaussian_kl, q_sample, vlb_term
 from diffusion.schedule import Schedule, broadcast
 from diffusion.spaces.base import Space

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from matplotlib.figure import Figure
 
 from diffusion.data.base import Data
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.sampling.section import Sampling
 
 

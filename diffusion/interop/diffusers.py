@@ -17,7 +17,7 @@ from diffusion.interop import diffusers_scheduler as scheduler
 from diffusion.interop import diffusers_unet as unet
 from diffusion.interop.foreign import Foreign, fit, load, rename, unname
 from diffusion.kinds import kind_of
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.values import Count
 
 _FILE = "diffusion_pytorch_model"  # of the weights, without its ending

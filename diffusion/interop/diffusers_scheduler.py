@@ -7,7 +7,7 @@ import torch
 
 from diffusion import clipping
 from diffusion.errors import UserError
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.runs.compose import choice
 from diffusion.schedule import Schedule
 

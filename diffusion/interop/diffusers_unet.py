@@ -6,7 +6,7 @@ from typing import Any
 
 from diffusion.errors import UserError
 from diffusion.kinds import kind_of
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.networks.unet import UNet
 from diffusion.runs.compose import choice
 

@@ -20,7 +20,7 @@ from diffusion.condition import PREVIOUS, Condition
 from diffusion.denoiser import Denoiser
 from diffusion.errors import UserError
 from diffusion.files import atomic, json_text
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 
 
 class Output(nn.Module):

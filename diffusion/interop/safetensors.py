@@ -10,7 +10,7 @@ from diffusion import upgrades
 from diffusion.errors import reading
 from diffusion.files import atomic, json_contents, json_text
 from diffusion.interop.foreign import Foreign, load
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 
 _CONFIG, _FORMAT = "diffusion.config", "diffusion.format"  # in the header
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from diffusion import images
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.samples import Samples, read
 from diffusion.sampling import grids
 from diffusion.sampling.section import Sampling

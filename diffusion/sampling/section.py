@@ -17,7 +17,7 @@ from diffusion.clipping import Clipping
 from diffusion.data.decoding import Limits
 from diffusion.errors import UserError
 from diffusion.guidance import Guidance, TwoModels
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from diffusion.registry import TARGET
 from diffusion.runs.compose import choice
 from diffusion.samplers.base import Sampler

@@ -11,7 +11,7 @@ from diffusion.callbacks.ema import EMA
 from diffusion.callbacks.guards import GradientGuard, RangeGuard
 from diffusion.data.base import Batch
 from diffusion.errors import UserError
-from diffusion.lit import LitDiffusion
+from diffusion.lit.module import LitDiffusion
 from tests.test_lit import digits, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
