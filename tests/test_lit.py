@@ -15,12 +15,12 @@ from diffusion.data.base import Batch
 from diffusion.data.digits import Digits
 from diffusion.denoiser import Denoiser
 from diffusion.lit.module import SIMPLE, LitDiffusion
+from diffusion.lit.pairs import TrainingPair
 from diffusion.losses.objective import Hybrid, by_quarter
 from diffusion.losses.timesteps import LossSecondMoment, steps
 from diffusion.losses.weighting import MinSNR
 from diffusion.networks.unet import UNet
 from diffusion.optimizers import AdamW
-from diffusion.pairs import TrainingPair
 from diffusion.process import Noised
 from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM

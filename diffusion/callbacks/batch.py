@@ -11,7 +11,7 @@ from diffusion import images
 from diffusion.callbacks.pictures import publish
 from diffusion.condition import Condition
 from diffusion.conditioners.base import Conditioner
-from diffusion.pairs import TrainingPair
+from diffusion.lit.pairs import TrainingPair
 from diffusion.values import Natural
 
 _ABSENT = "(none)"

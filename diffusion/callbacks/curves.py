@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from diffusion import plots
 from diffusion.callbacks.pictures import Pictures, publish
 from diffusion.callbacks.validations import Validations
-from diffusion.pairs import TrainingPair
+from diffusion.lit.pairs import TrainingPair
 from diffusion.values import Count
 
 _DRAWS = 2**16  # of t

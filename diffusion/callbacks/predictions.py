@@ -10,7 +10,7 @@ from diffusion import images, random
 from diffusion.callbacks.pictures import Pictures
 from diffusion.callbacks.validations import Validations
 from diffusion.condition import Condition
-from diffusion.pairs import TrainingPair
+from diffusion.lit.pairs import TrainingPair
 from diffusion.process import q_sample
 from diffusion.values import Count
 

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from diffusion import notices, optimizers, pairs, random, upgrades
+from diffusion import notices, optimizers, random, upgrades
 from diffusion.clipping import Clip, Clipping
 from diffusion.condition import PREVIOUS, Condition
 from diffusion.conditioners.base import Conditioner
@@ -16,11 +16,12 @@ from diffusion.data.base import Batch
 from diffusion.denoiser import Denoiser
 from diffusion.errors import UserError
 from diffusion.guidance import ClassifierFree, Guidance
+from diffusion.lit import pairs
+from diffusion.lit.pairs import TrainingPair
 from diffusion.losses.objective import L2, Objective, by_quarter
 from diffusion.losses.timesteps import Timesteps, Uniform
 from diffusion.losses.weighting import Simple
 from diffusion.optimizers import Optimizer
-from diffusion.pairs import TrainingPair
 from diffusion.process import Noised
 from diffusion.rate import Rate
 from diffusion.samplers.base import Sampler
