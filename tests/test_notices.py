@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion import clipping, notices
+from diffusion import clipping
 from diffusion.condition import PREVIOUS
 from diffusion.conditioners.previous import Previous
 from diffusion.errors import Notice
 from diffusion.guidance import ClassifierFree
+from diffusion.lit import notices
 from tests.commands import command, words
 from tests.labels import of
 

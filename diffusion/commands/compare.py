@@ -18,9 +18,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from diffusion import build, notices, plots
+from diffusion import build, plots
 from diffusion.bar import Bar
 from diffusion.errors import UserError
+from diffusion.lit import notices
 from diffusion.lit.module import LitDiffusion
 from diffusion.quiet import quiet
 from diffusion.registry import name_class

@@ -14,7 +14,7 @@ from typing import Annotated
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion import notices
+from diffusion.lit import notices
 from diffusion.quiet import quiet
 from diffusion.samples import Samples
 from diffusion.sampling.drawing import Drawing

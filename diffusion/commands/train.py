@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion import beginning, build, checkpoint, launch, manifest, notices
+from diffusion import beginning, build, checkpoint, launch, manifest
 from diffusion.callbacks.loops import epochs_done
 from diffusion.callbacks.pictures import Pictures
 from diffusion.compilation import compile_network
@@ -25,6 +25,7 @@ from diffusion.data.base import Data, ImageData
 from diffusion.errors import UserError
 from diffusion.kinds import Of
 from diffusion.launch import say
+from diffusion.lit import notices
 from diffusion.lit.module import LitDiffusion
 from diffusion.loggers.base import build_loggers
 from diffusion.loggers.metrics_file import forget_after

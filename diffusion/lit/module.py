@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from diffusion import notices, optimizers, random, upgrades
+from diffusion import optimizers, random, upgrades
 from diffusion.clipping import Clip, Clipping
 from diffusion.condition import PREVIOUS, Condition
 from diffusion.conditioners.base import Conditioner
@@ -16,7 +16,7 @@ from diffusion.data.base import Batch
 from diffusion.denoiser import Denoiser
 from diffusion.errors import UserError
 from diffusion.guidance import ClassifierFree, Guidance
-from diffusion.lit import pairs
+from diffusion.lit import notices, pairs
 from diffusion.lit.pairs import TrainingPair
 from diffusion.losses.objective import L2, Objective, by_quarter
 from diffusion.losses.timesteps import Timesteps, Uniform

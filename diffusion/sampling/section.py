@@ -12,11 +12,12 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from diffusion import build, checkpoint, notices, registry
+from diffusion import build, checkpoint, registry
 from diffusion.clipping import Clipping
 from diffusion.data.decoding import Limits
 from diffusion.errors import UserError
 from diffusion.guidance import Guidance, TwoModels
+from diffusion.lit import notices
 from diffusion.lit.module import LitDiffusion
 from diffusion.registry import TARGET
 from diffusion.runs.compose import choice
