@@ -11,7 +11,7 @@ from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.loops import epochs_done
 from diffusion.callbacks.pictures import Pictures
 from diffusion.callbacks.validations import Validations
-from diffusion.condition import PREVIOUS
+from diffusion.conditioners.condition import PREVIOUS
 from diffusion.data.base import Data
 from diffusion.lit.module import LitDiffusion
 from diffusion.loggers.base import of_numbers_alone

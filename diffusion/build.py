@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from diffusion.clipping import Clipping
-from diffusion.condition import PREVIOUS
 from diffusion.conditioners.base import Conditioner
+from diffusion.conditioners.condition import PREVIOUS
 from diffusion.conditioners.previous import Previous
 from diffusion.denoiser import Denoiser
 from diffusion.errors import Notice, UserError

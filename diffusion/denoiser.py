@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from diffusion.condition import Condition
+from diffusion.conditioners.condition import Condition
 from diffusion.errors import UserError
 from diffusion.prediction import Eps, Parametrization
 from diffusion.schedule import Schedule, broadcast, precise

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from diffusion.condition import Condition
+from diffusion.conditioners.condition import Condition
 from diffusion.denoiser import Denoise, Prediction
 from diffusion.errors import UserError
 from diffusion.schedule import Schedule, broadcast, precise

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffusion.condition import PREVIOUS, Condition
+from diffusion.conditioners.condition import PREVIOUS, Condition
 
 
 def made(n=4):

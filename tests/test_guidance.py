@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from diffusion import clipping, prediction, schedule
-from diffusion.condition import Condition
+from diffusion.conditioners.condition import Condition
 from diffusion.denoiser import Denoiser, Frozen
 from diffusion.errors import UserError
 from diffusion.guidance import Auto, ClassifierFree, Guided, TwoModels

@@ -9,7 +9,7 @@ from diffusion import clipping, prediction, process, schedule
 from diffusion.averages import Decay
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
-from diffusion.condition import PREVIOUS, Condition
+from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.conditioners.previous import Previous
 from diffusion.data.base import Batch
 from diffusion.data.digits import Digits

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from diffusion import clipping
-from diffusion.condition import PREVIOUS
+from diffusion.conditioners.condition import PREVIOUS
 from diffusion.conditioners.previous import Previous
 from diffusion.errors import Notice
 from diffusion.guidance import ClassifierFree

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from diffusion import images
 from diffusion.callbacks.pictures import publish
-from diffusion.condition import Condition
 from diffusion.conditioners.base import Conditioner
+from diffusion.conditioners.condition import Condition
 from diffusion.lit.pairs import TrainingPair
 from diffusion.values import Natural
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from diffusion import images, random
 from diffusion.callbacks.pictures import Pictures
 from diffusion.callbacks.validations import Validations
-from diffusion.condition import Condition
+from diffusion.conditioners.condition import Condition
 from diffusion.lit.pairs import TrainingPair
 from diffusion.process import q_sample
 from diffusion.values import Count

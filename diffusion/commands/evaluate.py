@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypedDict
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion import build, checkpoint, manifest
-from diffusion.condition import PREVIOUS
+from diffusion.conditioners.condition import PREVIOUS
 from diffusion.data.base import Data
 from diffusion.errors import UserError
 from diffusion.evaluation.metric import Metric

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from diffusion.condition import Condition
+from diffusion.conditioners.condition import Condition
 from diffusion.errors import UserError
 
 EMBEDDING, CHANNELS, TOKENS = "embedding", "channels", "tokens"  # what a conditioner can yield

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from diffusion import random
-from diffusion.condition import PREVIOUS, Condition
+from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.data.base import Data, Declaration, labelled
 from diffusion.data.rows import Rows, dtype_of, opened
 from diffusion.errors import UserError

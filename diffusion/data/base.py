@@ -16,7 +16,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from diffusion import random
-from diffusion.condition import Condition
+from diffusion.conditioners.condition import Condition
 from diffusion.errors import UserError
 from diffusion.values import Count, File, Natural, checked
 

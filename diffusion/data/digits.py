@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from diffusion.condition import Condition
+from diffusion.conditioners.condition import Condition
 from diffusion.data.base import ImageData, labelled
 from diffusion.errors import UserError
 from diffusion.kinds import Expected

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from diffusion.condition import Condition
+from diffusion.conditioners.condition import Condition
 from diffusion.data import ranges
 from diffusion.data.base import ImageData, labelled
 from diffusion.data.cache import DecodedCache

@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from torchvision import datasets
 from torchvision.transforms.v2.functional import resize
 
-from diffusion.condition import Condition
+from diffusion.conditioners.condition import Condition
 from diffusion.data.base import ImageData, labelled
 from diffusion.errors import UserError
 

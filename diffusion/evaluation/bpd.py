@@ -13,7 +13,7 @@ from torch import Tensor
 from diffusion import plots, random
 from diffusion.bar import Bar
 from diffusion.clipping import Clip, Clipping
-from diffusion.condition import Condition
+from diffusion.conditioners.condition import Condition
 from diffusion.data.base import Data
 from diffusion.denoiser import Denoiser, Prediction
 from diffusion.errors import Notice, UserError

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion import upgrades
-from diffusion.condition import PREVIOUS, Condition
+from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.denoiser import Denoiser
 from diffusion.errors import UserError
 from diffusion.files import atomic, json_text

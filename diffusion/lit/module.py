@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from diffusion import optimizers, random, upgrades
 from diffusion.clipping import Clip, Clipping
-from diffusion.condition import PREVIOUS, Condition
 from diffusion.conditioners.base import Conditioner
+from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.data.base import Batch
 from diffusion.denoiser import Denoiser
 from diffusion.errors import UserError

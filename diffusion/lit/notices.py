@@ -4,8 +4,8 @@ import warnings
 from collections.abc import Mapping
 
 from diffusion.clipping import Clipping
-from diffusion.condition import PREVIOUS, Condition
 from diffusion.conditioners.base import Conditioner
+from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.errors import Notice
 from diffusion.guidance import Guidance
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from diffusion import random
-from diffusion.condition import PREVIOUS, Condition
 from diffusion.conditioners.base import Conditioner
+from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.data.base import Batch
 from diffusion.losses.timesteps import GOLDEN, Timesteps, steps
 from diffusion.schedule import Schedule

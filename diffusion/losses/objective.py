@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from diffusion.condition import Condition
+from diffusion.conditioners.condition import Condition
 from diffusion.denoiser import Denoiser, split_variance
 from diffusion.errors import UserError
 from diffusion.losses.weighting import Simple, Weighting

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusion.condition import Condition
 from diffusion.conditioners.base import CHANNELS, Conditioner, Conditioners
+from diffusion.conditioners.condition import Condition
 from diffusion.errors import UserError
 from diffusion.networks.embedding import sinusoidal
 from diffusion.networks.sides import both_sides, size_in_words

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusion.condition import Condition
 from diffusion.conditioners.base import CHANNELS, EMBEDDING, Conditioner, Conditioners
+from diffusion.conditioners.condition import Condition
 from diffusion.errors import UserError
 from diffusion.networks.attention import Attention
 from diffusion.networks.blocks import Downsample, DownStage, ResidualBlock, Upsample, UpStage, norm_silu, zero

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion.condition import PREVIOUS, Condition
+from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.denoiser import Denoise, Prediction
 from diffusion.process import q_step
 from diffusion.samplers.grid import visit

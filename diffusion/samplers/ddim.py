@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from diffusion.condition import Condition
+from diffusion.conditioners.condition import Condition
 from diffusion.denoiser import Denoise
 from diffusion.samplers.base import Path, Sampler, combine
 from diffusion.schedule import broadcast

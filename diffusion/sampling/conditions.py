@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion.condition import Condition
 from diffusion.conditioners.base import Conditioner
+from diffusion.conditioners.condition import Condition
 from diffusion.errors import UserError
 from diffusion.tasks import arguments
 

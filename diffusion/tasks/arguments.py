@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.condition import PREVIOUS, Condition
 from diffusion.conditioners.base import Conditioner
+from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.errors import UserError
 from diffusion.guidance import Guidance
 from diffusion.samplers.base import Sampler

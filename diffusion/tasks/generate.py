@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion.bar import Bar
-from diffusion.condition import Condition
+from diffusion.conditioners.condition import Condition
 from diffusion.data.decoding import Limits
 from diffusion.denoiser import Denoise
 from diffusion.errors import UserError

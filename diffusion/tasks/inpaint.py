@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from diffusion.condition import Condition
+from diffusion.conditioners.condition import Condition
 from diffusion.data.decoding import Limits
 from diffusion.denoiser import Denoise, Prediction
 from diffusion.samplers.grid import with_jumps

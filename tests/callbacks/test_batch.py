@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from diffusion.callbacks.batch import FirstBatch, rows
-from diffusion.condition import Condition
+from diffusion.conditioners.condition import Condition
 from diffusion.conditioners.label import Label
 from diffusion.conditioners.vector import Vector
 from tests.commands import command, words

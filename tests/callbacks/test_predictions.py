@@ -9,7 +9,7 @@ from torch import nn
 
 from diffusion import images, random
 from diffusion.callbacks.predictions import Predictions
-from diffusion.condition import Condition
+from diffusion.conditioners.condition import Condition
 from diffusion.process import q_sample
 from diffusion.schedule import broadcast
 from tests.test_lit import digits, small_model

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from diffusion.condition import Condition
+from diffusion.conditioners.condition import Condition
 from diffusion.data.base import Data, Declaration, ImageData, labelled
 from diffusion.errors import UserError
 

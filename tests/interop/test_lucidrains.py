@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffusion.condition import Condition
+from diffusion.conditioners.condition import Condition
 from diffusion.errors import UserError
 from diffusion.interop import lucidrains
 from diffusion.interop.foreign import write

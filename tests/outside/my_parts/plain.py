@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusion.condition import Condition
 from diffusion.conditioners.base import EMBEDDING, Conditioner, Conditioners
+from diffusion.conditioners.condition import Condition
 from diffusion.networks.embedding import TimeEmbedding
 from diffusion.values import Count, checked
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from diffusion import random
-from diffusion.condition import Condition
+from diffusion.conditioners.condition import Condition
 from diffusion.data.base import Data, Declaration
 from diffusion.values import Count, checked
 
