@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion import plots
+from diffusion.evaluation import plots
 from tests.commands import command
 from tests.random_model import random_model
 

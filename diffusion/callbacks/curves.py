@@ -7,9 +7,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffusion import plots
 from diffusion.callbacks.pictures import Pictures, publish
 from diffusion.callbacks.validations import Validations
+from diffusion.evaluation import plots
 from diffusion.lit.pairs import TrainingPair
 from diffusion.values import Count
 

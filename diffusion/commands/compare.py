@@ -18,9 +18,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from diffusion import build, plots
+from diffusion import build
 from diffusion.bar import Bar
 from diffusion.errors import UserError
+from diffusion.evaluation import plots
 from diffusion.lit import notices
 from diffusion.lit.module import LitDiffusion
 from diffusion.quiet import quiet

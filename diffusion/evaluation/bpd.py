@@ -10,13 +10,14 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from diffusion import plots, random
+from diffusion import random
 from diffusion.bar import Bar
 from diffusion.clipping import Clip, Clipping
 from diffusion.conditioners.condition import Condition
 from diffusion.data.base import Data
 from diffusion.denoiser import Denoiser, Prediction
 from diffusion.errors import Notice, UserError
+from diffusion.evaluation import plots
 from diffusion.evaluation.metric import Metric, Score
 from diffusion.lit.module import LitDiffusion
 from diffusion.process import gaussian_kl, q_sample, vlb_term

@@ -8,8 +8,8 @@ from typing import Any
 from filelock import FileLock
 from matplotlib.figure import Figure
 
-from diffusion import plots
 from diffusion.errors import UserError
+from diffusion.evaluation import plots
 from diffusion.files import atomic, json_contents, json_text
 
 NAME = "results.jsonl"

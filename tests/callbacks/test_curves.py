@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from diffusion import plots
 from diffusion.callbacks.curves import LossCurve, ScheduleCurve
+from diffusion.evaluation import plots
 from diffusion.losses.objective import L2, VLB
 from diffusion.losses.timesteps import LogNormal
 from diffusion.losses.weighting import MinSNR, Simple
