@@ -9,7 +9,7 @@ from zipfile import ZipFile, ZipInfo
 
 import torch
 
-from diffusion.errors import UserError, reading
+from diffusion.ground.errors import UserError, reading
 
 
 def read(path: str | Path, what: str) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.values import Count, Positive, ProperFraction, checked
 
 _RAMP = 0.05  # EDM's: a half-life is at most this share of the images seen so far

@@ -12,7 +12,7 @@ from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import PREVIOUS
 from diffusion.conditioners.previous import Previous
 from diffusion.denoiser import Denoiser
-from diffusion.errors import Notice, UserError
+from diffusion.ground.errors import Notice, UserError
 from diffusion.lit.module import LitDiffusion
 from diffusion.losses.objective import Distance
 from diffusion.registry import TARGET, WIRING, class_at

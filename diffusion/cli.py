@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from diffusion import completion, folders, options, pages
-from diffusion.errors import UserError, memory_wanted, show_notices
+from diffusion.ground.errors import UserError, memory_wanted, show_notices
 from diffusion.kinds import LITERAL, RAW
 from diffusion.runs import compose as configs
 from diffusion.typed import items, suggest

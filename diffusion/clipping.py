@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
 from diffusion.denoiser import Denoise, Prediction
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.schedule import precise
 from diffusion.values import PositiveFraction, checked
 

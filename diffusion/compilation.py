@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 
 def compile_network(network: nn.Module, device: torch.device) -> None:

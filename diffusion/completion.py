@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from diffusion import folders, options
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 
 # Each asks the program itself for the words that may follow, one a line. `=` and `:` are parts of a word here.

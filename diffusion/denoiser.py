@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.conditioners.condition import Condition
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.prediction import Eps, Parametrization
 from diffusion.schedule import Schedule, broadcast, precise
 

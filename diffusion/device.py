@@ -2,7 +2,7 @@
 
 import torch
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 
 def device_of(accelerator: str) -> torch.device:

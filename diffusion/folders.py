@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 VARIABLE = "DIFFUSION_CONFIG_DIR"
 

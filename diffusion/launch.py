@@ -5,7 +5,7 @@ import os
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 _OF_A_TASK = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID")
 _OF_ALL_RANKS = ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from diffusion import upgrades
-from diffusion.errors import UserError
 from diffusion.files import read_json, write_json
+from diffusion.ground.errors import UserError
 
 NAME = "manifest.json"
 _SHOWS = ("callbacks", "logger")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.rate import Rate
 from diffusion.values import Betas, Count, Fraction, Natural, NonNegative, Positive, checked
 

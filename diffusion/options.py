@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion import folders
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 from diffusion.typed import suggest
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion import folders
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 CLASS, TARGET = "class", "_target_"
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusion.errors import Notice, UserError
+from diffusion.ground.errors import Notice, UserError
 from diffusion.values import Count, NonNegative, Positive, PositiveFraction, checked
 
 

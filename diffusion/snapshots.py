@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion import archive, upgrades
 from diffusion.averages import coefficients, widths
-from diffusion.errors import UserError, reading
+from diffusion.ground.errors import UserError, reading
 
 FOLDER = "averages"  # beside the checkpoints
 _SNAPSHOT = "a readable snapshot; remove it, and the others make do without"

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.typed import suggest
 
 

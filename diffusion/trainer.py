@@ -21,7 +21,7 @@ from diffusion.callbacks.guards import GradientGuard, RangeGuard
 from diffusion.callbacks.pictures import Pictures
 from diffusion.callbacks.progress import Progress
 from diffusion.callbacks.validations import Validations
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.values import Count, Natural, NonNegative, Positive, Precision
 
 

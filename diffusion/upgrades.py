@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from diffusion import folders, registry
-from diffusion.errors import UserError, reading
+from diffusion.ground.errors import UserError, reading
 
 KEY = "format"  # of the contents; what has none is of format 0
 _MADE_WITH = "config_dir"  # a message says it, where a part is missing; nothing is ever read from there

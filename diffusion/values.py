@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 from annotated_types import Ge, Gt, Interval, Len, Predicate
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.kinds import AsTyped, Expected, Infinite, Kind, Matches, kind_of
 from diffusion.registry import registered
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from diffusion import snapshots
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 
 @dataclass(frozen=True)

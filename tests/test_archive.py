@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffusion import archive, checkpoint
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from tests.commands import command
 from tests.random_model import random_model
 

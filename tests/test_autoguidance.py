@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import diffusion
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.guidance import Auto
 from tests.commands import command, words
 from tests.random_model import random_model

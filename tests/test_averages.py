@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffusion.averages import Decay, HalfLife, Power, coefficients, sigma_rel_to_gamma, widths
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 
 def run_weights(decays):

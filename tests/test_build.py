@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 from diffusion import build, schedule
-from diffusion.errors import Notice, UserError
+from diffusion.ground.errors import Notice, UserError
 from diffusion.runs.compose import choice, compose
 from tests.commands import command, words
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 import diffusion
 from diffusion import cli
 from diffusion.callbacks.ema import EMA
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 from diffusion.trainer import callbacks
 

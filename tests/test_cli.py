@@ -13,7 +13,7 @@ from hydra import compose as hydra_compose
 from omegaconf import OmegaConf
 
 from diffusion import cli, folders
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 
 ROOT = Path(__file__).resolve().parent.parent

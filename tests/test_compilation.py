@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from diffusion.compilation import compile_network
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from tests.commands import command, words
 
 TINY = words("network.widths=[4]", "network.norm_groups=2", "network.attention=[]", "network.mid_attention=false")

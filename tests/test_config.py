@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from diffusion import folders
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from diffusion import clipping, prediction, process, schedule
 from diffusion.denoiser import Denoiser
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 TARGETS = [prediction.Eps, prediction.X0, prediction.V]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from diffusion import folders
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 from tests.commands import command
 

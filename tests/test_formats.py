@@ -14,7 +14,7 @@ import torch
 from safetensors import safe_open
 
 from diffusion import checkpoint, optimizers
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.upgrades import FORMAT
 from tests import machine
 from tests.commands import command, words

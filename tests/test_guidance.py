@@ -7,7 +7,7 @@ from torch import nn
 from diffusion import clipping, prediction, schedule
 from diffusion.conditioners.condition import Condition
 from diffusion.denoiser import Denoiser, Frozen
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.guidance import Auto, ClassifierFree, Guided, TwoModels
 from diffusion.samplers.ddim import DDIM
 from diffusion.tasks.generate import generate

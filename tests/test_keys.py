@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from diffusion import folders, keys, registry
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.kinds import LITERAL, RAW
 from diffusion.registry import TARGET
 from diffusion.runs import compose as configs

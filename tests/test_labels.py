@@ -6,7 +6,7 @@ import pytest
 
 from diffusion import cli
 from diffusion.conditioners.names import read
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 
 DIGITS = [str(digit) for digit in range(10)]

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from diffusion import launch
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from tests.commands import command, words
 
 BATCH = {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_JOB_NAME": "x"}

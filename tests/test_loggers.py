@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from diffusion.callbacks.preview import Preview
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.loggers.base import Shows, build_loggers, of_numbers_alone
 from diffusion.loggers.metrics_file import MetricsFile
 from diffusion.loggers.tensorboard import TensorBoard

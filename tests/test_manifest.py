@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from diffusion import manifest
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.runs import compose
 
 OF_THE_SESSION = {*manifest.OF_THE_SESSION, "given"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffusion.callbacks.preview import Preview
-from diffusion.errors import UserError, memory_wanted, reading
+from diffusion.ground.errors import UserError, memory_wanted, reading
 from diffusion.lit.module import LitDiffusion
 from diffusion.networks.unet import UNet
 from tests.commands import command, words

@@ -11,7 +11,7 @@ from PIL import Image
 from diffusion import clipping
 from diffusion.conditioners.condition import PREVIOUS
 from diffusion.conditioners.previous import Previous
-from diffusion.errors import Notice
+from diffusion.ground.errors import Notice
 from diffusion.guidance import ClassifierFree
 from diffusion.lit import notices
 from tests.commands import command, words

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.optimizers import AdamW, Constant, CosineDecay, InverseSqrt
 
 

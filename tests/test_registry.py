@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from diffusion import build, folders, registry
 from diffusion.denoiser import Denoiser
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 
 

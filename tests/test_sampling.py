@@ -9,7 +9,7 @@ from torch import nn
 
 from diffusion import clipping, prediction, schedule
 from diffusion.denoiser import Denoiser
-from diffusion.errors import Notice, UserError
+from diffusion.ground.errors import Notice, UserError
 from diffusion.guidance import ClassifierFree
 from diffusion.lit.module import LitDiffusion
 from diffusion.networks.lucid import LucidUNet

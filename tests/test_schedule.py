@@ -6,7 +6,7 @@ import torch
 
 from diffusion import prediction, schedule
 from diffusion.denoiser import Denoiser
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 TABLES = [
     schedule.linear,

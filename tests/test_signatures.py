@@ -8,7 +8,7 @@ import time
 import pytest
 
 from diffusion import registry
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.signatures import REST, Default, parameters
 
 FILES = {

@@ -6,7 +6,7 @@ import torch
 
 from diffusion import snapshots, upgrades
 from diffusion.averages import Power, coefficients
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from tests.test_averages import power_weights
 
 LEAST = 16

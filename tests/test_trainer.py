@@ -7,7 +7,7 @@ from diffusion import trainer as module
 from diffusion.callbacks.guards import GradientGuard
 from diffusion.callbacks.predictions import Predictions
 from diffusion.callbacks.preview import Preview
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.runs.compose import compose
 
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffusion import build, checkpoint, registry, upgrades
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 from tests.commands import command, words
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.upgrades import FORMAT, upgraded
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.weights import Weights
 
 PATH = Path("x.ckpt")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffusion import snapshots
 from diffusion.averages import Power, Profiles
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.strategies import SHARDED
 
 

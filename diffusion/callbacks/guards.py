@@ -11,7 +11,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
 
 from diffusion.callbacks.checkpoints import Checkpoints
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 log = logging.getLogger(__name__)
 

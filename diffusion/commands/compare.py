@@ -20,8 +20,8 @@ from torch import Tensor
 
 from diffusion import build
 from diffusion.bar import Bar
-from diffusion.errors import UserError
 from diffusion.evaluation import plots
+from diffusion.ground.errors import UserError
 from diffusion.lit import notices
 from diffusion.lit.module import LitDiffusion
 from diffusion.quiet import quiet

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TypedDict
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion import checkpoint
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.interop import diffusers, foreign, onnx, programs, safetensors
 from diffusion.quiet import quiet
 from diffusion.runs import compose as configs

@@ -17,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion import build, checkpoint, manifest
 from diffusion.conditioners.condition import PREVIOUS
 from diffusion.data.base import Data
-from diffusion.errors import UserError
 from diffusion.evaluation.metric import Metric
 from diffusion.evaluation.results import Results
+from diffusion.ground.errors import UserError
 from diffusion.lit.module import LitDiffusion
 from diffusion.quiet import quiet
 from diffusion.sampling.section import Sampling, SamplingKeys, refuse, unused_all

@@ -22,7 +22,7 @@ from diffusion.callbacks.loops import epochs_done
 from diffusion.callbacks.pictures import Pictures
 from diffusion.compilation import compile_network
 from diffusion.data.base import Data, ImageData
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.kinds import Of
 from diffusion.launch import say
 from diffusion.lit import notices

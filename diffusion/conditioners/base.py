@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.conditioners.condition import Condition
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 EMBEDDING, CHANNELS, TOKENS = "embedding", "channels", "tokens"  # what a conditioner can yield
 

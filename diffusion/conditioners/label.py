@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from diffusion.conditioners import names
 from diffusion.conditioners.base import EMBEDDING, Conditioner, Opened
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.values import Fraction, checked, whole_or_none
 
 

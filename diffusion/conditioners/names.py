@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 from decimal import Decimal
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.typed import items, suggest
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)

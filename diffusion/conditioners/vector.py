@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusion.conditioners.base import EMBEDDING, Conditioner, Opened, told
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.values import Fraction, NonNegative, checked
 
 

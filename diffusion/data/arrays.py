@@ -12,7 +12,7 @@ from diffusion import random
 from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.data.base import Data, Declaration, labelled
 from diffusion.data.rows import Rows, dtype_of, opened
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.values import OpenFraction, checked
 
 _RESERVED = {PREVIOUS, "self"}

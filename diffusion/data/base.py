@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffusion import random
 from diffusion.conditioners.condition import Condition
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.values import Count, File, Natural, checked
 
 _FINGERPRINTED = 10_000

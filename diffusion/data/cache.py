@@ -14,7 +14,7 @@ from typing import IO
 from diffusion.data.decoded import IMAGES, INDEX, PLACE, Decoded, Request
 from diffusion.data.decoding import Limits
 from diffusion.data.ranges import Range
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 try:
     import fcntl

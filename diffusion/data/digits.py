@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
 from diffusion.data.base import ImageData, labelled
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.kinds import Expected
 from diffusion.values import checked
 

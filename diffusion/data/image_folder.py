@@ -17,7 +17,7 @@ from diffusion.data.decoded import Decoded
 from diffusion.data.formats import opened
 from diffusion.data.layout import Hashed, Layout, Permuted
 from diffusion.data.report import broken, report
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.values import File, OpenFraction, Range, checked
 
 _MEASURED = 100  # images, to know how large they are

@@ -14,7 +14,7 @@ from pathlib import Path
 from diffusion import random
 from diffusion.data.formats import COMMON
 from diffusion.data.listing import Listing, counted, listing
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 _SPLITS = {  # a year or a number may follow: train2017, test1
     "train": re.compile(r"train(ing)?[-_ ]?\d*", re.I),

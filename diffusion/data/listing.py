@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusion.data.formats import SUFFIXES, is_picture
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 # Not opened to see what they are: captions and tables, which lie beside pictures by the million; and what holds another
 # picture than a user means: raw files of cameras (TIFF with a thumbnail first), copies that programs leave.

@@ -5,7 +5,7 @@ from math import inf
 from typing import NamedTuple
 
 from diffusion.data.decoding import Limits, Values
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 KEY = "dataset.range"
 Range = str | Limits

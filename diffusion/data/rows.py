@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.errors import UserError, reading
+from diffusion.ground.errors import UserError, reading
 
 _PART = 2**25  # bytes, about, that are read at a time
 

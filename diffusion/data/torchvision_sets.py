@@ -12,7 +12,7 @@ from torchvision.transforms.v2.functional import resize
 
 from diffusion.conditioners.condition import Condition
 from diffusion.data.base import ImageData, labelled
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 
 def to_size(images: Tensor, size: int) -> Tensor:

@@ -16,9 +16,9 @@ from diffusion.clipping import Clip, Clipping
 from diffusion.conditioners.condition import Condition
 from diffusion.data.base import Data
 from diffusion.denoiser import Denoiser, Prediction
-from diffusion.errors import Notice, UserError
 from diffusion.evaluation import plots
 from diffusion.evaluation.metric import Metric, Score
+from diffusion.ground.errors import Notice, UserError
 from diffusion.lit.module import LitDiffusion
 from diffusion.process import gaussian_kl, q_sample, vlb_term
 from diffusion.schedule import Schedule, broadcast

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from diffusion import clipping
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.lit.module import LitDiffusion
 from diffusion.runs.compose import choice
 from diffusion.schedule import Schedule

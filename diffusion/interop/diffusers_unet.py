@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.kinds import kind_of
 from diffusion.lit.module import LitDiffusion
 from diffusion.networks.unet import UNet

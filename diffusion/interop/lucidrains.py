@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion import build
-from diffusion.errors import UserError, reading
+from diffusion.ground.errors import UserError, reading
 from diffusion.interop.foreign import Foreign, by_module, load, rename
 from diffusion.runs.compose import choice
 

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from diffusion import build
-from diffusion.errors import UserError, reading
+from diffusion.ground.errors import UserError, reading
 from diffusion.interop.foreign import Foreign, by_module, fit, load, rename
 from diffusion.runs.compose import choice
 

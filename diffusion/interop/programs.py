@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.interop import diffusers, lucidrains, openai, safetensors
 from diffusion.interop.foreign import Foreign, load
 

@@ -14,7 +14,7 @@ from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.data.base import Batch
 from diffusion.denoiser import Denoiser
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.guidance import ClassifierFree, Guidance
 from diffusion.lit import notices, pairs
 from diffusion.lit.pairs import TrainingPair

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from diffusion.clipping import Clipping
 from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import PREVIOUS, Condition
-from diffusion.errors import Notice
+from diffusion.ground.errors import Notice
 from diffusion.guidance import Guidance
 
 _FAR = 1.5  # times the data's own size: up to there it is done for a size that divides well

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from lightning.pytorch.loggers import Logger
 
 from diffusion import build
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.loggers.metrics_file import MetricsFile
 
 

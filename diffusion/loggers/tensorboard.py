@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 
 class TensorBoard(TensorBoardLogger):

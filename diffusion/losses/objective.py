@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from diffusion.conditioners.condition import Condition
 from diffusion.denoiser import Denoiser, split_variance
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.losses.weighting import Simple, Weighting
 from diffusion.process import LogLikelihood, Noised, discretized_log_likelihood, vlb_term
 from diffusion.schedule import broadcast, precise

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from diffusion.conditioners.base import CHANNELS, Conditioner, Conditioners
 from diffusion.conditioners.condition import Condition
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.networks.embedding import sinusoidal
 from diffusion.networks.sides import both_sides, size_in_words
 from diffusion.values import Count, Fraction, checked

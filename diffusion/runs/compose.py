@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusion import folders, manifest
-from diffusion.errors import Notice, UserError
+from diffusion.ground.errors import Notice, UserError
 from diffusion.keys import check_nodes, kind_at, parameters_at
 from diffusion.kinds import LITERAL, RAW, TEXT, Kind
 from diffusion.registry import NAMED, TARGET

@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.process import q_posterior, reverse_variance
 from diffusion.samplers.base import Path, Sampler
 from diffusion.schedule import Schedule

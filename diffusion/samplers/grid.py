@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.schedule import Schedule
 from diffusion.values import whole_or_none
 

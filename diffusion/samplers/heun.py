@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from diffusion.errors import Notice
+from diffusion.ground.errors import Notice
 from diffusion.samplers.base import Path, combine
 from diffusion.samplers.euler import Euler
 from diffusion.schedule import Schedule

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import Condition
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.tasks import arguments
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from diffusion import build, checkpoint, registry
 from diffusion.clipping import Clipping
 from diffusion.data.decoding import Limits
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.guidance import Guidance, TwoModels
 from diffusion.lit import notices
 from diffusion.lit.module import LitDiffusion

@@ -1,6 +1,6 @@
 """Which states of the reverse process the word `keep` of a command line means."""
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 
 def kept_states(keep: int | str, steps: int) -> range:

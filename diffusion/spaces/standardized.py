@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion import images
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.process import gaussian_log_likelihood
 from diffusion.schedule import precise
 from diffusion.spaces.base import Space

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import PREVIOUS, Condition
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.guidance import Guidance
 from diffusion.samplers.base import Sampler
 from diffusion.spaces.base import Space

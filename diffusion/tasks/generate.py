@@ -12,7 +12,7 @@ from diffusion.bar import Bar
 from diffusion.conditioners.condition import Condition
 from diffusion.data.decoding import Limits
 from diffusion.denoiser import Denoise
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.random import Streams
 from diffusion.samplers.base import Sampler
 from diffusion.schedule import Schedule

@@ -8,7 +8,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from diffusion.data.decoding import Limits
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.kinds import Expected
 from diffusion.process import q_sample
 from diffusion.random import Streams

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffusion.data import decoding, stored
 from diffusion.data.decoding import Limits
 from diffusion.data.rows import Rows, opened
-from diffusion.errors import Notice, UserError
+from diffusion.ground.errors import Notice, UserError
 from diffusion.spaces.base import Space
 
 _LITTLE = 1 / 8  # of the values that a file could hold

@@ -15,7 +15,7 @@ from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
 from diffusion.callbacks.validations import Validations
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.losses.timesteps import LossSecondMoment
 from tests.test_lit import digits, small_model
 

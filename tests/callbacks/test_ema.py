@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from diffusion import snapshots
 from diffusion.averages import Decay, HalfLife, Power
 from diffusion.callbacks.ema import EMA
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from tests.test_averages import power_weights, run_weights
 
 

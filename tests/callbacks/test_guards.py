@@ -10,7 +10,7 @@ from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
 from diffusion.callbacks.guards import GradientGuard, RangeGuard
 from diffusion.data.base import Batch
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.lit.module import LitDiffusion
 from tests.test_lit import digits, small_model
 

@@ -17,7 +17,7 @@ from diffusion.callbacks.pictures import Pictures, show
 from diffusion.callbacks.preview import Preview
 from diffusion.callbacks.validations import Validations
 from diffusion.clipping import Unclipped
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.guidance import ClassifierFree
 from diffusion.loggers.tensorboard import TensorBoard
 from diffusion.random import normal

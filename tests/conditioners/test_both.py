@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import diffusion
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 from tests.commands import command
 

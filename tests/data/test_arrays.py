@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from diffusion.data.arrays import Arrays
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from tests.fields import fields, write
 
 

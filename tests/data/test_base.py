@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from diffusion.conditioners.condition import Condition
 from diffusion.data.base import Data, Declaration, ImageData, labelled
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 
 class Numbered(ImageData):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from diffusion.data import cache, decoded
 from diffusion.data.decoding import read_picture
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from tests.pictures import BLUE, RED, data, plain
 
 

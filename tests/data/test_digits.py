@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffusion.data.digits import Digits
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 
 def digits(**options):

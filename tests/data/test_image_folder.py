@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from diffusion import random
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from tests.pictures import BLUE, RED, data, mean, plain
 
 

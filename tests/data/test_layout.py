@@ -4,7 +4,7 @@ import pytest
 
 from diffusion.data import layout
 from diffusion.data.layout import Hashed
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 
 def laid_out(folder, *names):

@@ -11,7 +11,7 @@ from diffusion.data import ranges
 from diffusion.data.decoding import Values
 from diffusion.data.image_folder import ImageFolder
 from diffusion.data.ranges import Seen
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from tests.commands import command, words
 
 

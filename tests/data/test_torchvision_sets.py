@@ -6,7 +6,7 @@ import torch
 from torchvision import datasets
 
 from diffusion.data.torchvision_sets import CIFAR10, MNIST, FashionMNIST, to_size
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
 

@@ -10,8 +10,8 @@ from torch import nn
 from diffusion import prediction, process, schedule
 from diffusion.clipping import Static, Unclipped
 from diffusion.denoiser import Denoiser
-from diffusion.errors import UserError
 from diffusion.evaluation.bpd import BPD, _times
+from diffusion.ground.errors import UserError
 from diffusion.schedule import broadcast
 from diffusion.spaces.pixels import Pixels
 from diffusion.spaces.standardized import Standardized

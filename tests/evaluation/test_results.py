@@ -7,8 +7,8 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from diffusion.errors import UserError
 from diffusion.evaluation.results import FORMAT, Results
+from diffusion.ground.errors import UserError
 
 ROW = {"metric": "bpd", "value": 4.2, "protocol": {"n": 40, "seed": 0}, "model": {"weights_sha256": "a"}}
 

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from diffusion import checkpoint, registry
 from diffusion.clipping import Unclipped
 from diffusion.commands import evaluate
-from diffusion.errors import UserError
 from diffusion.evaluation.metric import Metric, Score
+from diffusion.ground.errors import UserError
 from diffusion.guidance import ClassifierFree
 from diffusion.runs import compose as configs
 from diffusion.samplers.heun import Heun

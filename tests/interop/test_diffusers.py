@@ -13,7 +13,7 @@ import torch
 
 from diffusion import checkpoint, clipping
 from diffusion.clipping import Clip
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.interop import diffusers as interop
 from diffusion.interop import foreign
 from diffusion.runs import compose as configs

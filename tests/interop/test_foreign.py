@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 
 from diffusion import checkpoint
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.interop import foreign, programs
 from diffusion.interop import safetensors as ours
 from diffusion.interop.foreign import Foreign, rename, unname

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.interop import lucidrains, openai
 
 READERS = {

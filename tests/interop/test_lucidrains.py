@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffusion.conditioners.condition import Condition
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.interop import lucidrains
 from diffusion.interop.foreign import write
 from diffusion.samplers.ddim import DDIM

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffusion.data.base import labelled
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.interop import openai
 from diffusion.interop.foreign import write
 from diffusion.networks import native

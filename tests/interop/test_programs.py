@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffusion import checkpoint
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.interop import programs
 from tests.commands import command
 from tests.interop.openai_unet import random_peer

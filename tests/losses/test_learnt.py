@@ -7,7 +7,7 @@ import torch
 
 import diffusion
 from diffusion import schedule
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.losses.learnt import Learnt
 from diffusion.losses.objective import L2, Objective
 from diffusion.optimizers import AdamW

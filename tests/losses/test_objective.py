@@ -10,7 +10,7 @@ from torch import nn
 
 from diffusion import prediction, process, schedule
 from diffusion.denoiser import Denoiser
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.losses import weighting
 from diffusion.losses.objective import L1, L2, VLB, Huber, Hybrid
 from tests.exact import GaussianDenoiser

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffusion import schedule
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.losses.timesteps import LogNormal, LossSecondMoment, Stratified, Uniform
 
 MADE = schedule.cosine(1000)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.networks.lucid import LinearAttention, LucidUNet
 from tests.labels import of
 

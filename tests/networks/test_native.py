@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.networks import native
 from diffusion.networks.attention import attend
 from diffusion.networks.blocks import norm_silu

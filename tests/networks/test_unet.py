@@ -5,7 +5,7 @@ import torch
 from omegaconf import OmegaConf
 
 from diffusion.data.base import labelled
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.networks import native
 from diffusion.networks.unet import UNet
 from tests.labels import of

@@ -17,7 +17,7 @@ import torch
 
 import diffusion
 from diffusion import cli, folders, registry
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from tests.commands import Done
 from tests.test_kill import assert_equal
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffusion import build, schedule
-from diffusion.errors import Notice
+from diffusion.ground.errors import Notice
 from diffusion.runs.compose import choice
 from diffusion.samplers.dpm_solver_pp import DPMSolverPP
 from tests.exact import MixtureDenoiser

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffusion import schedule
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.samplers.grid import SPACINGS, visit
 
 MAKERS = [

@@ -8,7 +8,7 @@ import torch
 
 from diffusion.clipping import Unclipped
 from diffusion.data.rows import Rows
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.spaces import standardized
 from diffusion.spaces.standardized import Standardized
 from tests.fields import SHAPE, fields

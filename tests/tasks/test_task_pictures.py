@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from diffusion.errors import Notice, UserError
+from diffusion.ground.errors import Notice, UserError
 from diffusion.spaces.pixels import Pixels
 from diffusion.tasks import pictures
 from diffusion.tasks.img2img import Img2Img

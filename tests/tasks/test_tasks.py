@@ -7,7 +7,7 @@ from PIL import Image
 
 from diffusion import process, schedule
 from diffusion.denoiser import Prediction
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.random import Streams
 from diffusion.samplers.ddim import DDIM, invert
 from diffusion.samplers.ddpm import DDPM

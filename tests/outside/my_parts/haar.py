@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffusion import images
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.process import gaussian_log_likelihood
 from diffusion.spaces.base import Space
 from diffusion.values import checked

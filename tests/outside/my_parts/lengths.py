@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.conditioners.base import EMBEDDING, Conditioner, Opened, told
-from diffusion.errors import UserError
+from diffusion.ground.errors import UserError
 from diffusion.values import Fraction, Positive, checked
 
 
