@@ -16,8 +16,8 @@ from torch import Tensor
 
 from diffusion import archive, build, snapshots, upgrades
 from diffusion.denoiser import Denoiser, Frozen
-from diffusion.files import atomic
 from diffusion.ground.errors import UserError
+from diffusion.ground.files import atomic
 from diffusion.guidance import Guidance, TwoModels
 from diffusion.lit.module import LitDiffusion
 from diffusion.weights import Weights

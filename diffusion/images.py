@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffusion.files import atomic
+from diffusion.ground.files import atomic
 
 _VISIBLE = 56  # pixels: smaller images are enlarged by a whole factor in grids, to be seen at all
 GREY = 64  # of what is between and around images

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from diffusion import upgrades
-from diffusion.files import read_json, write_json
 from diffusion.ground.errors import UserError
+from diffusion.ground.files import read_json, write_json
 
 NAME = "manifest.json"
 _SHOWS = ("callbacks", "logger")

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion import images, manifest
-from diffusion.files import atomic, json_contents, json_text, read_json, remove_remains, write_json
 from diffusion.ground.errors import UserError, reading
+from diffusion.ground.files import atomic, json_contents, json_text, read_json, remove_remains, write_json
 from diffusion.spaces.base import Space
 
 FORMAT = 1  # of the folder; 0 had the images beside grid.png, and no number

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from diffusion.files import atomic, atomic_folder, give_name, json_contents, json_text, read_json, write_json
+from diffusion.ground.files import atomic, atomic_folder, give_name, json_contents, json_text, read_json, write_json
 from tests import windows
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the imitation looks into /proc")

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from diffusion import manifest, registry
-from diffusion.files import read_json
+from diffusion.ground.files import read_json
 from diffusion.lit.module import LitDiffusion
 from diffusion.runs import folder
 from tests.commands import command

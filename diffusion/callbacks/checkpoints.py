@@ -15,8 +15,8 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from diffusion.callbacks import loops
 from diffusion.callbacks.cadence import Cadence
-from diffusion.files import give_name, remove_remains
 from diffusion.ground.errors import UserError
+from diffusion.ground.files import give_name, remove_remains
 from diffusion.strategies import SHARDED
 from diffusion.values import Count, Positive, checked
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from diffusion import build, folders, images
-from diffusion.files import atomic
+from diffusion.ground.files import atomic
 from diffusion.losses.weighting import Simple, Weighting
 from diffusion.schedule import Schedule
 

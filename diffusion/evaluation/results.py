@@ -9,8 +9,8 @@ from filelock import FileLock
 from matplotlib.figure import Figure
 
 from diffusion.evaluation import plots
-from diffusion.files import atomic, json_contents, json_text
 from diffusion.ground.errors import UserError
+from diffusion.ground.files import atomic, json_contents, json_text
 
 NAME = "results.jsonl"
 FORMAT = 1  # of a row; 0 had no number

@@ -11,8 +11,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from diffusion import build
-from diffusion.files import atomic_folder
 from diffusion.ground.errors import UserError, reading
+from diffusion.ground.files import atomic_folder
 from diffusion.interop import diffusers_scheduler as scheduler
 from diffusion.interop import diffusers_unet as unet
 from diffusion.interop.foreign import Foreign, fit, load, rename, unname

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from diffusion import checkpoint, upgrades
-from diffusion.files import atomic
 from diffusion.ground.errors import UserError, reading
+from diffusion.ground.files import atomic
 from diffusion.runs import compose as configs
 
 PREFIX = "denoiser.network."  # of the network's names in a checkpoint of ours

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from diffusion import upgrades
 from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.denoiser import Denoiser
-from diffusion.files import atomic, json_text
 from diffusion.ground.errors import UserError
+from diffusion.ground.files import atomic, json_text
 from diffusion.lit.module import LitDiffusion
 
 

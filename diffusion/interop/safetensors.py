@@ -7,8 +7,8 @@ import safetensors
 import safetensors.torch
 
 from diffusion import upgrades
-from diffusion.files import atomic, json_contents, json_text
 from diffusion.ground.errors import reading
+from diffusion.ground.files import atomic, json_contents, json_text
 from diffusion.interop.foreign import Foreign, load
 from diffusion.lit.module import LitDiffusion
 

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
-from diffusion.files import atomic
+from diffusion.ground.files import atomic
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
-from diffusion.files import atomic
 from diffusion.ground.errors import UserError
+from diffusion.ground.files import atomic
 
 
 class Wandb(WandbLogger):

@@ -15,8 +15,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from diffusion import checkpoint, folders, manifest
-from diffusion.files import atomic
 from diffusion.ground.errors import UserError
+from diffusion.ground.files import atomic
 from diffusion.registry import WIRING
 from diffusion.values import File, Name
 

@@ -86,7 +86,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("diffusion.files.os.fsync", full)
+        patch.setattr("diffusion.ground.files.os.fsync", full)
         with pytest.raises(UserError, match=r"results.jsonl: the result was not written \(No space left on device\)"):
             results.add(ROW, Figure())
     assert results.path.read_bytes() == before

@@ -7,8 +7,8 @@ import torch
 
 from diffusion import checkpoint, registry, upgrades
 from diffusion.data.base import labelled
-from diffusion.files import json_contents
 from diffusion.ground.errors import UserError
+from diffusion.ground.files import json_contents
 from diffusion.interop import onnx
 from diffusion.runs import compose as configs
 

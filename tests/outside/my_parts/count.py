@@ -13,7 +13,7 @@ from typing import Annotated, TypedDict
 from omegaconf import DictConfig
 
 from diffusion import checkpoint
-from diffusion.files import write_json
+from diffusion.ground.files import write_json
 from diffusion.values import Count, File
 
 
