@@ -14,8 +14,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from diffusion import archive, build, snapshots, upgrades
+from diffusion import build, snapshots, upgrades
 from diffusion.denoiser import Denoiser, Frozen
+from diffusion.ground import archive
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import atomic
 from diffusion.guidance import Guidance, TwoModels

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion import archive, upgrades
+from diffusion import upgrades
 from diffusion.averages import coefficients, widths
+from diffusion.ground import archive
 from diffusion.ground.errors import UserError, reading
 
 FOLDER = "averages"  # beside the checkpoints

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion import archive, checkpoint
+from diffusion import checkpoint
+from diffusion.ground import archive
 from diffusion.ground.errors import UserError
 from tests.commands import command
 from tests.random_model import random_model
