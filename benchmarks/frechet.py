@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusion import images
+from diffusion.ground import images
 
 FEATURES = 64
 STEPS, BATCH = 1400, 128  # three epochs of MNIST

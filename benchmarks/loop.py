@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion import images
+from diffusion.ground import images
 from diffusion.lit.module import LitDiffusion
 from diffusion.process import Noised
 

@@ -19,8 +19,9 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusion import build, images
+from diffusion import build
 from diffusion.bar import Bar
+from diffusion.ground import images
 from diffusion.lit.module import LitDiffusion
 from diffusion.runs.compose import choice, compose
 

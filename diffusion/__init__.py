@@ -14,5 +14,5 @@ def __getattr__(name: str):
     if name == "load":
         return importlib.import_module("diffusion.checkpoint").load
     if name == "images":
-        return importlib.import_module("diffusion.images")
+        return importlib.import_module("diffusion.ground.images")
     raise AttributeError(f"module 'diffusion' has no attribute {name!r}")

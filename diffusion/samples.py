@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion import images, manifest
+from diffusion import manifest
+from diffusion.ground import images
 from diffusion.ground.errors import UserError, reading
 from diffusion.ground.files import atomic, json_contents, json_text, read_json, remove_remains, write_json
 from diffusion.spaces.base import Space

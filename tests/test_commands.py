@@ -159,7 +159,7 @@ def test_the_same_seed_gives_the_same_images_in_any_batch_size_and_in_python(run
 
     model = diffusion.load(folder)
     x_0 = model.sample(5, seed=3, sampler=DDIM(steps=5), progress=False)
-    here = diffusion.images.to_uint8(x_0).permute(0, 2, 3, 1).numpy().astype(int)
+    here = diffusion.ground.images.to_uint8(x_0).permute(0, 2, 3, 1).numpy().astype(int)
     assert abs(here - arrays[1]).max() <= 1
 
 
@@ -446,7 +446,7 @@ def test_evaluate_measures_the_validation_images_with_the_weights_asked_for(run,
     data = build.instantiate(model.config["dataset"])
     index = torch.arange(40) * 297 // 40
     x, condition = data.split("val")
-    x_0 = diffusion.images.from_uint8(x[index])
+    x_0 = diffusion.ground.images.from_uint8(x[index])
     here = BPD(steps=5).bound(model.denoiser, model.space, x_0, index, condition.rows(index)).total.mean().item()
     assert here == pytest.approx(ema, rel=1e-5)
 

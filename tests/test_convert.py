@@ -9,7 +9,8 @@ import diffusers
 import pytest
 import torch
 
-from diffusion import checkpoint, images
+from diffusion import checkpoint
+from diffusion.ground import images
 from tests.commands import command, words
 
 pytestmark = pytest.mark.filterwarnings("ignore")

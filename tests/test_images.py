@@ -2,7 +2,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion import images
+from diffusion.ground import images
 
 
 def test_every_uint8_comes_back():

@@ -176,7 +176,7 @@ def test_samples_of_two_models_never_share_a_folder(run, tmp_path, capsys):
 
 
 def test_interrupted_sampling_goes_on_where_it_was(run, tmp_path, capsys, monkeypatch):
-    from diffusion import images
+    from diffusion.ground import images
 
     line = ["sample", f"ckpt={run}", "sampler=ddim", "sampler.steps=2", "n=7", "batch_size=2", "npz=true"]
     whole = command(*line, f"output={tmp_path / 'whole'}", capsys=capsys).folder

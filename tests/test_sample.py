@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from diffusion import images
 from diffusion.evaluation import plots
+from diffusion.ground import images
 from diffusion.lit.module import LitDiffusion
 from diffusion.runs import compose as configs
 from tests.commands import command

@@ -109,7 +109,7 @@ HOSTILE = [
     "torch.hub.load",
     "hydra.utils.instantiate",
     "diffusion.build.instantiate",
-    "diffusion.images.write_png",
+    "diffusion.ground.images.write_png",
     "diffusion.data.image_folder.shutil.rmtree",
     "diffusion.data.decoding.read_image",
     "diffusion.schedule.torch.load",

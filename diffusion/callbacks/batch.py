@@ -7,10 +7,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from diffusion import images
 from diffusion.callbacks.pictures import publish
 from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import Condition
+from diffusion.ground import images
 from diffusion.lit.pairs import TrainingPair
 from diffusion.values import Natural
 

@@ -8,10 +8,10 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from diffusion import images
 from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.pictures import Pictures
 from diffusion.callbacks.validations import Validations
+from diffusion.ground import images
 from diffusion.sampling import grids
 from diffusion.sampling.conditions import Conditions
 from diffusion.sampling.section import Sampling, refuse, under

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from diffusion import images
+from diffusion.ground import images
 from diffusion.lit.module import LitDiffusion
 from diffusion.samples import Samples, read
 from diffusion.sampling import grids

@@ -6,7 +6,7 @@ from math import ceil, sqrt
 import torch
 from torch import Tensor
 
-from diffusion import images
+from diffusion.ground import images
 from diffusion.sampling.conditions import Conditions
 
 _MOST = 64  # images, or rows of conditions

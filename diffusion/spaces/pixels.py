@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffusion import images
+from diffusion.ground import images
 from diffusion.process import discretized_log_likelihood
 from diffusion.spaces.base import Space
 from diffusion.values import checked

@@ -307,7 +307,7 @@ def test_a_space(digits, sample):
     assert "images of 1x8x8 to train on" in digits.out
     assert torch.equal(space.decode(space.encode(x)), x)
     norms = space.encode(x).flatten(1).norm(dim=1)
-    torch.testing.assert_close(norms, diffusion.images.from_uint8(x).flatten(1).norm(dim=1))
+    torch.testing.assert_close(norms, diffusion.ground.images.from_uint8(x).flatten(1).norm(dim=1))
     names = {file.name.partition("epoch_")[0] for file in (digits.folder / "samples").iterdir()}
     assert names == {"", "data.png", "loss_", "states_", "strip_", "x_0_"}
     refused = run("train", *DIGITS, "conditioning=wavelength", f"run.dir={digits.folder}_2")

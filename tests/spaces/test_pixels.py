@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from diffusion import images
 from diffusion.clipping import Static
+from diffusion.ground import images
 from diffusion.process import discretized_log_likelihood
 from diffusion.spaces.pixels import Pixels
 

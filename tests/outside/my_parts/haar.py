@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffusion import images
+from diffusion.ground import images
 from diffusion.ground.errors import UserError
 from diffusion.process import gaussian_log_likelihood
 from diffusion.spaces.base import Space
