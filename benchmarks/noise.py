@@ -12,7 +12,8 @@ import torch
 from measure import Row, alternate, report, seconds
 from omegaconf import OmegaConf
 
-from diffusion import build, random
+from diffusion import build
+from diffusion.ground import random
 from diffusion.lit.module import SIMPLE
 from diffusion.process import Noised
 from diffusion.runs.compose import compose

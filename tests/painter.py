@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch import LightningModule
 from torch.utils.data import DataLoader
 
+from diffusion.ground.random import normal
 from diffusion.guidance import ClassifierFree
-from diffusion.random import normal
 from diffusion.schedule import linear
 from diffusion.spaces.pixels import Pixels
 

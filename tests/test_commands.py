@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 import diffusion
-from diffusion import build, checkpoint, cli, random
+from diffusion import build, checkpoint, cli
 from diffusion.data.digits import Digits
+from diffusion.ground import random
 from tests.offline_wandb import read_offline_runs
 
 ROOT = Path(__file__).parent.parent

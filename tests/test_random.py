@@ -1,6 +1,6 @@
 import torch
 
-from diffusion import random
+from diffusion.ground import random
 
 
 def test_a_million_streams_are_all_different():

@@ -6,11 +6,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from diffusion import random
 from diffusion.callbacks.pictures import Pictures
 from diffusion.callbacks.validations import Validations
 from diffusion.conditioners.condition import Condition
-from diffusion.ground import images
+from diffusion.ground import images, random
 from diffusion.lit.pairs import TrainingPair
 from diffusion.process import q_sample
 from diffusion.values import Count

@@ -15,8 +15,8 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from diffusion import random
 from diffusion.conditioners.condition import Condition
+from diffusion.ground import random
 from diffusion.ground.errors import UserError
 from diffusion.values import Count, File, Natural, checked
 

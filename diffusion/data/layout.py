@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from diffusion import random
 from diffusion.data.formats import COMMON
 from diffusion.data.listing import Listing, counted, listing
+from diffusion.ground import random
 from diffusion.ground.errors import UserError
 
 _SPLITS = {  # a year or a number may follow: train2017, test1

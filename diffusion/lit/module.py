@@ -8,12 +8,13 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from diffusion import optimizers, random, upgrades
+from diffusion import optimizers, upgrades
 from diffusion.clipping import Clip, Clipping
 from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.data.base import Batch
 from diffusion.denoiser import Denoiser
+from diffusion.ground import random
 from diffusion.ground.errors import UserError
 from diffusion.guidance import ClassifierFree, Guidance
 from diffusion.lit import notices, pairs

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffusion import random
 from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.data.base import Batch
+from diffusion.ground import random
 from diffusion.losses.timesteps import GOLDEN, Timesteps, steps
 from diffusion.schedule import Schedule
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from diffusion import random
+from diffusion.ground import random
 from diffusion.losses.weighting import Weighting
 from diffusion.schedule import Schedule
 from diffusion.values import Count, checked

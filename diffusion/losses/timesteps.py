@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from diffusion import random
+from diffusion.ground import random
 from diffusion.schedule import Schedule
 from diffusion.values import Count, Positive, PositiveFraction, checked
 

@@ -13,7 +13,7 @@ from diffusion.conditioners.condition import Condition
 from diffusion.data.decoding import Limits
 from diffusion.denoiser import Denoise
 from diffusion.ground.errors import UserError
-from diffusion.random import Streams
+from diffusion.ground.random import Streams
 from diffusion.samplers.base import Sampler
 from diffusion.schedule import Schedule
 from diffusion.spaces.base import Space

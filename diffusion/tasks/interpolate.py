@@ -9,9 +9,9 @@ from torch import Tensor
 
 from diffusion.data.decoding import Limits
 from diffusion.ground.errors import UserError
+from diffusion.ground.random import Streams
 from diffusion.kinds import Expected
 from diffusion.process import q_sample
-from diffusion.random import Streams
 from diffusion.samplers.ddim import invert
 from diffusion.samplers.grid import from_time
 from diffusion.schedule import broadcast, precise

@@ -7,10 +7,9 @@ from lightning.pytorch import Trainer
 from PIL import Image
 from torch import nn
 
-from diffusion import random
 from diffusion.callbacks.predictions import Predictions
 from diffusion.conditioners.condition import Condition
-from diffusion.ground import images
+from diffusion.ground import images, random
 from diffusion.process import q_sample
 from diffusion.schedule import broadcast
 from tests.test_lit import digits, small_model

@@ -19,9 +19,9 @@ from diffusion.callbacks.validations import Validations
 from diffusion.clipping import Unclipped
 from diffusion.ground import images
 from diffusion.ground.errors import UserError
+from diffusion.ground.random import normal
 from diffusion.guidance import ClassifierFree
 from diffusion.loggers.tensorboard import TensorBoard
-from diffusion.random import normal
 from diffusion.samplers.ddim import DDIM
 from tests.commands import command, words
 from tests.painter import Painter

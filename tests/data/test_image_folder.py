@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion import random
+from diffusion.ground import random
 from diffusion.ground.errors import UserError
 from tests.pictures import BLUE, RED, data, mean, plain
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from diffusion import clipping, prediction, process, schedule
 from diffusion.denoiser import Denoiser
-from diffusion.random import Streams
+from diffusion.ground.random import Streams
 from diffusion.samplers.base import Path
 from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM

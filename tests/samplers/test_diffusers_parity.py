@@ -8,7 +8,7 @@ from torch import nn
 
 from diffusion import clipping, prediction, schedule
 from diffusion.denoiser import Denoiser
-from diffusion.random import Streams
+from diffusion.ground.random import Streams
 from diffusion.samplers import dpm_solver_pp
 from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM

@@ -8,7 +8,7 @@ from torch import nn
 from diffusion import clipping, prediction, process, schedule
 from diffusion.denoiser import Denoiser
 from diffusion.ground.errors import UserError
-from diffusion.random import Streams
+from diffusion.ground.random import Streams
 from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
 from diffusion.samplers.dpm_solver_pp import DPMSolverPP

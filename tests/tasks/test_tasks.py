@@ -8,7 +8,7 @@ from PIL import Image
 from diffusion import process, schedule
 from diffusion.denoiser import Prediction
 from diffusion.ground.errors import UserError
-from diffusion.random import Streams
+from diffusion.ground.random import Streams
 from diffusion.samplers.ddim import DDIM, invert
 from diffusion.samplers.ddpm import DDPM
 from diffusion.samplers.dpm_solver_pp import DPMSolverPP

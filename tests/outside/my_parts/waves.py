@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from diffusion import random
 from diffusion.conditioners.condition import Condition
 from diffusion.data.base import Data, Declaration
+from diffusion.ground import random
 from diffusion.values import Count, checked
 
 
