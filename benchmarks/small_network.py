@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusion import build
-from diffusion.bar import Bar
 from diffusion.ground import images
+from diffusion.ground.bar import Bar
 from diffusion.lit.module import LitDiffusion
 from diffusion.runs.compose import choice, compose
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 import tqdm.std
 
-from diffusion.bar import Bar
+from diffusion.ground.bar import Bar
 
 
 class Stream(io.StringIO):

@@ -44,7 +44,7 @@ def test_every_group_says_what_it_holds_and_holds_it():
 
 
 @pytest.mark.parametrize("group", registry.BASES)
-@pytest.mark.parametrize("path", ["diffusion.bar.Bar", "diffusion.ground.images.to_uint8", "os.system"])
+@pytest.mark.parametrize("path", ["diffusion.ground.bar.Bar", "diffusion.ground.images.to_uint8", "os.system"])
 def test_a_yaml_that_names_something_else_is_refused_by_name(monkeypatch, group, path):
     """A folder of choices is trusted, and may still hold a slip."""
     monkeypatch.setattr(registry, "registered", lambda: {path: group})

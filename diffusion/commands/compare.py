@@ -19,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from diffusion import build
-from diffusion.bar import Bar
 from diffusion.evaluation import plots
+from diffusion.ground.bar import Bar
 from diffusion.ground.errors import UserError
 from diffusion.lit import notices
 from diffusion.lit.module import LitDiffusion

@@ -13,10 +13,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import PIL
 
-from diffusion.bar import Bar
 from diffusion.data import ranges
 from diffusion.data.decoding import BACKGROUND, VERSION, Limits, read_picture, read_values
 from diffusion.data.ranges import Range, Seen
+from diffusion.ground.bar import Bar
 
 IMAGES, INDEX = "images.npy", "index.json"
 PLACE = "of-"

@@ -10,7 +10,6 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from diffusion.bar import Bar
 from diffusion.clipping import Clip, Clipping
 from diffusion.conditioners.condition import Condition
 from diffusion.data.base import Data
@@ -18,6 +17,7 @@ from diffusion.denoiser import Denoiser, Prediction
 from diffusion.evaluation import plots
 from diffusion.evaluation.metric import Metric, Score
 from diffusion.ground import random
+from diffusion.ground.bar import Bar
 from diffusion.ground.errors import Notice, UserError
 from diffusion.lit.module import LitDiffusion
 from diffusion.process import gaussian_kl, q_sample, vlb_term

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from diffusion.bar import Bar
 from diffusion.conditioners.condition import Condition
 from diffusion.data.decoding import Limits
 from diffusion.denoiser import Denoise
+from diffusion.ground.bar import Bar
 from diffusion.ground.errors import UserError
 from diffusion.ground.random import Streams
 from diffusion.samplers.base import Sampler
