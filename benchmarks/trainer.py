@@ -20,8 +20,8 @@ from omegaconf import OmegaConf
 
 from diffusion import build
 from diffusion.callbacks.pictures import Pictures
+from diffusion.ground.quiet import quiet
 from diffusion.loggers.base import build_loggers
-from diffusion.quiet import quiet
 from diffusion.runs.compose import compose
 from diffusion.trainer import callbacks, make_trainer
 

@@ -22,9 +22,9 @@ from diffusion import build
 from diffusion.evaluation import plots
 from diffusion.ground.bar import Bar
 from diffusion.ground.errors import UserError
+from diffusion.ground.quiet import quiet
 from diffusion.lit import notices
 from diffusion.lit.module import LitDiffusion
-from diffusion.quiet import quiet
 from diffusion.registry import name_class
 from diffusion.runs.compose import choice
 from diffusion.samplers.base import Sampler

@@ -20,8 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusion import checkpoint
 from diffusion.ground.errors import UserError
+from diffusion.ground.quiet import quiet
 from diffusion.interop import diffusers, foreign, onnx, programs, safetensors
-from diffusion.quiet import quiet
 from diffusion.runs import compose as configs
 from diffusion.values import Count, File
 from diffusion.values import Weights as WeightsName

@@ -20,8 +20,8 @@ from diffusion.data.base import Data
 from diffusion.evaluation.metric import Metric
 from diffusion.evaluation.results import Results
 from diffusion.ground.errors import UserError
+from diffusion.ground.quiet import quiet
 from diffusion.lit.module import LitDiffusion
-from diffusion.quiet import quiet
 from diffusion.sampling.section import Sampling, SamplingKeys, refuse, unused_all
 from diffusion.trained import Trained, TrainedKeys
 from diffusion.values import File

@@ -14,8 +14,8 @@ from typing import Annotated
 
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion.ground.quiet import quiet
 from diffusion.lit import notices
-from diffusion.quiet import quiet
 from diffusion.samples import Samples
 from diffusion.sampling.drawing import Drawing
 from diffusion.sampling.section import Sampling, SamplingKeys, refuse

@@ -23,6 +23,7 @@ from diffusion.callbacks.pictures import Pictures
 from diffusion.compilation import compile_network
 from diffusion.data.base import Data, ImageData
 from diffusion.ground.errors import UserError
+from diffusion.ground.quiet import quiet
 from diffusion.kinds import Of
 from diffusion.launch import say
 from diffusion.lit import notices
@@ -30,7 +31,6 @@ from diffusion.lit.module import LitDiffusion
 from diffusion.loggers.base import build_loggers
 from diffusion.loggers.metrics_file import forget_after
 from diffusion.networks import native
-from diffusion.quiet import quiet
 from diffusion.runs import folder
 from diffusion.strategies import StrategyKeys
 from diffusion.trainer import TrainerKeys, callbacks, make_trainer
