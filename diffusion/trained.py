@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from diffusion import checkpoint
 from diffusion.compilation import compile_network
-from diffusion.device import device_of
+from diffusion.ground.device import device_of
 from diffusion.lit.module import LitDiffusion
 from diffusion.networks import native
 from diffusion.values import Count, File, Switch
