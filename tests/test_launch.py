@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from diffusion import launch
+from diffusion.ground import launch
 from diffusion.ground.errors import UserError
 from tests.commands import command, words
 

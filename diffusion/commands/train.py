@@ -17,15 +17,16 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion import beginning, build, checkpoint, launch, manifest
+from diffusion import beginning, build, checkpoint, manifest
 from diffusion.callbacks.loops import epochs_done
 from diffusion.callbacks.pictures import Pictures
 from diffusion.compilation import compile_network
 from diffusion.data.base import Data, ImageData
+from diffusion.ground import launch
 from diffusion.ground.errors import UserError
+from diffusion.ground.launch import say
 from diffusion.ground.quiet import quiet
 from diffusion.kinds import Of
-from diffusion.launch import say
 from diffusion.lit import notices
 from diffusion.lit.module import LitDiffusion
 from diffusion.loggers.base import build_loggers
