@@ -7,9 +7,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion import folders
+from diffusion.config.typed import suggest
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
-from diffusion.typed import suggest
 
 FLAGS = {
     "--help": "-h: this page",

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from diffusion.config.typed import suggest
 from diffusion.ground.errors import UserError
-from diffusion.typed import suggest
 
 
 class Imported(NamedTuple):

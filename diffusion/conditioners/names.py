@@ -5,8 +5,8 @@ import unicodedata
 from collections.abc import Sequence
 from decimal import Decimal
 
+from diffusion.config.typed import items, suggest
 from diffusion.ground.errors import UserError
-from diffusion.typed import items, suggest
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _LISTED = 50  # classes in a message

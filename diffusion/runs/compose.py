@@ -20,11 +20,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusion import folders, manifest
+from diffusion.config.typed import items, suggest
 from diffusion.ground.errors import Notice, UserError
 from diffusion.keys import check_nodes, kind_at, parameters_at
 from diffusion.kinds import LITERAL, RAW, TEXT, Kind
 from diffusion.registry import NAMED, TARGET
-from diffusion.typed import items, suggest
 
 # What a key was called before -> what it is called now; of a section all its keys.
 RENAMED = {
