@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from diffusion import completion, folders, options, pages
+from diffusion.config.kinds import LITERAL, RAW
 from diffusion.config.typed import items, suggest
 from diffusion.ground.errors import UserError, memory_wanted, show_notices
-from diffusion.kinds import LITERAL, RAW
 from diffusion.runs import compose as configs
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from omegaconf import MISSING, OmegaConf
 
 from diffusion import folders
+from diffusion.config.kinds import Kind, kind_like, one_of
 from diffusion.ground.errors import UserError
-from diffusion.kinds import Kind, kind_like, one_of
 from diffusion.registry import NAMED, TARGET
 from diffusion.signatures import REST, Parameter, parameters
 

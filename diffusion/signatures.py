@@ -8,8 +8,8 @@ from enum import Enum
 from typing import Any, ClassVar, NamedTuple, get_args, get_origin, is_typeddict
 
 from diffusion.annotations import NoLiteralError, annotation_of, meaning, value_of
+from diffusion.config.kinds import Kind, Of, kind_of
 from diffusion.ground.errors import UserError
-from diffusion.kinds import Kind, Of, kind_of
 from diffusion.source import Definition, Module, Unknown, definition, dotted
 
 

@@ -4,8 +4,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from diffusion import folders, keys, registry
+from diffusion.config.kinds import LITERAL, RAW
 from diffusion.ground.errors import UserError
-from diffusion.kinds import LITERAL, RAW
 from diffusion.registry import TARGET
 from diffusion.runs import compose as configs
 from diffusion.runs.compose import RENAMED

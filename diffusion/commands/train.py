@@ -21,12 +21,12 @@ from diffusion import beginning, build, checkpoint, manifest
 from diffusion.callbacks.loops import epochs_done
 from diffusion.callbacks.pictures import Pictures
 from diffusion.compilation import compile_network
+from diffusion.config.kinds import Of
 from diffusion.data.base import Data, ImageData
 from diffusion.ground import launch
 from diffusion.ground.errors import UserError
 from diffusion.ground.launch import say
 from diffusion.ground.quiet import quiet
-from diffusion.kinds import Of
 from diffusion.lit import notices
 from diffusion.lit.module import LitDiffusion
 from diffusion.loggers.base import build_loggers

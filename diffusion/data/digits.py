@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
+from diffusion.config.kinds import Expected
 from diffusion.data.base import ImageData, labelled
 from diffusion.ground.errors import UserError
-from diffusion.kinds import Expected
 from diffusion.values import checked
 
 VAL_IMAGES = 297

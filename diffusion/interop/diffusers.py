@@ -11,12 +11,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from diffusion import build
+from diffusion.config.kinds import kind_of
 from diffusion.ground.errors import UserError, reading
 from diffusion.ground.files import atomic_folder
 from diffusion.interop import diffusers_scheduler as scheduler
 from diffusion.interop import diffusers_unet as unet
 from diffusion.interop.foreign import Foreign, fit, load, rename, unname
-from diffusion.kinds import kind_of
 from diffusion.lit.module import LitDiffusion
 from diffusion.values import Count
 

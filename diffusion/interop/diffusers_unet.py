@@ -4,8 +4,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from diffusion.config.kinds import kind_of
 from diffusion.ground.errors import UserError
-from diffusion.kinds import kind_of
 from diffusion.lit.module import LitDiffusion
 from diffusion.networks.unet import UNet
 from diffusion.runs.compose import choice

@@ -20,10 +20,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusion import folders, manifest
+from diffusion.config.kinds import LITERAL, RAW, TEXT, Kind
 from diffusion.config.typed import items, suggest
 from diffusion.ground.errors import Notice, UserError
 from diffusion.keys import check_nodes, kind_at, parameters_at
-from diffusion.kinds import LITERAL, RAW, TEXT, Kind
 from diffusion.registry import NAMED, TARGET
 
 # What a key was called before -> what it is called now; of a section all its keys.

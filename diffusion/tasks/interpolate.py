@@ -7,10 +7,10 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
+from diffusion.config.kinds import Expected
 from diffusion.data.decoding import Limits
 from diffusion.ground.errors import UserError
 from diffusion.ground.random import Streams
-from diffusion.kinds import Expected
 from diffusion.process import q_sample
 from diffusion.samplers.ddim import invert
 from diffusion.samplers.grid import from_time
