@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from diffusion.config.values import Count, Positive, ProperFraction, checked
 from diffusion.ground.errors import UserError
-from diffusion.values import Count, Positive, ProperFraction, checked
 
 _RAMP = 0.05  # EDM's: a half-life is at most this share of the images seen so far
 _POWER = "power_"

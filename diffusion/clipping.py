@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
+from diffusion.config.values import PositiveFraction, checked
 from diffusion.denoiser import Denoise, Prediction
 from diffusion.ground.errors import UserError
 from diffusion.schedule import precise
-from diffusion.values import PositiveFraction, checked
 
 Bounds = tuple[float, float]  # the least and the largest value of x_0
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from diffusion.config.values import Betas, Count, Fraction, Natural, NonNegative, Positive, checked
 from diffusion.ground.errors import UserError
 from diffusion.rate import Rate
-from diffusion.values import Betas, Count, Fraction, Natural, NonNegative, Positive, checked
 
 
 class RateSchedule(ABC):

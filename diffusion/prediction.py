@@ -5,8 +5,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from diffusion.config.values import Positive, checked
 from diffusion.schedule import Schedule
-from diffusion.values import Positive, checked
 
 
 class Parametrization(ABC):

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffusion.config.values import Count, NonNegative, Positive, PositiveFraction, checked
 from diffusion.ground.errors import Notice, UserError
-from diffusion.values import Count, NonNegative, Positive, PositiveFraction, checked
 
 
 def precise(t: Tensor | float) -> Tensor:

@@ -8,11 +8,11 @@ from typing import Any, TypedDict
 
 from diffusion import checkpoint
 from diffusion.compilation import compile_network
+from diffusion.config.values import Count, File, Switch
+from diffusion.config.values import Weights as WeightsName
 from diffusion.ground.device import device_of
 from diffusion.lit.module import LitDiffusion
 from diffusion.networks import native
-from diffusion.values import Count, File, Switch
-from diffusion.values import Weights as WeightsName
 from diffusion.weights import Weights
 
 

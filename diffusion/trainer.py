@@ -21,9 +21,9 @@ from diffusion.callbacks.guards import GradientGuard, RangeGuard
 from diffusion.callbacks.pictures import Pictures
 from diffusion.callbacks.progress import Progress
 from diffusion.callbacks.validations import Validations
+from diffusion.config.values import Count, Natural, NonNegative, Positive, Precision
 from diffusion.ground import launch
 from diffusion.ground.errors import UserError
-from diffusion.values import Count, Natural, NonNegative, Positive, Precision
 
 
 class TrainerKeys(TypedDict):

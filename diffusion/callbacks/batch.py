@@ -10,9 +10,9 @@ from torch import Tensor
 from diffusion.callbacks.pictures import publish
 from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import Condition
+from diffusion.config.values import Natural
 from diffusion.ground import images
 from diffusion.lit.pairs import TrainingPair
-from diffusion.values import Natural
 
 _ABSENT = "(none)"
 

@@ -15,10 +15,10 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from diffusion.callbacks import loops
 from diffusion.callbacks.cadence import Cadence
+from diffusion.config.values import Count, Positive, checked
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import give_name, remove_remains
 from diffusion.strategies import SHARDED
-from diffusion.values import Count, Positive, checked
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from diffusion.callbacks.pictures import Pictures, publish
 from diffusion.callbacks.validations import Validations
+from diffusion.config.values import Count
 from diffusion.evaluation import plots
 from diffusion.lit.pairs import TrainingPair
-from diffusion.values import Count
 
 _DRAWS = 2**16  # of t
 

@@ -11,8 +11,8 @@ from lightning.pytorch.loggers import Logger
 
 from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.validations import Validations
+from diffusion.config.values import Count
 from diffusion.loggers.base import Shows
-from diffusion.values import Count
 
 log = logging.getLogger(__name__)
 

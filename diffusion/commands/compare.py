@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from diffusion import build
+from diffusion.config.values import Count
 from diffusion.evaluation import plots
 from diffusion.ground.bar import Bar
 from diffusion.ground.errors import UserError
@@ -32,7 +33,6 @@ from diffusion.samples import Samples
 from diffusion.sampling import grids
 from diffusion.sampling.section import Sampling, SamplingKeys, refuse
 from diffusion.trained import Trained, TrainedKeys
-from diffusion.values import Count
 
 LESS_MEMORY = "lower batch_size"
 _SEVERAL = "compare draws with several samplers: say samplers=[ddim,heun] and steps=[10,20]"

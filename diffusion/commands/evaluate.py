@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusion import build, checkpoint, manifest
 from diffusion.conditioners.condition import PREVIOUS
+from diffusion.config.values import File
 from diffusion.data.base import Data
 from diffusion.evaluation.metric import Metric
 from diffusion.evaluation.results import Results
@@ -24,7 +25,6 @@ from diffusion.ground.quiet import quiet
 from diffusion.lit.module import LitDiffusion
 from diffusion.sampling.section import Sampling, SamplingKeys, refuse, unused_all
 from diffusion.trained import Trained, TrainedKeys
-from diffusion.values import File
 
 LESS_MEMORY = "lower batch_size"
 

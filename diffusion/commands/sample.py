@@ -14,13 +14,13 @@ from typing import Annotated
 
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion.config.values import Keep
 from diffusion.ground.quiet import quiet
 from diffusion.lit import notices
 from diffusion.samples import Samples
 from diffusion.sampling.drawing import Drawing
 from diffusion.sampling.section import Sampling, SamplingKeys, refuse
 from diffusion.trained import Trained, TrainedKeys
-from diffusion.values import Keep
 
 LESS_MEMORY = "lower batch_size"
 

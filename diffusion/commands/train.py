@@ -22,6 +22,7 @@ from diffusion.callbacks.loops import epochs_done
 from diffusion.callbacks.pictures import Pictures
 from diffusion.compilation import compile_network
 from diffusion.config.kinds import Of
+from diffusion.config.values import File, Natural, Node, Switch
 from diffusion.data.base import Data, ImageData
 from diffusion.ground import launch
 from diffusion.ground.errors import UserError
@@ -35,7 +36,6 @@ from diffusion.networks import native
 from diffusion.runs import folder
 from diffusion.strategies import StrategyKeys
 from diffusion.trainer import TrainerKeys, callbacks, make_trainer
-from diffusion.values import File, Natural, Node, Switch
 
 LESS_MEMORY = (
     "lower dataset.batch_size, and raise trainer.accumulate as much for as many images a step; if it was a preview, "

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from diffusion.conditioners import names
 from diffusion.conditioners.base import EMBEDDING, Conditioner, Opened
+from diffusion.config.values import Fraction, checked, whole_or_none
 from diffusion.ground.errors import UserError
-from diffusion.values import Fraction, checked, whole_or_none
 
 
 @checked

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusion.conditioners.base import EMBEDDING, Conditioner, Opened, told
+from diffusion.config.values import Fraction, NonNegative, checked
 from diffusion.ground.errors import UserError
-from diffusion.values import Fraction, NonNegative, checked
 
 
 @checked

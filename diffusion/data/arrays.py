@@ -9,11 +9,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from diffusion.conditioners.condition import PREVIOUS, Condition
+from diffusion.config.values import OpenFraction, checked
 from diffusion.data.base import Data, Declaration, labelled
 from diffusion.data.rows import Rows, dtype_of, opened
 from diffusion.ground import random
 from diffusion.ground.errors import UserError
-from diffusion.values import OpenFraction, checked
 
 _RESERVED = {PREVIOUS, "self"}
 

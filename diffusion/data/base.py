@@ -16,9 +16,9 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
+from diffusion.config.values import Count, File, Natural, checked
 from diffusion.ground import random
 from diffusion.ground.errors import UserError
-from diffusion.values import Count, File, Natural, checked
 
 _FINGERPRINTED = 10_000
 _AT_A_TIME = 64  # of them

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
 from diffusion.config.kinds import Expected
+from diffusion.config.values import checked
 from diffusion.data.base import ImageData, labelled
 from diffusion.ground.errors import UserError
-from diffusion.values import checked
 
 VAL_IMAGES = 297
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
+from diffusion.config.values import File, OpenFraction, Range, checked
 from diffusion.data import ranges
 from diffusion.data.base import ImageData, labelled
 from diffusion.data.cache import DecodedCache
@@ -18,7 +19,6 @@ from diffusion.data.formats import opened
 from diffusion.data.layout import Hashed, Layout, Permuted
 from diffusion.data.report import broken, report
 from diffusion.ground.errors import UserError
-from diffusion.values import File, OpenFraction, Range, checked
 
 _MEASURED = 100  # images, to know how large they are
 _LAYOUTS = {"hash": Hashed, "permutation": Permuted}

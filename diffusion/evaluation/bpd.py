@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffusion.clipping import Clip, Clipping
 from diffusion.conditioners.condition import Condition
+from diffusion.config.values import Count, checked
 from diffusion.data.base import Data
 from diffusion.denoiser import Denoiser, Prediction
 from diffusion.evaluation import plots
@@ -23,7 +24,6 @@ from diffusion.lit.module import LitDiffusion
 from diffusion.process import gaussian_kl, q_sample, vlb_term
 from diffusion.schedule import Schedule, broadcast
 from diffusion.spaces.base import Space
-from diffusion.values import Count, checked
 
 _MIX = {"auto": None, "fixed_small": 0.0, "fixed_large": 1.0}  # see `process.reverse_variance`; None: as learnt
 _UNIT = {True: "bits/dim", False: "bits/dim of a density in the data's units"}  # by whether values are discrete

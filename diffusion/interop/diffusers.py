@@ -12,13 +12,13 @@ from torch import Tensor
 
 from diffusion import build
 from diffusion.config.kinds import kind_of
+from diffusion.config.values import Count
 from diffusion.ground.errors import UserError, reading
 from diffusion.ground.files import atomic_folder
 from diffusion.interop import diffusers_scheduler as scheduler
 from diffusion.interop import diffusers_unet as unet
 from diffusion.interop.foreign import Foreign, fit, load, rename, unname
 from diffusion.lit.module import LitDiffusion
-from diffusion.values import Count
 
 _FILE = "diffusion_pytorch_model"  # of the weights, without its ending
 _SINUSOIDS = "time_embedding.linear_1.weight"  # ours, a column for each; theirs may have cosines first

@@ -12,6 +12,7 @@ from diffusion import optimizers, upgrades
 from diffusion.clipping import Clip, Clipping
 from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import PREVIOUS, Condition
+from diffusion.config.values import whole
 from diffusion.data.base import Batch
 from diffusion.denoiser import Denoiser
 from diffusion.ground import random
@@ -30,7 +31,6 @@ from diffusion.schedule import widest
 from diffusion.spaces.base import Space
 from diffusion.tasks import arguments
 from diffusion.tasks.generate import Generate, generate
-from diffusion.values import whole
 
 SIMPLE = L2(Simple())  # L_simple, in which every validation loss is given, whatever is trained
 

@@ -5,10 +5,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from diffusion.config.values import Count, checked
 from diffusion.ground import random
 from diffusion.losses.weighting import Weighting
 from diffusion.schedule import Schedule
-from diffusion.values import Count, checked
 
 _LIMIT = 10.0  # of log(sigma / alpha): beyond, where it may be infinite, x_t is data or noise to all digits
 

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.conditioners.condition import Condition
+from diffusion.config.values import NonNegative, Positive, checked
 from diffusion.denoiser import Denoiser, split_variance
 from diffusion.ground.errors import UserError
 from diffusion.losses.weighting import Simple, Weighting
 from diffusion.process import LogLikelihood, Noised, discretized_log_likelihood, vlb_term
 from diffusion.schedule import broadcast, precise
-from diffusion.values import NonNegative, Positive, checked
 
 
 class Objective(nn.Module, ABC):

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from diffusion.config.values import Count, Positive, PositiveFraction, checked
 from diffusion.ground import random
 from diffusion.schedule import Schedule
-from diffusion.values import Count, Positive, PositiveFraction, checked
 
 # Multiples of it, modulo 1, are evenly spread, however many there are and wherever they start.
 GOLDEN = 0.6180339887498949

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffusion.config.values import NonNegative, Positive, checked
 from diffusion.schedule import Schedule
-from diffusion.values import NonNegative, Positive, checked
 
 
 class Weighting(ABC):

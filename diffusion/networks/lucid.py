@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from diffusion.conditioners.base import CHANNELS, Conditioner, Conditioners
 from diffusion.conditioners.condition import Condition
+from diffusion.config.values import Count, Fraction, checked
 from diffusion.ground.errors import UserError
 from diffusion.networks.embedding import sinusoidal
 from diffusion.networks.sides import both_sides, size_in_words
-from diffusion.values import Count, Fraction, checked
 
 MEMORY = 4  # learned tokens that every attention sees besides those of the image
 

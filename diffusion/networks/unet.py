@@ -10,12 +10,12 @@ from torch.nn import functional as F
 
 from diffusion.conditioners.base import CHANNELS, EMBEDDING, Conditioner, Conditioners
 from diffusion.conditioners.condition import Condition
+from diffusion.config.values import Count, Fraction, Natural, Positive, checked
 from diffusion.ground.errors import UserError
 from diffusion.networks.attention import Attention
 from diffusion.networks.blocks import Downsample, DownStage, ResidualBlock, Upsample, UpStage, norm_silu, zero
 from diffusion.networks.embedding import TimeEmbedding
 from diffusion.networks.sides import both_sides, size_in_words
-from diffusion.values import Count, Fraction, Natural, Positive, checked
 
 
 @checked

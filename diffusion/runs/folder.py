@@ -15,10 +15,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from diffusion import checkpoint, folders, manifest
+from diffusion.config.values import File, Name
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import atomic
 from diffusion.registry import WIRING
-from diffusion.values import File, Name
 
 # Processes that Lightning launches for the other devices read here which run they belong to.
 _SHARED = "DIFFUSION_RUN_DIR"

@@ -10,11 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from diffusion.conditioners.condition import PREVIOUS, Condition
+from diffusion.config.values import Count, Times
 from diffusion.denoiser import Denoise, Prediction
 from diffusion.process import q_step
 from diffusion.samplers.grid import visit
 from diffusion.schedule import Schedule, broadcast
-from diffusion.values import Count, Times
 
 
 @dataclass

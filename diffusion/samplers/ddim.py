@@ -5,10 +5,10 @@ from itertools import pairwise
 from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
+from diffusion.config.values import Count, Fraction, Times, checked
 from diffusion.denoiser import Denoise
 from diffusion.samplers.base import Path, Sampler, combine
 from diffusion.schedule import broadcast
-from diffusion.values import Count, Fraction, Times, checked
 
 
 @checked

@@ -4,11 +4,11 @@ from typing import Literal
 
 from torch import Tensor
 
+from diffusion.config.values import Count, Fraction, Times, checked
 from diffusion.ground.errors import UserError
 from diffusion.process import q_posterior, reverse_variance
 from diffusion.samplers.base import Path, Sampler
 from diffusion.schedule import Schedule
-from diffusion.values import Count, Fraction, Times, checked
 
 _MIX = {"auto": None, "learned": None, "fixed_small": 0.0, "fixed_large": 1.0}
 _NOT_LEARNED = "sampler.variance=learned: this network predicts no variance; use fixed_small"

@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from diffusion.config.values import Count, Times, checked
 from diffusion.samplers.base import Path, Sampler, combine, half_log_snr
-from diffusion.values import Count, Times, checked
 
 _FEW = 15  # below so many steps the last but one is of order 2 at most, as the authors advise
 

@@ -7,8 +7,8 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
+from diffusion.config.values import Count, NonNegative, NumberOrInfinity, Times, checked
 from diffusion.samplers.base import Path, Sampler, combine
-from diffusion.values import Count, NonNegative, NumberOrInfinity, Times, checked
 
 
 @checked

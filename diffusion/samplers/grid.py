@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from diffusion.config.values import whole_or_none
 from diffusion.ground.errors import UserError
 from diffusion.schedule import Schedule
-from diffusion.values import whole_or_none
 
 # sigma / alpha between which EDM samples (Karras et al. 2022): above, x is noise to a network, below, a finished image.
 _NOISE, _IMAGE = 80.0, 0.002

@@ -8,11 +8,11 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
+from diffusion.config.values import Count, NonNegative, NumberOrInfinity, Times, checked
 from diffusion.ground.errors import Notice
 from diffusion.samplers.base import Path, combine
 from diffusion.samplers.euler import Euler
 from diffusion.schedule import Schedule
-from diffusion.values import Count, NonNegative, NumberOrInfinity, Times, checked
 
 _FEW = (
     10  # network evaluations under which its images are worse than those of one-evaluation solvers (docs/samplers.md)

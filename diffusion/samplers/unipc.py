@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from diffusion.config.values import Count, Times, checked
 from diffusion.denoiser import Prediction
 from diffusion.samplers.base import Path, Sampler, combine, half_log_snr
-from diffusion.values import Count, Times, checked
 
 
 class _Stride(NamedTuple):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffusion import build, checkpoint, registry
 from diffusion.clipping import Clipping
+from diffusion.config.values import Count, Natural, Node, Verbatim
 from diffusion.data.decoding import Limits
 from diffusion.ground.errors import UserError
 from diffusion.guidance import Guidance, TwoModels
@@ -24,7 +25,6 @@ from diffusion.runs.compose import choice
 from diffusion.samplers.base import Sampler
 from diffusion.sampling.conditions import Conditions
 from diffusion.tasks.generate import Generate
-from diffusion.values import Count, Natural, Node, Verbatim
 
 
 class SamplingKeys(TypedDict):

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion.config.values import NonNegative, checked
 from diffusion.ground import images
 from diffusion.ground.errors import UserError
 from diffusion.process import gaussian_log_likelihood
 from diffusion.schedule import precise
 from diffusion.spaces.base import Space
-from diffusion.values import NonNegative, checked
 
 _STATISTICS = ("mean", "std", "low", "high")
 _VALUES = 2**22  # of a part of the training split, read at a time

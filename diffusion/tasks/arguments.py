@@ -9,12 +9,12 @@ from torch import Tensor
 
 from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import PREVIOUS, Condition
+from diffusion.config.values import whole_or_none
 from diffusion.ground.errors import UserError
 from diffusion.guidance import Guidance
 from diffusion.samplers.base import Sampler
 from diffusion.spaces.base import Space
 from diffusion.tasks.generate import Generate
-from diffusion.values import whole_or_none
 
 _OBJECTS: dict[str, tuple[type, str]] = {  # the class that is expected, and an example
     "sampler": (Sampler, "diffusion.samplers.ddim.DDIM(steps=50)"),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
+from diffusion.config.values import whole_or_none
 from diffusion.data.decoding import Limits
 from diffusion.denoiser import Denoise
 from diffusion.ground.bar import Bar
@@ -18,7 +19,6 @@ from diffusion.samplers.base import Sampler
 from diffusion.schedule import Schedule
 from diffusion.spaces.base import Space
 from diffusion.spaces.pixels import Pixels
-from diffusion.values import whole_or_none
 
 
 class Generate:

@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
+from diffusion.config.values import File, Positive, checked
 from diffusion.data.decoding import Limits
 from diffusion.process import q_sample
 from diffusion.samplers.grid import from_time
 from diffusion.spaces.base import Space
 from diffusion.tasks import pictures
 from diffusion.tasks.generate import Generate
-from diffusion.values import File, Positive, checked
 
 
 @checked

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
+from diffusion.config.values import Count, File, checked
 from diffusion.data.decoding import Limits
 from diffusion.denoiser import Denoise, Prediction
 from diffusion.samplers.grid import with_jumps
 from diffusion.spaces.base import Space
 from diffusion.tasks import pictures
 from diffusion.tasks.generate import Generate
-from diffusion.values import Count, File, checked
 
 
 class KeepKnown:

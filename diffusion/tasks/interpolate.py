@@ -8,6 +8,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from diffusion.config.kinds import Expected
+from diffusion.config.values import File, Natural, Positive, checked
 from diffusion.data.decoding import Limits
 from diffusion.ground.errors import UserError
 from diffusion.ground.random import Streams
@@ -18,7 +19,6 @@ from diffusion.schedule import broadcast, precise
 from diffusion.spaces.base import Space
 from diffusion.tasks import pictures
 from diffusion.tasks.generate import Generate
-from diffusion.values import File, Natural, Positive, checked
 
 End = Annotated[Natural | File, Expected("a seed, a whole number, 0 or more, or the file of a picture")]
 

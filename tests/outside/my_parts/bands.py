@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from diffusion.config.values import Count, checked
 from diffusion.losses.weighting import Weighting
 from diffusion.schedule import Schedule
-from diffusion.values import Count, checked
 
 
 @checked

@@ -3,8 +3,8 @@
 import torch
 from matplotlib.figure import Figure
 
+from diffusion.config.values import Count, checked
 from diffusion.evaluation.metric import Metric, Score
-from diffusion.values import Count, checked
 
 
 @checked

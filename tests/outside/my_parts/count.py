@@ -13,8 +13,8 @@ from typing import Annotated, TypedDict
 from omegaconf import DictConfig
 
 from diffusion import checkpoint
+from diffusion.config.values import Count, File
 from diffusion.ground.files import write_json
-from diffusion.values import Count, File
 
 
 class CountKeys(TypedDict):

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffusion.config.values import checked
 from diffusion.ground import images
 from diffusion.ground.errors import UserError
 from diffusion.process import gaussian_log_likelihood
 from diffusion.spaces.base import Space
-from diffusion.values import checked
 
 # Of the pixels of a square: their sum, and three differences. Orthonormal, and its own inverse.
 HAAR = torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2

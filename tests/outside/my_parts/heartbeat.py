@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lightning.pytorch import Callback
 
-from diffusion.values import Count, NonNegative, checked
+from diffusion.config.values import Count, NonNegative, checked
 
 
 @checked

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.conditioners.base import EMBEDDING, Conditioner, Opened, told
+from diffusion.config.values import Fraction, Positive, checked
 from diffusion.ground.errors import UserError
-from diffusion.values import Fraction, Positive, checked
 
 
 @checked

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from diffusion.conditioners.base import EMBEDDING, Conditioner, Conditioners
 from diffusion.conditioners.condition import Condition
+from diffusion.config.values import Count, checked
 from diffusion.networks.embedding import TimeEmbedding
-from diffusion.values import Count, checked
 
 
 @checked

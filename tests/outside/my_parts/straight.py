@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from diffusion.config.values import Count, OpenFraction, checked
 from diffusion.schedule import Schedule, precise
-from diffusion.values import Count, OpenFraction, checked
 
 
 @checked

@@ -5,11 +5,11 @@ from typing import Literal
 
 from torch import Tensor
 
+from diffusion.config.values import checked
 from diffusion.data.decoding import Limits
 from diffusion.denoiser import Denoise
 from diffusion.spaces.base import Space
 from diffusion.tasks.generate import Generate
-from diffusion.values import checked
 
 
 @checked

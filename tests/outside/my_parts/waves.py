@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
+from diffusion.config.values import Count, checked
 from diffusion.data.base import Data, Declaration
 from diffusion.ground import random
-from diffusion.values import Count, checked
 
 
 @checked
