@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from diffusion import completion, folders, options, pages
+from diffusion import completion, options, pages
+from diffusion.config import folders
 from diffusion.config.kinds import LITERAL, RAW
 from diffusion.config.typed import items, suggest
 from diffusion.ground.errors import UserError, memory_wanted, show_notices

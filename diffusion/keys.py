@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import MISSING, OmegaConf
 
-from diffusion import folders
+from diffusion.config import folders
 from diffusion.config.kinds import Kind, kind_like, one_of
 from diffusion.ground.errors import UserError
 from diffusion.registry import NAMED, TARGET

@@ -7,7 +7,8 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffusion import folders, options
+from diffusion import options
+from diffusion.config import folders
 from diffusion.registry import NAMED, TARGET
 from diffusion.runs import compose as configs
 from diffusion.runs.compose import Group

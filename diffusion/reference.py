@@ -11,7 +11,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion import folders, pages
+from diffusion import pages
+from diffusion.config import folders
 from diffusion.registry import NAMED
 from diffusion.runs import compose as configs
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusion import folders
+from diffusion.config import folders
 from diffusion.ground.errors import UserError
 
 CLASS, TARGET = "class", "_target_"

@@ -9,7 +9,8 @@ run.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from diffusion import folders, registry
+from diffusion import registry
+from diffusion.config import folders
 from diffusion.ground.errors import UserError, reading
 
 KEY = "format"  # of the contents; what has none is of format 0

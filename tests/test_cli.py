@@ -12,7 +12,8 @@ import pytest
 from hydra import compose as hydra_compose
 from omegaconf import OmegaConf
 
-from diffusion import cli, folders
+from diffusion import cli
+from diffusion.config import folders
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 

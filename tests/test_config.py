@@ -5,7 +5,7 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion import folders
+from diffusion.config import folders
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 

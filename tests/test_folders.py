@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion import folders
+from diffusion.config import folders
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 from tests.commands import command

@@ -3,7 +3,8 @@
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion import folders, keys, registry
+from diffusion import keys, registry
+from diffusion.config import folders
 from diffusion.config.kinds import LITERAL, RAW
 from diffusion.ground.errors import UserError
 from diffusion.registry import TARGET

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion import folders
+from diffusion.config import folders
 from diffusion.runs import compose as configs
 from tests.commands import command
 

@@ -5,7 +5,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from diffusion import cli, folders
+from diffusion import cli
+from diffusion.config import folders
 from diffusion.runs import compose as configs
 
 ODD = ["", "0", "-1", "1e9", "nan", "inf", "0.5", "null", "true", "[]", "[1,2]", "[[1]]", "{}", "{a: 1}", "a=b", "a b"]

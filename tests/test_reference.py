@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from diffusion import folders, pages, reference
+from diffusion import pages, reference
+from diffusion.config import folders
 
 ROOT = Path(__file__).parent.parent
 

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from diffusion import build, folders
+from diffusion import build
+from diffusion.config import folders
 from diffusion.ground import images
 from diffusion.ground.files import atomic
 from diffusion.losses.weighting import Simple, Weighting

@@ -19,7 +19,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion import folders, manifest
+from diffusion import manifest
+from diffusion.config import folders
 from diffusion.config.kinds import LITERAL, RAW, TEXT, Kind
 from diffusion.config.typed import items, suggest
 from diffusion.ground.errors import Notice, UserError

@@ -14,7 +14,8 @@ from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-from diffusion import checkpoint, folders, manifest
+from diffusion import checkpoint, manifest
+from diffusion.config import folders
 from diffusion.config.values import File, Name
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import atomic

@@ -21,7 +21,7 @@ _TARGET = re.compile(r"^(\s*)_target_:\s*(\S+)", re.M)
 
 def package() -> Path:
     """Our own: inside the package where it was installed from a wheel, beside it in a checkout."""
-    inside = Path(__file__).resolve().parent
+    inside = Path(__file__).resolve().parent.parent
     for folder in inside / "conf", inside.parent / "conf":
         if (folder / "train.yaml").is_file():
             return folder
