@@ -12,10 +12,10 @@ from diffusion.callbacks.loops import epochs_done
 from diffusion.callbacks.pictures import Pictures
 from diffusion.callbacks.validations import Validations
 from diffusion.conditioners.condition import PREVIOUS
+from diffusion.config.registry import TARGET
 from diffusion.data.base import Data
 from diffusion.lit.module import LitDiffusion
 from diffusion.loggers.base import of_numbers_alone
-from diffusion.registry import TARGET
 
 
 def text(

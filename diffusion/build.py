@@ -11,11 +11,11 @@ from diffusion.clipping import Clipping
 from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import PREVIOUS
 from diffusion.conditioners.previous import Previous
+from diffusion.config.registry import TARGET, WIRING, class_at
 from diffusion.denoiser import Denoiser
 from diffusion.ground.errors import Notice, UserError
 from diffusion.lit.module import LitDiffusion
 from diffusion.losses.objective import Distance
-from diffusion.registry import TARGET, WIRING, class_at
 from diffusion.schedule import Schedule
 from diffusion.spaces.base import Space
 

@@ -11,8 +11,8 @@ from omegaconf import MISSING, OmegaConf
 
 from diffusion.config import folders
 from diffusion.config.kinds import Kind, kind_like, one_of
+from diffusion.config.registry import NAMED, TARGET
 from diffusion.ground.errors import UserError
-from diffusion.registry import NAMED, TARGET
 from diffusion.signatures import REST, Parameter, parameters
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from diffusion import options
 from diffusion.config import folders
-from diffusion.registry import NAMED, TARGET
+from diffusion.config.registry import NAMED, TARGET
 from diffusion.runs import compose as configs
 from diffusion.runs.compose import Group
 from diffusion.signatures import docstrings, parameters

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from diffusion import pages
 from diffusion.config import folders
-from diffusion.registry import NAMED
+from diffusion.config.registry import NAMED
 from diffusion.runs import compose as configs
 
 _TOP = """\

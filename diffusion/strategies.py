@@ -6,8 +6,8 @@ from typing import Any, TypedDict
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 
 from diffusion import build
+from diffusion.config.registry import TARGET, class_at
 from diffusion.config.values import Count, Devices
-from diffusion.registry import TARGET, class_at
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 """Those with which each process holds a part of the weights."""

@@ -9,8 +9,7 @@ run.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from diffusion import registry
-from diffusion.config import folders
+from diffusion.config import folders, registry
 from diffusion.ground.errors import UserError, reading
 
 KEY = "format"  # of the contents; what has none is of format 0

@@ -3,11 +3,11 @@
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion import keys, registry
-from diffusion.config import folders
+from diffusion import keys
+from diffusion.config import folders, registry
 from diffusion.config.kinds import LITERAL, RAW
+from diffusion.config.registry import TARGET
 from diffusion.ground.errors import UserError
-from diffusion.registry import TARGET
 from diffusion.runs import compose as configs
 from diffusion.runs.compose import RENAMED
 from diffusion.signatures import Default, parameters

@@ -6,8 +6,8 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion import build, registry
-from diffusion.config import folders
+from diffusion import build
+from diffusion.config import folders, registry
 from diffusion.denoiser import Denoiser
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs

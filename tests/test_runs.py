@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion import manifest, registry
+from diffusion import manifest
+from diffusion.config import registry
 from diffusion.ground.files import read_json
 from diffusion.lit.module import LitDiffusion
 from diffusion.runs import folder

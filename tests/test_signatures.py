@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from diffusion import registry
+from diffusion.config import registry
 from diffusion.ground.errors import UserError
 from diffusion.signatures import REST, Default, parameters
 

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from diffusion import build
+from diffusion.config.registry import name_class
 from diffusion.config.values import Count
 from diffusion.evaluation import plots
 from diffusion.ground.bar import Bar
@@ -26,7 +27,6 @@ from diffusion.ground.errors import UserError
 from diffusion.ground.quiet import quiet
 from diffusion.lit import notices
 from diffusion.lit.module import LitDiffusion
-from diffusion.registry import name_class
 from diffusion.runs.compose import choice
 from diffusion.samplers.base import Sampler
 from diffusion.samples import Samples

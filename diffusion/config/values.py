@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 from annotated_types import Ge, Gt, Interval, Len, Predicate
 
 from diffusion.config.kinds import AsTyped, Expected, Infinite, Kind, Matches, kind_of
+from diffusion.config.registry import registered
 from diffusion.ground.errors import UserError
-from diffusion.registry import registered
 
 Natural = Annotated[int, Ge(0)]
 Count = Annotated[int, Ge(1)]

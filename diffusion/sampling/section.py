@@ -12,15 +12,16 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from diffusion import build, checkpoint, registry
+from diffusion import build, checkpoint
 from diffusion.clipping import Clipping
+from diffusion.config import registry
+from diffusion.config.registry import TARGET
 from diffusion.config.values import Count, Natural, Node, Verbatim
 from diffusion.data.decoding import Limits
 from diffusion.ground.errors import UserError
 from diffusion.guidance import Guidance, TwoModels
 from diffusion.lit import notices
 from diffusion.lit.module import LitDiffusion
-from diffusion.registry import TARGET
 from diffusion.runs.compose import choice
 from diffusion.samplers.base import Sampler
 from diffusion.sampling.conditions import Conditions

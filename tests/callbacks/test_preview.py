@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from diffusion import checkpoint, registry
+from diffusion import checkpoint
 from diffusion.averages import Decay
 from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.ema import EMA
@@ -17,6 +17,7 @@ from diffusion.callbacks.pictures import Pictures, show
 from diffusion.callbacks.preview import Preview
 from diffusion.callbacks.validations import Validations
 from diffusion.clipping import Unclipped
+from diffusion.config import registry
 from diffusion.ground import images
 from diffusion.ground.errors import UserError
 from diffusion.ground.random import normal

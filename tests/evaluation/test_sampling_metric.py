@@ -6,9 +6,10 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from diffusion import checkpoint, registry
+from diffusion import checkpoint
 from diffusion.clipping import Unclipped
 from diffusion.commands import evaluate
+from diffusion.config import registry
 from diffusion.evaluation.metric import Metric, Score
 from diffusion.ground.errors import UserError
 from diffusion.guidance import ClassifierFree

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 import diffusion
-from diffusion import cli, registry
-from diffusion.config import folders
+from diffusion import cli
+from diffusion.config import folders, registry
 from diffusion.ground.errors import UserError
 from tests.commands import Done
 from tests.test_kill import assert_equal
