@@ -7,7 +7,7 @@ from dataclasses import InitVar
 from types import ModuleType
 from typing import Any, TypedDict, Union, is_typeddict
 
-from diffusion.source import Definition, Imported, Module, Unknown, dotted
+from diffusion.config.source import Definition, Imported, Module, Unknown, dotted
 
 _WRAPPERS = ("Required", "NotRequired", "ReadOnly", "Final")  # they say nothing of the value
 
