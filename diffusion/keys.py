@@ -12,8 +12,8 @@ from omegaconf import MISSING, OmegaConf
 from diffusion.config import folders
 from diffusion.config.kinds import Kind, kind_like, one_of
 from diffusion.config.registry import NAMED, TARGET
+from diffusion.config.signatures import REST, Parameter, parameters
 from diffusion.ground.errors import UserError
-from diffusion.signatures import REST, Parameter, parameters
 
 
 def parameters_at(key: str, command: str, groups: Mapping[str, str], config: Mapping[str, Any]) -> list[Parameter]:

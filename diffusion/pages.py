@@ -10,10 +10,10 @@ from pathlib import Path
 from diffusion import options
 from diffusion.config import folders
 from diffusion.config.registry import NAMED, TARGET
+from diffusion.config.signatures import docstrings, parameters
 from diffusion.config.source import definition
 from diffusion.runs import compose as configs
 from diffusion.runs.compose import Group
-from diffusion.signatures import docstrings, parameters
 
 _LINE = re.compile(r"^(?P<space> *)(?P<key>[\w.]+):(?P<value>[^#]*?)(?:\s+#\s*(?P<comment>.*))?$")
 _NONE = re.compile(r"\bNone\b")  # what it is called on the command line

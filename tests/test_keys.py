@@ -7,10 +7,10 @@ from diffusion import keys
 from diffusion.config import folders, registry
 from diffusion.config.kinds import LITERAL, RAW
 from diffusion.config.registry import TARGET
+from diffusion.config.signatures import Default, parameters
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 from diffusion.runs.compose import RENAMED
-from diffusion.signatures import Default, parameters
 
 COMMANDS = [*folders.commands()]
 

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from diffusion.config import registry
+from diffusion.config.signatures import REST, Default, parameters
 from diffusion.ground.errors import UserError
-from diffusion.signatures import REST, Default, parameters
 
 FILES = {
     "__init__.py": "from .parts import Sharper as Sharp\nfrom . import parts\nfrom .words import *\n",
