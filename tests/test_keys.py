@@ -3,8 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion import keys
-from diffusion.config import folders, registry
+from diffusion.config import folders, keys, registry
 from diffusion.config.kinds import LITERAL, RAW
 from diffusion.config.registry import TARGET
 from diffusion.config.signatures import Default, parameters

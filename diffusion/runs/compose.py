@@ -21,11 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion import manifest
 from diffusion.config import folders
+from diffusion.config.keys import check_nodes, kind_at, parameters_at
 from diffusion.config.kinds import LITERAL, RAW, TEXT, Kind
 from diffusion.config.registry import NAMED, TARGET
 from diffusion.config.typed import items, suggest
 from diffusion.ground.errors import Notice, UserError
-from diffusion.keys import check_nodes, kind_at, parameters_at
 
 # What a key was called before -> what it is called now; of a section all its keys.
 RENAMED = {
