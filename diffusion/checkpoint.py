@@ -14,7 +14,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from diffusion import build, snapshots, upgrades
+from diffusion import build, snapshots
+from diffusion.config import upgrades
 from diffusion.denoiser import Denoiser, Frozen
 from diffusion.ground import archive
 from diffusion.ground.errors import UserError

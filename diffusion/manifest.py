@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from diffusion import upgrades
+from diffusion.config import upgrades
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import read_json, write_json
 

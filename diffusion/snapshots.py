@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion import upgrades
 from diffusion.averages import coefficients, widths
+from diffusion.config import upgrades
 from diffusion.ground import archive
 from diffusion.ground.errors import UserError, reading
 

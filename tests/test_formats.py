@@ -14,8 +14,8 @@ import torch
 from safetensors import safe_open
 
 from diffusion import checkpoint, optimizers
+from diffusion.config.upgrades import FORMAT
 from diffusion.ground.errors import UserError
-from diffusion.upgrades import FORMAT
 from tests import machine
 from tests.commands import command, words
 from tests.fixtures.making import digest, drawn, losses

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Timer
 from torch import nn
 
-from diffusion import upgrades
+from diffusion.config import upgrades
 from diffusion.optimizers import AdamW, Constant, CosineDecay
 from tests.commands import command, words
 

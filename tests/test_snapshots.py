@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion import snapshots, upgrades
+from diffusion import snapshots
 from diffusion.averages import Power, coefficients
+from diffusion.config import upgrades
 from diffusion.ground.errors import UserError
 from tests.test_averages import power_weights
 

@@ -13,8 +13,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffusion import build, checkpoint, upgrades
-from diffusion.config import registry
+from diffusion import build, checkpoint
+from diffusion.config import registry, upgrades
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 from tests.commands import command, words

@@ -2,8 +2,8 @@
 
 import pytest
 
+from diffusion.config.upgrades import FORMAT, upgraded
 from diffusion.ground.errors import UserError
-from diffusion.upgrades import FORMAT, upgraded
 
 
 def config_of(config, number=0):
@@ -29,7 +29,7 @@ def test_validations_keep_their_epochs():
 
 def test_weights_are_renamed_wherever_they_are(monkeypatch):
     """In the raw weights, every average and the optimiser's state, which format 0 had by position; the order stays."""
-    monkeypatch.setattr("diffusion.upgrades._name_from_0", lambda name: name.replace("old", "new"))
+    monkeypatch.setattr("diffusion.config.upgrades._name_from_0", lambda name: name.replace("old", "new"))
     weights = {"b.old": 1, "a": 2}
     state = {"state": {0: "of b", 1: "of a"}, "param_groups": [{"params": [0, 1]}]}
     contents = {"config": {}, "state_dict": weights, "ema_state_dict": weights, "averages": {"x": weights}}

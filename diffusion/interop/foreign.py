@@ -10,7 +10,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from diffusion import checkpoint, upgrades
+from diffusion import checkpoint
+from diffusion.config import upgrades
 from diffusion.ground.errors import UserError, reading
 from diffusion.ground.files import atomic
 from diffusion.runs import compose as configs

@@ -15,8 +15,8 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from diffusion import upgrades
 from diffusion.conditioners.condition import PREVIOUS, Condition
+from diffusion.config import upgrades
 from diffusion.denoiser import Denoiser
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import atomic, json_text

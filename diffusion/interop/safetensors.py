@@ -6,7 +6,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 
-from diffusion import upgrades
+from diffusion.config import upgrades
 from diffusion.ground.errors import reading
 from diffusion.ground.files import atomic, json_contents, json_text
 from diffusion.interop.foreign import Foreign, load

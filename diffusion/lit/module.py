@@ -8,10 +8,11 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from diffusion import optimizers, upgrades
+from diffusion import optimizers
 from diffusion.clipping import Clip, Clipping
 from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import PREVIOUS, Condition
+from diffusion.config import upgrades
 from diffusion.config.values import whole
 from diffusion.data.base import Batch
 from diffusion.denoiser import Denoiser

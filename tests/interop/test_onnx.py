@@ -5,8 +5,8 @@ import sys
 import pytest
 import torch
 
-from diffusion import checkpoint, upgrades
-from diffusion.config import registry
+from diffusion import checkpoint
+from diffusion.config import registry, upgrades
 from diffusion.data.base import labelled
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import json_contents
