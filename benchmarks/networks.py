@@ -23,7 +23,7 @@ from diffusion.denoiser import Denoiser
 from diffusion.interop.diffusers import read
 from diffusion.lit.module import LitDiffusion
 from diffusion.networks import native
-from diffusion.prediction import Eps
+from diffusion.parametrization import Eps
 from diffusion.samplers.ddim import DDIM
 from diffusion.schedule import linear
 from diffusion.spaces.pixels import Pixels

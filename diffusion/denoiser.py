@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from diffusion.conditioners.condition import Condition
 from diffusion.ground.errors import UserError
-from diffusion.prediction import Eps, Parametrization
+from diffusion.parametrization import Eps, Parametrization
 from diffusion.schedule import Schedule, broadcast, precise
 
 

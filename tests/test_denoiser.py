@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from diffusion import clipping, prediction, process, schedule
+from diffusion import clipping, parametrization, process, schedule
 from diffusion.denoiser import Denoiser
 from diffusion.ground.errors import UserError
 
-TARGETS = [prediction.Eps, prediction.X0, prediction.V]
+TARGETS = [parametrization.Eps, parametrization.X0, parametrization.V]
 
 
 class Output(nn.Module):
@@ -43,7 +43,7 @@ def test_a_network_that_hits_its_target_recovers_all_views(target, pair):
 
 def test_clipped_x_0_brings_its_own_eps(pair):
     made, _, eps, t, x_t = pair
-    clipped = clipping.Clip(Denoiser(Output(eps), made, prediction.Eps()), clipping.Static())(x_t, t)
+    clipped = clipping.Clip(Denoiser(Output(eps), made, parametrization.Eps()), clipping.Static())(x_t, t)
     alpha, sigma = (scale.reshape(-1, 1, 1, 1) for scale in made(t))
     assert clipped.x_0.abs().max() <= 1
     torch.testing.assert_close(alpha * clipped.x_0 + sigma * clipped.eps, x_t)

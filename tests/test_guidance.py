@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from diffusion import clipping, prediction, schedule
+from diffusion import clipping, parametrization, schedule
 from diffusion.conditioners.condition import Condition
 from diffusion.denoiser import Denoiser, Frozen
 from diffusion.ground.errors import UserError
@@ -29,7 +29,7 @@ class Told(nn.Module):
 
 @pytest.fixture
 def denoiser():
-    return Denoiser(Told(), MADE, prediction.Eps())
+    return Denoiser(Told(), MADE, parametrization.Eps())
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ class Weak(nn.Module):
 
 
 def auto(scale, **options):
-    return Auto(scale, weaker=Frozen(Denoiser(Weak(), MADE, prediction.Eps())), **options)
+    return Auto(scale, weaker=Frozen(Denoiser(Weak(), MADE, parametrization.Eps())), **options)
 
 
 @pytest.mark.parametrize("condition", [Y, None])

@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from diffusion import clipping, prediction, process, schedule
+from diffusion import clipping, parametrization, process, schedule
 from diffusion.averages import Decay
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
@@ -45,7 +45,7 @@ class Small(nn.Module):
 
 def small_model(seed=0, **optimizer):
     torch.manual_seed(0)
-    denoiser = Denoiser(Small(), schedule.linear(), prediction.Eps())
+    denoiser = Denoiser(Small(), schedule.linear(), parametrization.Eps())
     plan = AdamW(**{"lr": 1e-3, "warmup_steps": 2} | optimizer)
     return LitDiffusion(denoiser, DDPM(), clipping.Static(), Pixels((1, 8, 8)), plan, seed=seed, config={})
 
@@ -94,7 +94,7 @@ def everything_model():
         1, 2, 8, widths=(16,), layers=1, attention=(), mid_attention=False, norm_groups=8, conditioners=conditioning
     )
     return LitDiffusion(
-        Denoiser(network, schedule.linear(20), prediction.V()),
+        Denoiser(network, schedule.linear(20), parametrization.V()),
         DDPM(),
         clipping.Static(),
         Pixels((1, 8, 8)),
@@ -128,7 +128,7 @@ class Echo(nn.Module):
 
 def test_a_self_conditioned_network_is_shown_its_last_prediction():
     network = Echo()
-    denoise = Denoiser(network, schedule.linear(), prediction.X0())
+    denoise = Denoiser(network, schedule.linear(), parametrization.X0())
     x_T, shown = torch.ones(2, 1, 4, 4), []
     sampler = DDIM(steps=3)
     for state in sampler.trajectory(adding(denoise), x_T, noise=None):
@@ -239,7 +239,7 @@ def test_one_batch_is_learnt_by_heart(channels, size):
     """Fixed images, t and noise: a UNet that is wired right drives the loss towards 0."""
     torch.manual_seed(0)
     network = UNet(channels, channels, size, widths=(16, 32), layers=1, attention=(size // 2,), norm_groups=8)
-    denoiser = Denoiser(network, schedule.linear(), prediction.Eps())
+    denoiser = Denoiser(network, schedule.linear(), parametrization.Eps())
     x_0, eps = torch.randn(2, 4, channels, size, size).clamp(-1, 1)
     t = torch.tensor([1.0, 200, 500, 1000])
     optimizer, _ = AdamW(lr=3e-3, warmup_steps=0).build(denoiser.parameters())

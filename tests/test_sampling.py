@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from diffusion import clipping, prediction, schedule
+from diffusion import clipping, parametrization, schedule
 from diffusion.denoiser import Denoiser
 from diffusion.ground.errors import Notice, UserError
 from diffusion.guidance import ClassifierFree
@@ -32,7 +32,7 @@ class Labelled(nn.Module):
 
 
 def lit(network=None, classes=("cat", "dog", "7"), drop=0.1, shape=SHAPE, **options):
-    denoiser = Denoiser(network or Labelled(), schedule.cosine(100), prediction.X0())
+    denoiser = Denoiser(network or Labelled(), schedule.cosine(100), parametrization.X0())
     conditioning = label_conditioning(*classes, drop=drop) if classes else {}
     return LitDiffusion(
         denoiser, DDIM(steps=2), clipping.Unclipped(), Pixels(shape), conditioning=conditioning, config={}, **options
@@ -175,7 +175,7 @@ def small(kind=UNet, shape=(1, 8, 8)):
     network = kind(shape[0], shape[0], shape[1], **options)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.1)
-    denoiser = Denoiser(network, schedule.linear(1000), prediction.V())
+    denoiser = Denoiser(network, schedule.linear(1000), parametrization.V())
     return LitDiffusion(denoiser, DDPM(steps=10), clipping.Static(), Pixels(shape), config={}).eval()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion import prediction, schedule
+from diffusion import parametrization, schedule
 from diffusion.denoiser import Denoiser
 from diffusion.ground.errors import UserError
 
@@ -168,8 +168,8 @@ def test_zero_terminal_snr_of_a_closed_form(make):
 def test_eps_is_refused_with_zero_terminal_snr():
     rescaled = schedule.linear().with_zero_terminal_snr()
     with pytest.raises(UserError, match="use prediction=v"):
-        Denoiser(torch.nn.Identity(), rescaled, prediction.Eps())
-    Denoiser(torch.nn.Identity(), rescaled, prediction.V())
+        Denoiser(torch.nn.Identity(), rescaled, parametrization.Eps())
+    Denoiser(torch.nn.Identity(), rescaled, parametrization.V())
 
 
 def test_vp_is_the_limit_of_the_linear_table():

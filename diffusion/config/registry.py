@@ -51,7 +51,7 @@ BASES = {
     "metric": "diffusion.evaluation.metric.Metric",
     "network": "torch.nn.Module",
     "optimizer": "diffusion.optimizers.Optimizer",
-    "prediction": "diffusion.prediction.Parametrization",
+    "prediction": "diffusion.parametrization.Parametrization",
     "sampler": "diffusion.samplers.base.Sampler",
     "schedule": "diffusion.schedule.Schedule",
     "space": "diffusion.spaces.base.Space",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from diffusion import prediction, process, schedule
+from diffusion import parametrization, process, schedule
 from diffusion.clipping import Static, Unclipped
 from diffusion.denoiser import Denoiser
 from diffusion.evaluation.bpd import BPD, _times
@@ -135,7 +135,7 @@ class Zero(nn.Module):
 
 def test_a_network_that_says_x_0_is_0_costs_what_the_signal_is_worth():
     made, x_0 = schedule.linear(300), gaussian_data(3)
-    got = bound(Denoiser(Zero(), made, prediction.X0()), x_0)
+    got = bound(Denoiser(Zero(), made, parametrization.X0()), x_0)
     snr = made.log_snr(torch.tensor([1.0, 300.0])).exp()
     expected = (snr[0] - snr[1]) / 2 * x_0.square().mean((1, 2, 3)) / math.log(2)  # the sum telescopes
     torch.testing.assert_close(got.diffusion, expected, rtol=1e-6, atol=0)
@@ -160,7 +160,7 @@ def test_a_prediction_is_clipped_to_the_range_of_images():
         def forward(self, x, t, condition):
             return torch.full_like(x, self.value)
 
-    far, edge = (Denoiser(Says(value), made, prediction.X0()) for value in (7.0, 1.0))
+    far, edge = (Denoiser(Says(value), made, parametrization.X0()) for value in (7.0, 1.0))
     torch.testing.assert_close(bound(far, x_0).total, bound(edge, x_0).total)
     assert (bound(far, x_0, clipping=Unclipped()).total > bound(edge, x_0, clipping=Unclipped()).total).all()
     torch.testing.assert_close(bound(far, x_0, clipping=Static()).total, bound(edge, x_0).total)

@@ -111,7 +111,7 @@ def test_the_buffers_tell_schedule_prediction_and_weighting(schedule, objective,
     config = lucidrains.read(saved(tmp_path, peer), size=16).config
     assert config["schedule"]["_target_"] == f"diffusion.schedule.{schedule}"
     assert config["schedule"]["T"] == 1000
-    assert config["prediction"]["_target_"] == f"diffusion.prediction.{prediction}"
+    assert config["prediction"]["_target_"] == f"diffusion.parametrization.{prediction}"
     assert config["weighting"].get("gamma") == gamma
 
 

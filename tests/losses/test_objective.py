@@ -8,7 +8,7 @@ import torch
 from scipy.integrate import quad
 from torch import nn
 
-from diffusion import prediction, process, schedule
+from diffusion import parametrization, process, schedule
 from diffusion.denoiser import Denoiser
 from diffusion.ground.errors import UserError
 from diffusion.losses import weighting
@@ -18,7 +18,13 @@ from tests.exact import GaussianDenoiser
 WEIGHTINGS = [
     weighting.Simple(), weighting.MinSNR(), weighting.SNR(), weighting.P2(), weighting.Sigmoid(), weighting.VLB(),
 ]  # fmt: skip
-PARAMETRIZATIONS = [prediction.Eps(), prediction.X0(), prediction.V(), prediction.EDM(), prediction.EDM(1.0)]
+PARAMETRIZATIONS = [
+    parametrization.Eps(),
+    parametrization.X0(),
+    parametrization.V(),
+    parametrization.EDM(),
+    parametrization.EDM(1.0),
+]
 TABLES = [
     schedule.linear,
     schedule.cosine,
@@ -102,7 +108,7 @@ def test_weightings_are_those_of_their_papers(weight):
 
 def test_eps_mse_with_weight_w_is_x_0_mse_with_weight_w_snr(batch):
     made, wrong = schedule.cosine(1000), batch.x_0 + 0.3
-    loss = loss_of(L2(weighting.P2()), says_x_0(prediction.V(), made, batch, wrong), *batch)
+    loss = loss_of(L2(weighting.P2()), says_x_0(parametrization.V(), made, batch, wrong), *batch)
     snr = made.log_snr(batch.t).exp()
     w = 1 / (1 + snr)
     torch.testing.assert_close(loss, w * snr * 0.3**2)
@@ -114,7 +120,7 @@ def test_eps_mse_with_weight_w_is_x_0_mse_with_weight_w_snr(batch):
 def test_simple_is_the_plain_mse_and_l1_the_plain_distance_of_eps(batch):
     made = schedule.linear()
     said = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    denoiser, error = Denoiser(Says(said), made, prediction.Eps()), said - batch.eps
+    denoiser, error = Denoiser(Says(said), made, parametrization.Eps()), said - batch.eps
     torch.testing.assert_close(loss_of(L2(weighting.Simple()), denoiser, *batch), error.square().mean((1, 2, 3)))
     torch.testing.assert_close(loss_of(L1(weighting.Simple()), denoiser, *batch), error.abs().mean((1, 2, 3)))
     huber = nn.functional.huber_loss(said, batch.eps, reduction="none", delta=0.5).mean((1, 2, 3))
@@ -174,7 +180,7 @@ def test_terms_of_the_bound_have_their_closed_form():
 
 def test_the_vlb_weighting_is_the_bound(batch):
     made, wrong = schedule.cosine(1000), batch.x_0 + 0.01
-    loss = loss_of(L2(weighting.VLB()), says_x_0(prediction.X0(), made, batch, wrong), *batch)
+    loss = loss_of(L2(weighting.VLB()), says_x_0(parametrization.X0(), made, batch, wrong), *batch)
     x_t = process.q_sample(made, batch.x_0, batch.t, batch.eps)
     term = process.vlb_term(made, batch.x_0, wrong, x_t, batch.t - 1, batch.t, mix=0.0)
     torch.testing.assert_close(loss[1:], 1000 * term[1:], rtol=1e-6, atol=1e-9)  # the decoder at t = 1 is another
@@ -184,7 +190,7 @@ def test_the_best_variance_is_learnt_between_the_two_bounds(batch):
     """L_hybrid moves only the variance by the bound: its gradient there is L_vlb's, and the mean's is L_simple's."""
     made = schedule.cosine(1000)
     said = torch.zeros(6, 2, 4, 4, dtype=torch.float64, requires_grad=True)
-    denoiser = Denoiser(Says(said), made, prediction.Eps())
+    denoiser = Denoiser(Says(said), made, parametrization.Eps())
     [hybrid] = torch.autograd.grad(loss_of(Hybrid(weighting.Simple(), scale=1.0), denoiser, *batch).sum(), said)
     [bound] = torch.autograd.grad(loss_of(VLB(weighting.Simple()), denoiser, *batch).sum(), said)
     [simple] = torch.autograd.grad(loss_of(L2(weighting.Simple()), denoiser, *batch).sum(), said)
@@ -217,7 +223,7 @@ OBJECTIVES = [*(L2(weight) for weight in WEIGHTINGS), Huber(weighting.Simple(), 
 
 
 OPTIMA = [
-    *((objective, prediction.V()) for objective in OBJECTIVES),
+    *((objective, parametrization.V()) for objective in OBJECTIVES),
     *((L2(weighting.Simple()), one) for one in PARAMETRIZATIONS),
 ]
 

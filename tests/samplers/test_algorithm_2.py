@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from diffusion import clipping, prediction, process, schedule
+from diffusion import clipping, parametrization, process, schedule
 from diffusion.denoiser import Denoiser
 from diffusion.ground.random import Streams
 from diffusion.samplers.base import Path
@@ -62,7 +62,7 @@ def streams():
 @pytest.mark.parametrize("rule", RULES)
 def test_all_1000_steps_equal_a_transcription_of_the_paper(rule, variance):
     ours, theirs = RULES[rule]
-    denoise = clipping.Clip(Denoiser(Known(), schedule.linear(), prediction.Eps()), ours)
+    denoise = clipping.Clip(Denoiser(Known(), schedule.linear(), parametrization.Eps()), ours)
     noise, same = streams(), streams()
     *_, last = DDPM(variance=variance).trajectory(denoise, noise(), noise)
     expected = algorithm_2(same().numpy(), lambda: same().numpy(), 1000, theirs, variance)
@@ -72,7 +72,7 @@ def test_all_1000_steps_equal_a_transcription_of_the_paper(rule, variance):
 
 
 @pytest.mark.parametrize("make", ALL)
-@pytest.mark.parametrize("target", [prediction.Eps, prediction.X0, prediction.V])
+@pytest.mark.parametrize("target", [parametrization.Eps, parametrization.X0, parametrization.V])
 def test_clipping_that_never_bites_changes_nothing(make, target):
     """A network that predicts the small x_0 it was given: then none, static and dynamic are one formula."""
     made = make(1000)
@@ -101,7 +101,7 @@ def test_clipping_that_never_bites_changes_nothing(make, target):
 
 @pytest.mark.parametrize("sampler", [DDPM(), DDPM(variance="fixed_large"), DDIM(eta=1.0)])
 def test_the_last_step_adds_no_noise_decided_per_image(sampler):
-    denoise = clipping.Clip(Denoiser(Known(), schedule.linear(), prediction.Eps()), clipping.Unclipped())
+    denoise = clipping.Clip(Denoiser(Known(), schedule.linear(), parametrization.Eps()), clipping.Unclipped())
     x_t = torch.ones(3, 1, 2, 2, dtype=torch.float64)
     t = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64)
     quiet = sampler.step(Path(denoise, lambda: torch.zeros_like(x_t)), x_t, t, t - 1)
@@ -113,7 +113,7 @@ def test_the_last_step_adds_no_noise_decided_per_image(sampler):
 
 
 def test_images_at_different_times_step_as_they_would_alone():
-    denoise = clipping.Clip(Denoiser(Known(), schedule.linear(), prediction.Eps()), clipping.Static())
+    denoise = clipping.Clip(Denoiser(Known(), schedule.linear(), parametrization.Eps()), clipping.Static())
     x_t = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     z = torch.full_like(x_t, 0.5)
     t, s = torch.tensor([1000.0, 37.0, 1.0]), torch.tensor([900.0, 36.0, 0.0])

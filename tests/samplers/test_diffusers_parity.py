@@ -6,7 +6,7 @@ import torch
 from diffusers.schedulers import scheduling_ddpm
 from torch import nn
 
-from diffusion import clipping, prediction, schedule
+from diffusion import clipping, parametrization, schedule
 from diffusion.denoiser import Denoiser
 from diffusion.ground.random import Streams
 from diffusion.samplers import dpm_solver_pp
@@ -41,7 +41,7 @@ def streams():
 def ours(sampler, their_times, rule=None):
     """Walks diffusers' own times, theirs counted from 0."""
     sampler.spacing, sampler.steps = [*(float(t) + 1 for t in their_times), 0.0], None
-    denoise = clipping.Clip(Denoiser(Network(), schedule.linear(), prediction.Eps()), rule or clipping.Unclipped())
+    denoise = clipping.Clip(Denoiser(Network(), schedule.linear(), parametrization.Eps()), rule or clipping.Unclipped())
     noise = streams()
     *_, last = sampler.trajectory(denoise, noise(), noise)
     return last.x

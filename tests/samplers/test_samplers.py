@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from diffusion import clipping, prediction, process, schedule
+from diffusion import clipping, parametrization, process, schedule
 from diffusion.denoiser import Denoiser
 from diffusion.ground.errors import UserError
 from diffusion.ground.random import Streams
@@ -198,7 +198,9 @@ class LearnedVariance(nn.Module):
 
 def test_learned_variance_is_the_mix_the_network_says():
     """Nichol & Dhariwal 2021, Eq. 15: an output of 0.5 in -1..1 stands for a mix of 0.75."""
-    denoise = clipping.Clip(Denoiser(LearnedVariance(), schedule.linear(1000), prediction.Eps()), clipping.Static())
+    denoise = clipping.Clip(
+        Denoiser(LearnedVariance(), schedule.linear(1000), parametrization.Eps()), clipping.Static()
+    )
     learned = draw(DDPM(steps=20, variance="learned"), denoise, n=2)
     torch.testing.assert_close(learned, draw(DDPM(steps=20, variance=0.75), denoise, n=2))
     with pytest.raises(UserError, match="this network predicts no variance"):
