@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from diffusion import checkpoint
-from diffusion.compilation import compile_network
 from diffusion.config.values import Count, File, Switch
 from diffusion.config.values import Weights as WeightsName
 from diffusion.ground.device import device_of
 from diffusion.lit.module import LitDiffusion
 from diffusion.networks import native
+from diffusion.networks.compilation import compile_network
 from diffusion.weights import Weights
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion.compilation import compile_network
 from diffusion.ground.errors import UserError
+from diffusion.networks.compilation import compile_network
 from tests.commands import command, words
 
 TINY = words("network.widths=[4]", "network.norm_groups=2", "network.attention=[]", "network.mid_attention=false")

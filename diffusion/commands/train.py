@@ -20,7 +20,6 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion import beginning, build, checkpoint, manifest
 from diffusion.callbacks.loops import epochs_done
 from diffusion.callbacks.pictures import Pictures
-from diffusion.compilation import compile_network
 from diffusion.config.kinds import Of
 from diffusion.config.values import File, Natural, Node, Switch
 from diffusion.data.base import Data, ImageData
@@ -33,6 +32,7 @@ from diffusion.lit.module import LitDiffusion
 from diffusion.loggers.base import build_loggers
 from diffusion.loggers.metrics_file import forget_after
 from diffusion.networks import native
+from diffusion.networks.compilation import compile_network
 from diffusion.runs import folder
 from diffusion.strategies import StrategyKeys
 from diffusion.trainer import TrainerKeys, callbacks, make_trainer
