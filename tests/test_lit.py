@@ -20,7 +20,7 @@ from diffusion.losses.objective import Hybrid, by_quarter
 from diffusion.losses.timesteps import LossSecondMoment, steps
 from diffusion.losses.weighting import MinSNR
 from diffusion.networks.unet import UNet
-from diffusion.optimizers import AdamW
+from diffusion.optimization.optimizers import AdamW
 from diffusion.process import Noised
 from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM

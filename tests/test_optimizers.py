@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from diffusion.ground.errors import UserError
-from diffusion.optimizers import AdamW, Constant, CosineDecay, InverseSqrt
+from diffusion.optimization.optimizers import AdamW, Constant, CosineDecay, InverseSqrt
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from diffusion import optimizers
 from diffusion.clipping import Clip, Clipping
 from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import PREVIOUS, Condition
@@ -24,7 +23,8 @@ from diffusion.lit.pairs import TrainingPair
 from diffusion.losses.objective import L2, Objective, by_quarter
 from diffusion.losses.timesteps import Timesteps, Uniform
 from diffusion.losses.weighting import Simple
-from diffusion.optimizers import Optimizer
+from diffusion.optimization import optimizers
+from diffusion.optimization.optimizers import Optimizer
 from diffusion.process import Noised
 from diffusion.rate import Rate
 from diffusion.samplers.base import Sampler

@@ -10,7 +10,7 @@ from diffusion import schedule
 from diffusion.ground.errors import UserError
 from diffusion.losses.learnt import Learnt
 from diffusion.losses.objective import L2, Objective
-from diffusion.optimizers import AdamW
+from diffusion.optimization.optimizers import AdamW
 from tests.commands import command, words
 
 KEYS = {f"objective.weighting.{name}" for name in ("weight", "frequencies", "phases")}
