@@ -25,8 +25,8 @@ from diffusion.losses.timesteps import Timesteps, Uniform
 from diffusion.losses.weighting import Simple
 from diffusion.optimization import optimizers
 from diffusion.optimization.optimizers import Optimizer
+from diffusion.optimization.rate import Rate
 from diffusion.process import Noised
-from diffusion.rate import Rate
 from diffusion.samplers.base import Sampler
 from diffusion.schedule import widest
 from diffusion.spaces.base import Space
