@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.averages import coefficients, widths
 from diffusion.config import upgrades
 from diffusion.ground import archive
 from diffusion.ground.errors import UserError, reading
+from diffusion.optimization.averages import coefficients, widths
 
 FOLDER = "averages"  # beside the checkpoints
 _SNAPSHOT = "a readable snapshot; remove it, and the others make do without"

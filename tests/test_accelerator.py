@@ -11,7 +11,6 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from diffusion import build
-from diffusion.averages import Decay
 from diffusion.callbacks.curves import LossCurve, ScheduleCurve
 from diffusion.callbacks.ema import EMA
 from diffusion.callbacks.predictions import Predictions
@@ -19,6 +18,7 @@ from diffusion.callbacks.preview import Preview
 from diffusion.data.base import Batch, labelled
 from diffusion.data.digits import Digits
 from diffusion.evaluation.bpd import BPD
+from diffusion.optimization.averages import Decay
 from diffusion.runs import compose
 from diffusion.samplers.ddim import DDIM
 from diffusion.spaces.pixels import Pixels

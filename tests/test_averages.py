@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from diffusion.averages import Decay, HalfLife, Power, coefficients, sigma_rel_to_gamma, widths
 from diffusion.ground.errors import UserError
+from diffusion.optimization.averages import Decay, HalfLife, Power, coefficients, sigma_rel_to_gamma, widths
 
 
 def run_weights(decays):

@@ -6,7 +6,6 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from diffusion import clipping, parametrization, process, schedule
-from diffusion.averages import Decay
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
 from diffusion.conditioners.condition import PREVIOUS, Condition
@@ -20,6 +19,7 @@ from diffusion.losses.objective import Hybrid, by_quarter
 from diffusion.losses.timesteps import LossSecondMoment, steps
 from diffusion.losses.weighting import MinSNR
 from diffusion.networks.unet import UNet
+from diffusion.optimization.averages import Decay
 from diffusion.optimization.optimizers import AdamW
 from diffusion.process import Noised
 from diffusion.samplers.ddim import DDIM

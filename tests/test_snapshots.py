@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from diffusion import snapshots
-from diffusion.averages import Power, coefficients
 from diffusion.config import upgrades
 from diffusion.ground.errors import UserError
+from diffusion.optimization.averages import Power, coefficients
 from tests.test_averages import power_weights
 
 LEAST = 16

@@ -8,8 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from diffusion import snapshots
-from diffusion.averages import Power, Profiles
 from diffusion.ground.errors import UserError
+from diffusion.optimization.averages import Power, Profiles
 from diffusion.strategies import SHARDED
 
 

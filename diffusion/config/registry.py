@@ -43,7 +43,7 @@ BASES = {
     "clipping": "diffusion.clipping.Clipping",
     "conditioning": "diffusion.conditioners.base.Conditioner",
     "dataset": "diffusion.data.base.Data",
-    "ema": "diffusion.averages.Profiles",
+    "ema": "diffusion.optimization.averages.Profiles",
     "guidance": "diffusion.guidance.Guidance",
     "loss": "diffusion.losses.objective.Objective",
     "logger": "lightning.pytorch.loggers.Logger",

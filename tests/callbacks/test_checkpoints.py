@@ -10,13 +10,13 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from diffusion import checkpoint
-from diffusion.averages import Decay
 from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
 from diffusion.callbacks.validations import Validations
 from diffusion.ground.errors import UserError
 from diffusion.losses.timesteps import LossSecondMoment
+from diffusion.optimization.averages import Decay
 from tests.test_lit import digits, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -11,9 +11,9 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch.utils.data import DataLoader
 
 from diffusion import snapshots
-from diffusion.averages import Decay, HalfLife, Power
 from diffusion.callbacks.ema import EMA
 from diffusion.ground.errors import UserError
+from diffusion.optimization.averages import Decay, HalfLife, Power
 from tests.test_averages import power_weights, run_weights
 
 
