@@ -12,7 +12,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from diffusion import build, checkpoint, snapshots, strategies
+from diffusion import build, checkpoint, strategies
 from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
@@ -25,6 +25,7 @@ from diffusion.config import registry
 from diffusion.config.values import Count, Natural, NonNegative, Positive, Precision
 from diffusion.ground import launch
 from diffusion.ground.errors import UserError
+from diffusion.optimization import snapshots
 
 
 class TrainerKeys(TypedDict):

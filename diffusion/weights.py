@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion import snapshots
 from diffusion.ground.errors import UserError
+from diffusion.optimization import snapshots
 
 
 @dataclass(frozen=True)

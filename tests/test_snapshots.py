@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion import snapshots
 from diffusion.config import upgrades
 from diffusion.ground.errors import UserError
+from diffusion.optimization import snapshots
 from diffusion.optimization.averages import Power, coefficients
 from tests.test_averages import power_weights
 

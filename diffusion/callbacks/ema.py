@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from diffusion import snapshots
 from diffusion.ground.errors import UserError
+from diffusion.optimization import snapshots
 from diffusion.optimization.averages import Power, Profiles
 from diffusion.strategies import SHARDED
 
