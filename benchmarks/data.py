@@ -13,9 +13,9 @@ import torch
 from measure import Row, alternate, report, seconds
 from omegaconf import OmegaConf
 
-from diffusion import build
 from diffusion.ground import random
 from diffusion.process import Noised
+from diffusion.runs import build
 from diffusion.runs.compose import compose
 
 BATCHES = 200

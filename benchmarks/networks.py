@@ -18,12 +18,13 @@ from measure import Row, alternate, report, seconds
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffusion import build, clipping
+from diffusion import clipping
 from diffusion.denoiser import Denoiser
 from diffusion.interop.diffusers import read
 from diffusion.lit.module import LitDiffusion
 from diffusion.networks import native
 from diffusion.parametrization import Eps
+from diffusion.runs import build
 from diffusion.samplers.ddim import DDIM
 from diffusion.schedule import linear
 from diffusion.spaces.pixels import Pixels

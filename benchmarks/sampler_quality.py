@@ -29,8 +29,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import diffusion
-from diffusion import build
 from diffusion.lit.module import LitDiffusion
+from diffusion.runs import build
 from diffusion.runs.compose import choice, groups
 
 FOLDER = Path("runs/benchmarks/sampler_quality")

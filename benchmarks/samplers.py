@@ -14,8 +14,8 @@ import torch
 from measure import Row, report, seconds
 from omegaconf import OmegaConf
 
-from diffusion import build
 from diffusion.lit.module import LitDiffusion
+from diffusion.runs import build
 from diffusion.runs.compose import choice, compose, groups
 from diffusion.samplers.base import Sampler
 

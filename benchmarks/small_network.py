@@ -19,10 +19,10 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusion import build
 from diffusion.ground import images
 from diffusion.ground.bar import Bar
 from diffusion.lit.module import LitDiffusion
+from diffusion.runs import build
 from diffusion.runs.compose import choice, compose
 
 FOLDER = Path("runs/benchmarks/small_network")

@@ -18,10 +18,10 @@ from loop import train
 from measure import Row, alternate, report
 from omegaconf import OmegaConf
 
-from diffusion import build
 from diffusion.callbacks.pictures import Pictures
 from diffusion.ground.quiet import quiet
 from diffusion.loggers.base import build_loggers
+from diffusion.runs import build
 from diffusion.runs.compose import compose
 from diffusion.trainer import callbacks, make_trainer
 

@@ -14,7 +14,6 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from diffusion import build
 from diffusion.config import upgrades
 from diffusion.denoiser import Denoiser, Frozen
 from diffusion.ground import archive
@@ -23,6 +22,7 @@ from diffusion.ground.files import atomic
 from diffusion.guidance import Guidance, TwoModels
 from diffusion.lit.module import LitDiffusion
 from diffusion.optimization import snapshots
+from diffusion.runs import build
 from diffusion.weights import Weights
 
 log = logging.getLogger(__name__)

@@ -5,9 +5,9 @@ from typing import Any, TypedDict
 
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 
-from diffusion import build
 from diffusion.config.registry import TARGET, class_at
 from diffusion.config.values import Count, Devices
+from diffusion.runs import build
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 """Those with which each process holds a part of the weights."""

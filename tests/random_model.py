@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from diffusion import build
 from diffusion.config import upgrades
+from diffusion.runs import build
 from diffusion.runs import compose as configs
 from tests.commands import words
 

@@ -10,7 +10,6 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from diffusion import build
 from diffusion.callbacks.curves import LossCurve, ScheduleCurve
 from diffusion.callbacks.ema import EMA
 from diffusion.callbacks.predictions import Predictions
@@ -19,7 +18,7 @@ from diffusion.data.base import Batch, labelled
 from diffusion.data.digits import Digits
 from diffusion.evaluation.bpd import BPD
 from diffusion.optimization.averages import Decay
-from diffusion.runs import compose
+from diffusion.runs import build, compose
 from diffusion.samplers.ddim import DDIM
 from diffusion.spaces.pixels import Pixels
 from diffusion.tasks.img2img import Img2Img

@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from diffusion import build
+from diffusion.runs import build
 from diffusion.runs.compose import compose
 
 TOP = Path(__file__).resolve().parent.parent

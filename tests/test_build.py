@@ -6,8 +6,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from diffusion import build, schedule
+from diffusion import schedule
 from diffusion.ground.errors import Notice, UserError
+from diffusion.runs import build
 from diffusion.runs.compose import choice, compose
 from tests.commands import command, words
 

@@ -6,10 +6,10 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion import build
 from diffusion.config import folders, registry
 from diffusion.denoiser import Denoiser
 from diffusion.ground.errors import UserError
+from diffusion.runs import build
 from diffusion.runs import compose as configs
 
 

@@ -13,9 +13,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffusion import build, checkpoint
+from diffusion import checkpoint
 from diffusion.config import registry, upgrades
 from diffusion.ground.errors import UserError
+from diffusion.runs import build
 from diffusion.runs import compose as configs
 from tests.commands import command, words
 
@@ -109,7 +110,7 @@ HOSTILE = [
     "torch.load",
     "torch.hub.load",
     "hydra.utils.instantiate",
-    "diffusion.build.instantiate",
+    "diffusion.runs.build.instantiate",
     "diffusion.ground.images.write_png",
     "diffusion.data.image_folder.shutil.rmtree",
     "diffusion.data.decoding.read_image",

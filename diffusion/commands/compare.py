@@ -18,7 +18,6 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from diffusion import build
 from diffusion.config.registry import name_class
 from diffusion.config.values import Count
 from diffusion.evaluation import plots
@@ -27,6 +26,7 @@ from diffusion.ground.errors import UserError
 from diffusion.ground.quiet import quiet
 from diffusion.lit import notices
 from diffusion.lit.module import LitDiffusion
+from diffusion.runs import build
 from diffusion.runs.compose import choice
 from diffusion.samplers.base import Sampler
 from diffusion.samples import Samples

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from diffusion import build
 from diffusion.config import folders
 from diffusion.ground import images
 from diffusion.ground.files import atomic
 from diffusion.losses.weighting import Simple, Weighting
+from diffusion.runs import build
 from diffusion.schedule import Schedule
 
 _BINS = 20  # parts of 0..T

@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from diffusion import build
 from diffusion.config.kinds import kind_of
 from diffusion.config.values import Count
 from diffusion.ground.errors import UserError, reading
@@ -19,6 +18,7 @@ from diffusion.interop import diffusers_scheduler as scheduler
 from diffusion.interop import diffusers_unet as unet
 from diffusion.interop.foreign import Foreign, fit, load, rename, unname
 from diffusion.lit.module import LitDiffusion
+from diffusion.runs import build
 
 _FILE = "diffusion_pytorch_model"  # of the weights, without its ending
 _SINUSOIDS = "time_embedding.linear_1.weight"  # ours, a column for each; theirs may have cosines first

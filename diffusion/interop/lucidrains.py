@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion import build
 from diffusion.ground.errors import UserError, reading
 from diffusion.interop.foreign import Foreign, by_module, load, rename
+from diffusion.runs import build
 from diffusion.runs.compose import choice
 
 # Their modules -> ours, inside a residual block, either attention, and at the ends of the network.

@@ -14,9 +14,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from diffusion import build
 from diffusion.ground.errors import UserError, reading
 from diffusion.interop.foreign import Foreign, by_module, fit, load, rename
+from diffusion.runs import build
 from diffusion.runs.compose import choice
 
 # Their modules -> ours, inside a residual block, an attention, and at the ends of the network.

@@ -6,9 +6,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from lightning.pytorch.loggers import Logger
 
-from diffusion import build
 from diffusion.ground.errors import UserError
 from diffusion.loggers.metrics_file import MetricsFile
+from diffusion.runs import build
 
 
 @runtime_checkable

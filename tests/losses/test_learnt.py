@@ -129,7 +129,7 @@ def test_training_with_it_is_stable(tmp_path, capsys):
     t = torch.tensor([20.0, 200, 500, 800, 950])
     u = model.objective.weighting.log_loss(model.denoiser.schedule, t).tolist()
     x_0 = diffusion.ground.images.from_uint8(
-        diffusion.build.instantiate(model.config["dataset"], seed=0).split("train")[0]
+        diffusion.runs.build.instantiate(model.config["dataset"], seed=0).split("train")[0]
     )
     generator = torch.Generator().manual_seed(0)
     for at, said in zip(t, u, strict=True):

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from diffusion import build
 from diffusion.interop import diffusers as interop
-from diffusion.runs import compose
+from diffusion.runs import build, compose
 
 diffusers = pytest.importorskip("diffusers")
 

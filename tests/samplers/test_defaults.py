@@ -7,8 +7,9 @@ over the quantiles of the noise is also the Wasserstein distance of the two dist
 import pytest
 import torch
 
-from diffusion import build, schedule
+from diffusion import schedule
 from diffusion.ground.errors import Notice
+from diffusion.runs import build
 from diffusion.runs.compose import choice
 from diffusion.samplers.dpm_solver_pp import DPMSolverPP
 from tests.exact import MixtureDenoiser

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 import diffusion
-from diffusion import build
 from diffusion.ground import images
+from diffusion.runs import build
 from diffusion.tasks.interpolate import Interpolate
 from tests.commands import command
 from tests.random_model import random_model
