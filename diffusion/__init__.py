@@ -12,7 +12,7 @@ import importlib
 def __getattr__(name: str):
     # torch and lightning take seconds to import; `--help` and a wrong option answer without them.
     if name == "load":
-        return importlib.import_module("diffusion.checkpoint").load
+        return importlib.import_module("diffusion.runs.checkpoint").load
     if name == "images":
         return importlib.import_module("diffusion.ground.images")
     raise AttributeError(f"module 'diffusion' has no attribute {name!r}")

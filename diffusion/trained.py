@@ -6,13 +6,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
-from diffusion import checkpoint
 from diffusion.config.values import Count, File, Switch
 from diffusion.config.values import Weights as WeightsName
 from diffusion.ground.device import device_of
 from diffusion.lit.module import LitDiffusion
 from diffusion.networks import native
 from diffusion.networks.compilation import compile_network
+from diffusion.runs import checkpoint
 from diffusion.weights import Weights
 
 

@@ -12,7 +12,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from diffusion import checkpoint, strategies
+from diffusion import strategies
 from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
@@ -26,7 +26,7 @@ from diffusion.config.values import Count, Natural, NonNegative, Positive, Preci
 from diffusion.ground import launch
 from diffusion.ground.errors import UserError
 from diffusion.optimization import snapshots
-from diffusion.runs import build
+from diffusion.runs import build, checkpoint
 
 
 class TrainerKeys(TypedDict):

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion import checkpoint
 from diffusion.ground import archive
 from diffusion.ground.errors import UserError
+from diffusion.runs import checkpoint
 from tests.commands import command
 from tests.random_model import random_model
 

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 import diffusion
-from diffusion import checkpoint, cli
+from diffusion import cli
 from diffusion.data.digits import Digits
 from diffusion.ground import random
-from diffusion.runs import build
+from diffusion.runs import build, checkpoint
 from tests.offline_wandb import read_offline_runs
 
 ROOT = Path(__file__).parent.parent

@@ -9,8 +9,8 @@ import diffusers
 import pytest
 import torch
 
-from diffusion import checkpoint
 from diffusion.ground import images
+from diffusion.runs import checkpoint
 from tests.commands import command, words
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from diffusion import checkpoint
 from diffusion.config.upgrades import FORMAT
 from diffusion.ground.errors import UserError
 from diffusion.optimization import optimizers
+from diffusion.runs import checkpoint
 from tests import machine
 from tests.commands import command, words
 from tests.fixtures.making import digest, drawn, losses

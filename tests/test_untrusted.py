@@ -13,10 +13,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffusion import checkpoint
 from diffusion.config import registry, upgrades
 from diffusion.ground.errors import UserError
-from diffusion.runs import build
+from diffusion.runs import build, checkpoint
 from diffusion.runs import compose as configs
 from tests.commands import command, words
 

@@ -18,12 +18,12 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion import checkpoint
 from diffusion.config.values import Count, File
 from diffusion.config.values import Weights as WeightsName
 from diffusion.ground.errors import UserError
 from diffusion.ground.quiet import quiet
 from diffusion.interop import diffusers, foreign, onnx, programs, safetensors
+from diffusion.runs import checkpoint
 from diffusion.runs import compose as configs
 from diffusion.weights import Weights
 

@@ -10,10 +10,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from diffusion import checkpoint
 from diffusion.config import upgrades
 from diffusion.ground.errors import UserError, reading
 from diffusion.ground.files import atomic
+from diffusion.runs import checkpoint
 from diffusion.runs import compose as configs
 
 PREFIX = "denoiser.network."  # of the network's names in a checkpoint of ours

@@ -12,7 +12,6 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from diffusion import checkpoint
 from diffusion.clipping import Clipping
 from diffusion.config import registry
 from diffusion.config.registry import TARGET
@@ -22,7 +21,7 @@ from diffusion.ground.errors import UserError
 from diffusion.guidance import Guidance, TwoModels
 from diffusion.lit import notices
 from diffusion.lit.module import LitDiffusion
-from diffusion.runs import build
+from diffusion.runs import build, checkpoint
 from diffusion.runs.compose import choice
 from diffusion.samplers.base import Sampler
 from diffusion.sampling.conditions import Conditions

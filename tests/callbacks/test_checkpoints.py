@@ -9,7 +9,6 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from diffusion import checkpoint
 from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
@@ -17,6 +16,7 @@ from diffusion.callbacks.validations import Validations
 from diffusion.ground.errors import UserError
 from diffusion.losses.timesteps import LossSecondMoment
 from diffusion.optimization.averages import Decay
+from diffusion.runs import checkpoint
 from tests.test_lit import digits, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")

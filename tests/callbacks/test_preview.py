@@ -9,7 +9,6 @@ import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from diffusion import checkpoint
 from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.ema import EMA
 from diffusion.callbacks.pictures import Pictures, show
@@ -23,6 +22,7 @@ from diffusion.ground.random import normal
 from diffusion.guidance import ClassifierFree
 from diffusion.loggers.tensorboard import TensorBoard
 from diffusion.optimization.averages import Decay
+from diffusion.runs import checkpoint
 from diffusion.samplers.ddim import DDIM
 from tests.commands import command, words
 from tests.painter import Painter

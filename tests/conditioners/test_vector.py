@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusion import checkpoint
+from diffusion.runs import checkpoint
 from tests.commands import command
 from tests.fields import write
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from diffusion import checkpoint
 from diffusion.clipping import Unclipped
 from diffusion.commands import evaluate
 from diffusion.config import registry
 from diffusion.evaluation.metric import Metric, Score
 from diffusion.ground.errors import UserError
 from diffusion.guidance import ClassifierFree
+from diffusion.runs import checkpoint
 from diffusion.runs import compose as configs
 from diffusion.samplers.heun import Heun
 from tests.commands import command

@@ -2,9 +2,9 @@
 
 import torch
 
-from diffusion import checkpoint
 from diffusion.clipping import Clip
 from diffusion.interop.foreign import write
+from diffusion.runs import checkpoint
 
 
 def model_of(foreign, folder, weights="ema"):

@@ -11,11 +11,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from diffusion import checkpoint, clipping
+from diffusion import clipping
 from diffusion.clipping import Clip
 from diffusion.ground.errors import UserError
 from diffusion.interop import diffusers as interop
 from diffusion.interop import foreign
+from diffusion.runs import checkpoint
 from diffusion.runs import compose as configs
 
 pytestmark = pytest.mark.filterwarnings("ignore:alpha_bar_T", "ignore::FutureWarning", "ignore::DeprecationWarning")

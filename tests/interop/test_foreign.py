@@ -6,11 +6,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from diffusion import checkpoint
 from diffusion.ground.errors import UserError
 from diffusion.interop import foreign, programs
 from diffusion.interop import safetensors as ours
 from diffusion.interop.foreign import Foreign, rename, unname
+from diffusion.runs import checkpoint
 from diffusion.runs import compose as configs
 
 A, B, C = torch.arange(2.0), torch.arange(2.0, 4), torch.zeros(1)

@@ -5,12 +5,12 @@ import sys
 import pytest
 import torch
 
-from diffusion import checkpoint
 from diffusion.config import registry, upgrades
 from diffusion.data.base import labelled
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import json_contents
 from diffusion.interop import onnx
+from diffusion.runs import checkpoint
 from diffusion.runs import compose as configs
 
 runtime = pytest.importorskip("onnxruntime")

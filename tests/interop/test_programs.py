@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from diffusion import checkpoint
 from diffusion.ground.errors import UserError
 from diffusion.interop import programs
+from diffusion.runs import checkpoint
 from tests.commands import command
 from tests.interop.openai_unet import random_peer
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import diffusion
-from diffusion import checkpoint
+from diffusion.runs import checkpoint
 from tests.commands import command
 from tests.fields import MEANS, SCALES, fields, write
 from tests.test_kill import forking

@@ -12,9 +12,9 @@ from typing import Annotated, TypedDict
 
 from omegaconf import DictConfig
 
-from diffusion import checkpoint
 from diffusion.config.values import Count, File
 from diffusion.ground.files import write_json
+from diffusion.runs import checkpoint
 
 
 class CountKeys(TypedDict):
