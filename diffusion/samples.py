@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion import manifest
 from diffusion.ground import images
 from diffusion.ground.errors import UserError, reading
 from diffusion.ground.files import atomic, json_contents, json_text, read_json, remove_remains, write_json
+from diffusion.runs import manifest
 from diffusion.spaces.base import Space
 
 FORMAT = 1  # of the folder; 0 had the images beside grid.png, and no number

@@ -6,9 +6,8 @@ import math
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion import manifest
 from diffusion.ground.errors import UserError
-from diffusion.runs import compose
+from diffusion.runs import compose, manifest
 
 OF_THE_SESSION = {*manifest.OF_THE_SESSION, "given"}
 

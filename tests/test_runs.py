@@ -9,11 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion import manifest
 from diffusion.config import registry
 from diffusion.ground.files import read_json
 from diffusion.lit.module import LitDiffusion
-from diffusion.runs import folder
+from diffusion.runs import folder, manifest
 from tests.commands import command
 from tests.commands import words as tiny
 

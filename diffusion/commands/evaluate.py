@@ -14,7 +14,6 @@ from typing import Annotated, Any, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion import manifest
 from diffusion.conditioners.condition import PREVIOUS
 from diffusion.config.values import File
 from diffusion.data.base import Data
@@ -23,7 +22,7 @@ from diffusion.evaluation.results import Results
 from diffusion.ground.errors import UserError
 from diffusion.ground.quiet import quiet
 from diffusion.lit.module import LitDiffusion
-from diffusion.runs import build, checkpoint
+from diffusion.runs import build, checkpoint, manifest
 from diffusion.sampling.section import Sampling, SamplingKeys, refuse, unused_all
 from diffusion.trained import Trained, TrainedKeys
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion import beginning, manifest
+from diffusion import beginning
 from diffusion.callbacks.loops import epochs_done
 from diffusion.callbacks.pictures import Pictures
 from diffusion.config.kinds import Of
@@ -33,7 +33,7 @@ from diffusion.loggers.base import build_loggers
 from diffusion.loggers.metrics_file import forget_after
 from diffusion.networks import native
 from diffusion.networks.compilation import compile_network
-from diffusion.runs import build, checkpoint, folder
+from diffusion.runs import build, checkpoint, folder, manifest
 from diffusion.strategies import StrategyKeys
 from diffusion.trainer import TrainerKeys, callbacks, make_trainer
 

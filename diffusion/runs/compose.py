@@ -19,13 +19,13 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion import manifest
 from diffusion.config import folders
 from diffusion.config.keys import check_nodes, kind_at, parameters_at
 from diffusion.config.kinds import LITERAL, RAW, TEXT, Kind
 from diffusion.config.registry import NAMED, TARGET
 from diffusion.config.typed import items, suggest
 from diffusion.ground.errors import Notice, UserError
+from diffusion.runs import manifest
 
 # What a key was called before -> what it is called now; of a section all its keys.
 RENAMED = {

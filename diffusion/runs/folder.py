@@ -14,13 +14,12 @@ from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-from diffusion import manifest
 from diffusion.config import folders
 from diffusion.config.registry import WIRING
 from diffusion.config.values import File, Name
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import atomic
-from diffusion.runs import checkpoint
+from diffusion.runs import checkpoint, manifest
 
 # Processes that Lightning launches for the other devices read here which run they belong to.
 _SHARED = "DIFFUSION_RUN_DIR"

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion import manifest
 from diffusion.data import ranges
 from diffusion.data.decoding import Values
 from diffusion.data.image_folder import ImageFolder
 from diffusion.data.ranges import Seen
 from diffusion.ground.errors import UserError
-from diffusion.runs import checkpoint
+from diffusion.runs import checkpoint, manifest
 from tests.commands import command, words
 
 

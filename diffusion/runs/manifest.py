@@ -21,7 +21,7 @@ _SHOWS = ("callbacks", "logger")
 # trained.
 OF_THE_SESSION = ("run", "resume", "resume_mode", "rerun", *_SHOWS)
 _PACKAGES = ("diffusion", "torch", "torchvision", "lightning", "hydra-core", "numpy", "pillow", "wandb")
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parent.parent.parent
 _COMPARED = ("versions", "git", "data", "hardware")
 
 
