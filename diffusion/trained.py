@@ -13,7 +13,7 @@ from diffusion.lit.module import LitDiffusion
 from diffusion.networks import native
 from diffusion.networks.compilation import compile_network
 from diffusion.runs import checkpoint
-from diffusion.weights import Weights
+from diffusion.runs.weights import Weights
 
 
 class TrainedKeys(TypedDict):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from diffusion.ground.errors import UserError
-from diffusion.weights import Weights
+from diffusion.runs.weights import Weights
 
 PATH = Path("x.ckpt")
 RAW, FIRST, SECOND = {"a": 1, "buffer": 0}, {"a": 2, "buffer": 0}, {"a": 3}

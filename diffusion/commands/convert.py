@@ -25,7 +25,7 @@ from diffusion.ground.quiet import quiet
 from diffusion.interop import diffusers, foreign, onnx, programs, safetensors
 from diffusion.runs import checkpoint
 from diffusion.runs import compose as configs
-from diffusion.weights import Weights
+from diffusion.runs.weights import Weights
 
 ConvertKeys = TypedDict(  # conf/convert.yaml; `from` is a keyword of Python
     "ConvertKeys",

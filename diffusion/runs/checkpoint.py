@@ -23,7 +23,7 @@ from diffusion.guidance import Guidance, TwoModels
 from diffusion.lit.module import LitDiffusion
 from diffusion.optimization import snapshots
 from diffusion.runs import build
-from diffusion.weights import Weights
+from diffusion.runs.weights import Weights
 
 log = logging.getLogger(__name__)
 
