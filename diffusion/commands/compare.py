@@ -28,11 +28,11 @@ from diffusion.lit import notices
 from diffusion.lit.module import LitDiffusion
 from diffusion.runs import build
 from diffusion.runs.compose import choice
+from diffusion.runs.trained import Trained, TrainedKeys
 from diffusion.samplers.base import Sampler
 from diffusion.samples import Samples
 from diffusion.sampling import grids
 from diffusion.sampling.section import Sampling, SamplingKeys, refuse
-from diffusion.trained import Trained, TrainedKeys
 
 LESS_MEMORY = "lower batch_size"
 _SEVERAL = "compare draws with several samplers: say samplers=[ddim,heun] and steps=[10,20]"

@@ -23,8 +23,8 @@ from diffusion.ground.errors import UserError
 from diffusion.ground.quiet import quiet
 from diffusion.lit.module import LitDiffusion
 from diffusion.runs import build, checkpoint, manifest
+from diffusion.runs.trained import Trained, TrainedKeys
 from diffusion.sampling.section import Sampling, SamplingKeys, refuse, unused_all
-from diffusion.trained import Trained, TrainedKeys
 
 LESS_MEMORY = "lower batch_size"
 

@@ -17,10 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion.config.values import Keep
 from diffusion.ground.quiet import quiet
 from diffusion.lit import notices
+from diffusion.runs.trained import Trained, TrainedKeys
 from diffusion.samples import Samples
 from diffusion.sampling.drawing import Drawing
 from diffusion.sampling.section import Sampling, SamplingKeys, refuse
-from diffusion.trained import Trained, TrainedKeys
 
 LESS_MEMORY = "lower batch_size"
 
