@@ -30,8 +30,8 @@ from diffusion.runs import build
 from diffusion.runs.compose import choice
 from diffusion.runs.trained import Trained, TrainedKeys
 from diffusion.samplers.base import Sampler
-from diffusion.samples import Samples
 from diffusion.sampling import grids
+from diffusion.sampling.samples import Samples
 from diffusion.sampling.section import Sampling, SamplingKeys, refuse
 
 LESS_MEMORY = "lower batch_size"

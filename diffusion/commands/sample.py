@@ -18,8 +18,8 @@ from diffusion.config.values import Keep
 from diffusion.ground.quiet import quiet
 from diffusion.lit import notices
 from diffusion.runs.trained import Trained, TrainedKeys
-from diffusion.samples import Samples
 from diffusion.sampling.drawing import Drawing
+from diffusion.sampling.samples import Samples
 from diffusion.sampling.section import Sampling, SamplingKeys, refuse
 
 LESS_MEMORY = "lower batch_size"

@@ -8,8 +8,8 @@ import torch
 
 from diffusion.ground import images
 from diffusion.lit.module import LitDiffusion
-from diffusion.samples import Samples, read
 from diffusion.sampling import grids
+from diffusion.sampling.samples import Samples, read
 from diffusion.sampling.section import Sampling
 from diffusion.sampling.states import kept_states
 
