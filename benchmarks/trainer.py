@@ -23,7 +23,7 @@ from diffusion.ground.quiet import quiet
 from diffusion.loggers.base import build_loggers
 from diffusion.runs import build
 from diffusion.runs.compose import compose
-from diffusion.trainer import callbacks, make_trainer
+from diffusion.training.trainer import callbacks, make_trainer
 
 STEPS, WARM_UP = 150, 20
 

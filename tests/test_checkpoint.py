@@ -11,7 +11,7 @@ from diffusion import cli
 from diffusion.callbacks.ema import EMA
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
-from diffusion.trainer import callbacks
+from diffusion.training.trainer import callbacks
 
 WORDS = [
     "dataset=digits",

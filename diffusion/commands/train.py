@@ -35,7 +35,7 @@ from diffusion.networks import native
 from diffusion.networks.compilation import compile_network
 from diffusion.runs import build, checkpoint, folder, manifest
 from diffusion.strategies import StrategyKeys
-from diffusion.trainer import TrainerKeys, callbacks, make_trainer
+from diffusion.training.trainer import TrainerKeys, callbacks, make_trainer
 
 LESS_MEMORY = (
     "lower dataset.batch_size, and raise trainer.accumulate as much for as many images a step; if it was a preview, "
