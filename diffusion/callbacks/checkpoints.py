@@ -18,7 +18,7 @@ from diffusion.callbacks.cadence import Cadence
 from diffusion.config.values import Count, Positive, checked
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import give_name, remove_remains
-from diffusion.strategies import SHARDED
+from diffusion.training.strategies import SHARDED
 
 log = logging.getLogger(__name__)
 

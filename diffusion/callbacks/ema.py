@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion.ground.errors import UserError
 from diffusion.optimization import snapshots
 from diffusion.optimization.averages import Power, Profiles
-from diffusion.strategies import SHARDED
+from diffusion.training.strategies import SHARDED
 
 
 class EMA(Callback):

@@ -34,7 +34,7 @@ from diffusion.loggers.metrics_file import forget_after
 from diffusion.networks import native
 from diffusion.networks.compilation import compile_network
 from diffusion.runs import build, checkpoint, folder, manifest
-from diffusion.strategies import StrategyKeys
+from diffusion.training.strategies import StrategyKeys
 from diffusion.training.trainer import TrainerKeys, callbacks, make_trainer
 
 LESS_MEMORY = (

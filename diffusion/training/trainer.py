@@ -12,7 +12,6 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from diffusion import strategies
 from diffusion.callbacks.cadence import Cadence
 from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.callbacks.ema import EMA
@@ -27,6 +26,7 @@ from diffusion.ground import launch
 from diffusion.ground.errors import UserError
 from diffusion.optimization import snapshots
 from diffusion.runs import build, checkpoint
+from diffusion.training import strategies
 
 
 class TrainerKeys(TypedDict):
