@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion import beginning
 from diffusion.callbacks.loops import epochs_done
 from diffusion.callbacks.pictures import Pictures
 from diffusion.config.kinds import Of
@@ -34,6 +33,7 @@ from diffusion.loggers.metrics_file import forget_after
 from diffusion.networks import native
 from diffusion.networks.compilation import compile_network
 from diffusion.runs import build, checkpoint, folder, manifest
+from diffusion.training import beginning
 from diffusion.training.strategies import StrategyKeys
 from diffusion.training.trainer import TrainerKeys, callbacks, make_trainer
 
