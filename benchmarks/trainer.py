@@ -18,11 +18,11 @@ from loop import train
 from measure import Row, alternate, report
 from omegaconf import OmegaConf
 
-from diffusion.callbacks.pictures import Pictures
 from diffusion.ground.quiet import quiet
 from diffusion.loggers.base import build_loggers
 from diffusion.runs import build
 from diffusion.runs.compose import compose
+from diffusion.training.callbacks.pictures import Pictures
 from diffusion.training.trainer import callbacks, make_trainer
 
 STEPS, WARM_UP = 150, 20

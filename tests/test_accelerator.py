@@ -10,10 +10,6 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from diffusion.callbacks.curves import LossCurve, ScheduleCurve
-from diffusion.callbacks.ema import EMA
-from diffusion.callbacks.predictions import Predictions
-from diffusion.callbacks.preview import Preview
 from diffusion.data.base import Batch, labelled
 from diffusion.data.digits import Digits
 from diffusion.evaluation.bpd import BPD
@@ -24,6 +20,10 @@ from diffusion.spaces.pixels import Pixels
 from diffusion.tasks.img2img import Img2Img
 from diffusion.tasks.inpaint import Inpaint
 from diffusion.tasks.interpolate import Interpolate
+from diffusion.training.callbacks.curves import LossCurve, ScheduleCurve
+from diffusion.training.callbacks.ema import EMA
+from diffusion.training.callbacks.predictions import Predictions
+from diffusion.training.callbacks.preview import Preview
 from tests.accelerator import DEVICE, FROM_DEVICE, TO_DEVICE, Accelerator
 
 CPU = torch.device("cpu")

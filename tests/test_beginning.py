@@ -42,7 +42,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from diffusion import images
-from diffusion.callbacks.pictures import Pictures
+from diffusion.training.callbacks.pictures import Pictures
 
 class Weights(Pictures):
     runs_network = True

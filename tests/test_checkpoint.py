@@ -8,9 +8,9 @@ from omegaconf import OmegaConf
 
 import diffusion
 from diffusion import cli
-from diffusion.callbacks.ema import EMA
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
+from diffusion.training.callbacks.ema import EMA
 from diffusion.training.trainer import callbacks
 
 WORDS = [

@@ -6,8 +6,6 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from diffusion import clipping, parametrization, process, schedule
-from diffusion.callbacks.checkpoints import Checkpoints
-from diffusion.callbacks.ema import EMA
 from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.conditioners.previous import Previous
 from diffusion.data.base import Batch
@@ -25,6 +23,8 @@ from diffusion.process import Noised
 from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
 from diffusion.spaces.pixels import Pixels
+from diffusion.training.callbacks.checkpoints import Checkpoints
+from diffusion.training.callbacks.ema import EMA
 from tests.labels import labels, of
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -16,13 +16,13 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
-from diffusion.callbacks.preview import Preview
 from diffusion.ground.errors import UserError
 from diffusion.loggers.base import Shows, build_loggers, of_numbers_alone
 from diffusion.loggers.metrics_file import MetricsFile
 from diffusion.loggers.tensorboard import TensorBoard
 from diffusion.loggers.wandb import Wandb
 from diffusion.runs.compose import choice, compose
+from diffusion.training.callbacks.preview import Preview
 from tests.offline_wandb import read_offline_runs
 from tests.painter import Painter
 

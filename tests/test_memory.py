@@ -5,10 +5,10 @@ import errno
 import pytest
 import torch
 
-from diffusion.callbacks.preview import Preview
 from diffusion.ground.errors import UserError, memory_wanted, reading
 from diffusion.lit.module import LitDiffusion
 from diffusion.networks.unet import UNet
+from diffusion.training.callbacks.preview import Preview
 from tests.commands import command, words
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -3,12 +3,12 @@
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion.callbacks.guards import GradientGuard
-from diffusion.callbacks.predictions import Predictions
-from diffusion.callbacks.preview import Preview
 from diffusion.ground.errors import UserError
 from diffusion.runs.compose import compose
 from diffusion.training import trainer as module
+from diffusion.training.callbacks.guards import GradientGuard
+from diffusion.training.callbacks.predictions import Predictions
+from diffusion.training.callbacks.preview import Preview
 
 
 def resolved(*words):

@@ -17,8 +17,6 @@ from typing import Annotated, Any, Literal, TypedDict
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion.callbacks.loops import epochs_done
-from diffusion.callbacks.pictures import Pictures
 from diffusion.config.kinds import Of
 from diffusion.config.values import File, Natural, Node, Switch
 from diffusion.data.base import Data, ImageData
@@ -34,6 +32,8 @@ from diffusion.networks import native
 from diffusion.networks.compilation import compile_network
 from diffusion.runs import build, checkpoint, folder, manifest
 from diffusion.training import beginning
+from diffusion.training.callbacks.loops import epochs_done
+from diffusion.training.callbacks.pictures import Pictures
 from diffusion.training.strategies import StrategyKeys
 from diffusion.training.trainer import TrainerKeys, callbacks, make_trainer
 
@@ -54,8 +54,8 @@ class TrainKeys(TypedDict):
     resume_mode: Literal["full", "weights"]
     rerun: File | None
     run: folder.RunKeys
-    validate: Annotated[Node, Of("diffusion.callbacks.cadence.Cadence")]
-    checkpoints: Annotated[Node, Of("diffusion.callbacks.checkpoints.Checkpoints")]
+    validate: Annotated[Node, Of("diffusion.training.callbacks.cadence.Cadence")]
+    checkpoints: Annotated[Node, Of("diffusion.training.callbacks.checkpoints.Checkpoints")]
     self_conditioning: bool
     kernels: Switch
     compile: bool

@@ -7,15 +7,15 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 
-from diffusion.callbacks.cadence import Cadence
-from diffusion.callbacks.loops import epochs_done
-from diffusion.callbacks.pictures import Pictures
-from diffusion.callbacks.validations import Validations
 from diffusion.conditioners.condition import PREVIOUS
 from diffusion.config.registry import TARGET
 from diffusion.data.base import Data
 from diffusion.lit.module import LitDiffusion
 from diffusion.loggers.base import of_numbers_alone
+from diffusion.training.callbacks.cadence import Cadence
+from diffusion.training.callbacks.loops import epochs_done
+from diffusion.training.callbacks.pictures import Pictures
+from diffusion.training.callbacks.validations import Validations
 
 
 def text(

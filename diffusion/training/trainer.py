@@ -12,14 +12,6 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.strategies import DeepSpeedStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from diffusion.callbacks.cadence import Cadence
-from diffusion.callbacks.checkpoints import Checkpoints
-from diffusion.callbacks.ema import EMA
-from diffusion.callbacks.forecast import Forecast
-from diffusion.callbacks.guards import GradientGuard, RangeGuard
-from diffusion.callbacks.pictures import Pictures
-from diffusion.callbacks.progress import Progress
-from diffusion.callbacks.validations import Validations
 from diffusion.config import registry
 from diffusion.config.values import Count, Natural, NonNegative, Positive, Precision
 from diffusion.ground import launch
@@ -27,6 +19,14 @@ from diffusion.ground.errors import UserError
 from diffusion.optimization import snapshots
 from diffusion.runs import build, checkpoint
 from diffusion.training import strategies
+from diffusion.training.callbacks.cadence import Cadence
+from diffusion.training.callbacks.checkpoints import Checkpoints
+from diffusion.training.callbacks.ema import EMA
+from diffusion.training.callbacks.forecast import Forecast
+from diffusion.training.callbacks.guards import GradientGuard, RangeGuard
+from diffusion.training.callbacks.pictures import Pictures
+from diffusion.training.callbacks.progress import Progress
+from diffusion.training.callbacks.validations import Validations
 
 
 class TrainerKeys(TypedDict):

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from diffusion.callbacks.batch import FirstBatch, rows
 from diffusion.conditioners.condition import Condition
 from diffusion.conditioners.label import Label
 from diffusion.conditioners.vector import Vector
+from diffusion.training.callbacks.batch import FirstBatch, rows
 from tests.commands import command, words
 
 

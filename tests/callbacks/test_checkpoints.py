@@ -9,14 +9,14 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from diffusion.callbacks.cadence import Cadence
-from diffusion.callbacks.checkpoints import Checkpoints
-from diffusion.callbacks.ema import EMA
-from diffusion.callbacks.validations import Validations
 from diffusion.ground.errors import UserError
 from diffusion.losses.timesteps import LossSecondMoment
 from diffusion.optimization.averages import Decay
 from diffusion.runs import checkpoint
+from diffusion.training.callbacks.cadence import Cadence
+from diffusion.training.callbacks.checkpoints import Checkpoints
+from diffusion.training.callbacks.ema import EMA
+from diffusion.training.callbacks.validations import Validations
 from tests.test_lit import digits, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -11,12 +11,12 @@ import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from diffusion.callbacks.curves import LossCurve, ScheduleCurve
 from diffusion.evaluation import plots
 from diffusion.losses.objective import L2, VLB
 from diffusion.losses.timesteps import LogNormal
 from diffusion.losses.weighting import MinSNR, Simple
 from diffusion.schedule import cosine, linear
+from diffusion.training.callbacks.curves import LossCurve, ScheduleCurve
 from tests.test_lit import digits, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -10,10 +10,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch.utils.data import DataLoader
 
-from diffusion.callbacks.ema import EMA
 from diffusion.ground.errors import UserError
 from diffusion.optimization import snapshots
 from diffusion.optimization.averages import Decay, HalfLife, Power
+from diffusion.training.callbacks.ema import EMA
 from tests.test_averages import power_weights, run_weights
 
 

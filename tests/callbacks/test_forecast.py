@@ -3,11 +3,11 @@
 import pytest
 from lightning.pytorch import Trainer
 
-from diffusion.callbacks import forecast
-from diffusion.callbacks.cadence import Cadence
-from diffusion.callbacks.forecast import Forecast
-from diffusion.callbacks.progress import Progress
-from diffusion.callbacks.validations import Validations
+from diffusion.training.callbacks import forecast
+from diffusion.training.callbacks.cadence import Cadence
+from diffusion.training.callbacks.forecast import Forecast
+from diffusion.training.callbacks.progress import Progress
+from diffusion.training.callbacks.validations import Validations
 from tests.callbacks.test_progress import Learner
 
 

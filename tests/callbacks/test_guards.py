@@ -5,13 +5,13 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 
-from diffusion.callbacks.checkpoints import Checkpoints
-from diffusion.callbacks.ema import EMA
-from diffusion.callbacks.guards import GradientGuard, RangeGuard
 from diffusion.data.base import Batch
 from diffusion.ground.errors import UserError
 from diffusion.lit.module import LitDiffusion
 from diffusion.optimization.averages import Decay
+from diffusion.training.callbacks.checkpoints import Checkpoints
+from diffusion.training.callbacks.ema import EMA
+from diffusion.training.callbacks.guards import GradientGuard, RangeGuard
 from tests.test_lit import digits, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")

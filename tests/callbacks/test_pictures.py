@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffusion.callbacks.pictures import spread, thin
+from diffusion.training.callbacks.pictures import spread, thin
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3, 8, 50])

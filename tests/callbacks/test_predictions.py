@@ -7,11 +7,11 @@ from lightning.pytorch import Trainer
 from PIL import Image
 from torch import nn
 
-from diffusion.callbacks.predictions import Predictions
 from diffusion.conditioners.condition import Condition
 from diffusion.ground import images, random
 from diffusion.process import q_sample
 from diffusion.schedule import broadcast
+from diffusion.training.callbacks.predictions import Predictions
 from tests.test_lit import digits, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -9,11 +9,6 @@ import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from diffusion.callbacks.cadence import Cadence
-from diffusion.callbacks.ema import EMA
-from diffusion.callbacks.pictures import Pictures, show
-from diffusion.callbacks.preview import Preview
-from diffusion.callbacks.validations import Validations
 from diffusion.clipping import Unclipped
 from diffusion.config import registry
 from diffusion.ground import images
@@ -24,6 +19,11 @@ from diffusion.loggers.tensorboard import TensorBoard
 from diffusion.optimization.averages import Decay
 from diffusion.runs import checkpoint
 from diffusion.samplers.ddim import DDIM
+from diffusion.training.callbacks.cadence import Cadence
+from diffusion.training.callbacks.ema import EMA
+from diffusion.training.callbacks.pictures import Pictures, show
+from diffusion.training.callbacks.preview import Preview
+from diffusion.training.callbacks.validations import Validations
 from tests.commands import command, words
 from tests.painter import Painter
 from tests.random_model import random_model

@@ -10,10 +10,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from diffusion.callbacks import progress
-from diffusion.callbacks.cadence import Cadence
-from diffusion.callbacks.progress import Progress
-from diffusion.callbacks.validations import Validations
+from diffusion.training.callbacks import progress
+from diffusion.training.callbacks.cadence import Cadence
+from diffusion.training.callbacks.progress import Progress
+from diffusion.training.callbacks.validations import Validations
 
 
 class Terminal(io.StringIO):

@@ -17,9 +17,9 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 from diffusion.averages import Decay
-from diffusion.callbacks.ema import EMA
-from diffusion.callbacks.preview import Preview
-from diffusion.callbacks.progress import Progress
+from diffusion.training.callbacks.ema import EMA
+from diffusion.training.callbacks.preview import Preview
+from diffusion.training.callbacks.progress import Progress
 from diffusion.config import choice
 from diffusion.loggers.base import build_loggers
 from tests.painter import Painter

@@ -10,9 +10,9 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from diffusion.callbacks import validations
-from diffusion.callbacks.cadence import Cadence
-from diffusion.callbacks.validations import Validations
+from diffusion.training.callbacks import validations
+from diffusion.training.callbacks.cadence import Cadence
+from diffusion.training.callbacks.validations import Validations
 from tests.callbacks.test_checkpoints import assert_same_end, contents
 from tests.callbacks.test_checkpoints import fit as train
 from tests.painter import Painter

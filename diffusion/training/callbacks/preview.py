@@ -8,14 +8,14 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from diffusion.callbacks.cadence import Cadence
-from diffusion.callbacks.pictures import Pictures
-from diffusion.callbacks.validations import Validations
 from diffusion.config.values import Count, Natural, Node, Positive, Verbatim
 from diffusion.ground import images
 from diffusion.sampling import grids
 from diffusion.sampling.conditions import Conditions
 from diffusion.sampling.section import Sampling, refuse, under
+from diffusion.training.callbacks.cadence import Cadence
+from diffusion.training.callbacks.pictures import Pictures
+from diffusion.training.callbacks.validations import Validations
 
 _STRIP = 8  # images and states in the strip
 _FRAMES = 32  # of the GIF, at most: of colour each costs 20 ms

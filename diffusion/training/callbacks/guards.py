@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
 
-from diffusion.callbacks.checkpoints import Checkpoints
 from diffusion.ground.errors import UserError
+from diffusion.training.callbacks.checkpoints import Checkpoints
 
 log = logging.getLogger(__name__)
 

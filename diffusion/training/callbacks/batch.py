@@ -7,12 +7,12 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from diffusion.callbacks.pictures import publish
 from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import Condition
 from diffusion.config.values import Natural
 from diffusion.ground import images
 from diffusion.lit.pairs import TrainingPair
+from diffusion.training.callbacks.pictures import publish
 
 _ABSENT = "(none)"
 

@@ -10,8 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, Timer
 from tqdm import tqdm
 
-from diffusion.callbacks import loops
-from diffusion.callbacks.validations import Validations
+from diffusion.training.callbacks import loops
+from diffusion.training.callbacks.validations import Validations
 
 
 class Progress(ProgressBar):

@@ -5,8 +5,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from diffusion.callbacks import loops
-from diffusion.callbacks.cadence import Cadence
+from diffusion.training.callbacks import loops
+from diffusion.training.callbacks.cadence import Cadence
 
 SHARE = 0.1  # of the time, at most, for validations with all that they bring along
 _SPREAD = 0.01  # of the training so far, at least, from one to the next: a run of a week is not validated 10,000 times

@@ -7,11 +7,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffusion.callbacks.pictures import Pictures, publish
-from diffusion.callbacks.validations import Validations
 from diffusion.config.values import Count
 from diffusion.evaluation import plots
 from diffusion.lit.pairs import TrainingPair
+from diffusion.training.callbacks.pictures import Pictures, publish
+from diffusion.training.callbacks.validations import Validations
 
 _DRAWS = 2**16  # of t
 

@@ -6,13 +6,13 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from diffusion.callbacks.pictures import Pictures
-from diffusion.callbacks.validations import Validations
 from diffusion.conditioners.condition import Condition
 from diffusion.config.values import Count
 from diffusion.ground import images, random
 from diffusion.lit.pairs import TrainingPair
 from diffusion.process import q_sample
+from diffusion.training.callbacks.pictures import Pictures
+from diffusion.training.callbacks.validations import Validations
 
 _LEVELS = 8  # of t, evenly spaced up to T
 _IMAGES = 4

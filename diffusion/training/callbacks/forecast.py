@@ -7,8 +7,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 
-from diffusion.callbacks import loops
-from diffusion.callbacks.validations import SHARE, Validations
+from diffusion.training.callbacks import loops
+from diffusion.training.callbacks.validations import SHARE, Validations
 
 _WARM_UP = 10  # steps that are not typical
 _STEPS, _SECONDS = 20, 2.0  # of what is measured, at least

@@ -13,11 +13,11 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from diffusion.callbacks import loops
-from diffusion.callbacks.cadence import Cadence
 from diffusion.config.values import Count, Positive, checked
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import give_name, remove_remains
+from diffusion.training.callbacks import loops
+from diffusion.training.callbacks.cadence import Cadence
 from diffusion.training.strategies import SHARDED
 
 log = logging.getLogger(__name__)
