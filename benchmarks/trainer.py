@@ -19,10 +19,10 @@ from measure import Row, alternate, report
 from omegaconf import OmegaConf
 
 from diffusion.ground.quiet import quiet
-from diffusion.loggers.base import build_loggers
 from diffusion.runs import build
 from diffusion.runs.compose import compose
 from diffusion.training.callbacks.pictures import Pictures
+from diffusion.training.loggers.base import build_loggers
 from diffusion.training.trainer import callbacks, make_trainer
 
 STEPS, WARM_UP = 150, 20

@@ -17,12 +17,12 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from diffusion.ground.errors import UserError
-from diffusion.loggers.base import Shows, build_loggers, of_numbers_alone
-from diffusion.loggers.metrics_file import MetricsFile
-from diffusion.loggers.tensorboard import TensorBoard
-from diffusion.loggers.wandb import Wandb
 from diffusion.runs.compose import choice, compose
 from diffusion.training.callbacks.preview import Preview
+from diffusion.training.loggers.base import Shows, build_loggers, of_numbers_alone
+from diffusion.training.loggers.metrics_file import MetricsFile
+from diffusion.training.loggers.tensorboard import TensorBoard
+from diffusion.training.loggers.wandb import Wandb
 from tests.offline_wandb import read_offline_runs
 from tests.painter import Painter
 

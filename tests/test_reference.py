@@ -33,7 +33,7 @@ def test_every_choice_is_on_it_and_every_key_has_a_meaning():
     ("target", "name", "meaning"),
     [
         ("diffusion.samplers.ddim.DDIM", "steps", "how many, null for all T"),  # of its base
-        ("diffusion.loggers.wandb.Wandb", "entity", "where it belongs; null: W&B's own default"),  # one of two
+        ("diffusion.training.loggers.wandb.Wandb", "entity", "where it belongs; null: W&B's own default"),  # one of two
         ("diffusion.networks.unet.UNet", "patch", "p x p pixels become the channels of one"),
         ("diffusion.guidance.Auto", "rescale", "0 to 1, how far the result is brought back"),
     ],

@@ -26,14 +26,14 @@ from diffusion.ground.launch import say
 from diffusion.ground.quiet import quiet
 from diffusion.lit import notices
 from diffusion.lit.module import LitDiffusion
-from diffusion.loggers.base import build_loggers
-from diffusion.loggers.metrics_file import forget_after
 from diffusion.networks import native
 from diffusion.networks.compilation import compile_network
 from diffusion.runs import build, checkpoint, folder, manifest
 from diffusion.training import beginning
 from diffusion.training.callbacks.loops import epochs_done
 from diffusion.training.callbacks.pictures import Pictures
+from diffusion.training.loggers.base import build_loggers
+from diffusion.training.loggers.metrics_file import forget_after
 from diffusion.training.strategies import StrategyKeys
 from diffusion.training.trainer import TrainerKeys, callbacks, make_trainer
 

@@ -11,11 +11,11 @@ from diffusion.conditioners.condition import PREVIOUS
 from diffusion.config.registry import TARGET
 from diffusion.data.base import Data
 from diffusion.lit.module import LitDiffusion
-from diffusion.loggers.base import of_numbers_alone
 from diffusion.training.callbacks.cadence import Cadence
 from diffusion.training.callbacks.loops import epochs_done
 from diffusion.training.callbacks.pictures import Pictures
 from diffusion.training.callbacks.validations import Validations
+from diffusion.training.loggers.base import of_numbers_alone
 
 
 def text(

@@ -15,7 +15,6 @@ from diffusion.ground import images
 from diffusion.ground.errors import UserError
 from diffusion.ground.random import normal
 from diffusion.guidance import ClassifierFree
-from diffusion.loggers.tensorboard import TensorBoard
 from diffusion.optimization.averages import Decay
 from diffusion.runs import checkpoint
 from diffusion.samplers.ddim import DDIM
@@ -24,6 +23,7 @@ from diffusion.training.callbacks.ema import EMA
 from diffusion.training.callbacks.pictures import Pictures, show
 from diffusion.training.callbacks.preview import Preview
 from diffusion.training.callbacks.validations import Validations
+from diffusion.training.loggers.tensorboard import TensorBoard
 from tests.commands import command, words
 from tests.painter import Painter
 from tests.random_model import random_model

@@ -21,7 +21,7 @@ from diffusion.training.callbacks.ema import EMA
 from diffusion.training.callbacks.preview import Preview
 from diffusion.training.callbacks.progress import Progress
 from diffusion.config import choice
-from diffusion.loggers.base import build_loggers
+from diffusion.training.loggers.base import build_loggers
 from tests.painter import Painter
 
 class Model(Painter):

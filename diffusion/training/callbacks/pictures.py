@@ -10,9 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 
 from diffusion.config.values import Count
-from diffusion.loggers.base import Shows
 from diffusion.training.callbacks.cadence import Cadence
 from diffusion.training.callbacks.validations import Validations
+from diffusion.training.loggers.base import Shows
 
 log = logging.getLogger(__name__)
 

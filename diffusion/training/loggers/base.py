@@ -7,8 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 from lightning.pytorch.loggers import Logger
 
 from diffusion.ground.errors import UserError
-from diffusion.loggers.metrics_file import MetricsFile
 from diffusion.runs import build
+from diffusion.training.loggers.metrics_file import MetricsFile
 
 
 @runtime_checkable
