@@ -2,7 +2,7 @@
 
 import sys
 
-from diffusion.cli import main
+from diffusion.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(None, sys.argv[1:]))

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from diffusion import cli
+from diffusion.commands import cli
 
 TINY = [
     *("dataset=digits", "network=unet_tiny", "network.widths=[8,16]", "dataset.val_images=32", "optimizer.lr=1e-3"),

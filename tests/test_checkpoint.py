@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 
 import diffusion
-from diffusion import cli
+from diffusion.commands import cli
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 from diffusion.training.callbacks.ema import EMA

@@ -12,7 +12,7 @@ import pytest
 from hydra import compose as hydra_compose
 from omegaconf import OmegaConf
 
-from diffusion import cli
+from diffusion.commands import cli
 from diffusion.config import folders
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs

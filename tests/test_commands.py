@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import diffusion
-from diffusion import cli
+from diffusion.commands import cli
 from diffusion.data.digits import Digits
 from diffusion.ground import random
 from diffusion.runs import build, checkpoint

@@ -14,7 +14,7 @@ FAST = ["metric.n=4", "metric.steps=2"]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    from diffusion import cli
+    from diffusion.commands import cli
 
     folder = tmp_path_factory.mktemp("trained") / "run"
     given = words(

@@ -115,7 +115,7 @@ def test_a_number_that_none_of_them_takes_is_refused():
 
 
 def test_what_a_key_was_called_is_answered_with_what_it_is_called_now(capsys):
-    from diffusion.cli import main
+    from diffusion.commands.cli import main
 
     known = configs.known_keys(configs.compose("train"), configs.groups("train"))
     for old, new in RENAMED.items():

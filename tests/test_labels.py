@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from diffusion import cli
+from diffusion.commands import cli
 from diffusion.conditioners.names import read
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs

@@ -108,7 +108,7 @@ def test_in_a_preview_the_steps_are_kept(train, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    from diffusion import cli
+    from diffusion.commands import cli
 
     folder = tmp_path_factory.mktemp("memory") / "run"
     assert cli.main("train", words("trainer.max_steps=1", "callbacks.preview.n=0", f"run.dir={folder}")) == 0

@@ -39,7 +39,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(place):
-    from diffusion import cli
+    from diffusion.commands import cli
 
     assert cli.main("train", words("trainer.max_steps=1", "callbacks.preview.n=0", f"run.dir={place / 'run'}")) == 0
     return place / "run"

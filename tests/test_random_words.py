@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig
 
-from diffusion import cli
+from diffusion.commands import cli
 from diffusion.config import folders
 from diffusion.runs import compose as configs
 

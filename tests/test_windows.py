@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from diffusion import cli
+from diffusion.commands import cli
 from tests import windows
 from tests.commands import command, words
 

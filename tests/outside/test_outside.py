@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import diffusion
-from diffusion import cli
+from diffusion.commands import cli
 from diffusion.config import folders, registry
 from diffusion.ground.errors import UserError
 from tests.commands import Done

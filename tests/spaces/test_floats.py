@@ -41,7 +41,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(place):
-    from diffusion import cli
+    from diffusion.commands import cli
 
     line = words(f"dataset.path={place / 'set'}", "trainer.max_steps=300", f"run.dir={place / 'run'}")
     assert cli.main("train", line) == 0
@@ -133,7 +133,8 @@ def test_a_resumed_run_keeps_its_statistics_when_rows_are_added(place, tmp_path,
 
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
 def test_what_is_stored_is_not_rounded_before_it_is_encoded(precision, place, tmp_path, monkeypatch):
-    from diffusion import cli, spaces
+    from diffusion import spaces
+    from diffusion.commands import cli
 
     seen, encode = [], spaces.standardized.Standardized.encode
     monkeypatch.setattr(
