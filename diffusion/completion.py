@@ -4,7 +4,7 @@ import os
 import shlex
 from pathlib import Path
 
-from diffusion import options
+from diffusion.commands import options
 from diffusion.config import folders
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs

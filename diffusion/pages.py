@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffusion import options
+from diffusion.commands import options
 from diffusion.config import folders
 from diffusion.config.registry import NAMED, TARGET
 from diffusion.config.signatures import docstrings, parameters
