@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion import pages
+from diffusion.commands import pages
 from diffusion.config import folders
 from diffusion.config.registry import NAMED
 from diffusion.runs import compose as configs

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from diffusion import pages, reference
+from diffusion import reference
+from diffusion.commands import pages
 from diffusion.config import folders
 
 ROOT = Path(__file__).parent.parent

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from diffusion import completion, pages
-from diffusion.commands import options
+from diffusion import completion
+from diffusion.commands import options, pages
 from diffusion.config import folders
 from diffusion.config.kinds import LITERAL, RAW
 from diffusion.config.typed import items, suggest
