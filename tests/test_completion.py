@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion.completion import candidates
+from diffusion.commands.completion import candidates
 
 ROOT = Path(__file__).parent.parent
 

@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from diffusion import completion
-from diffusion.commands import options, pages
+from diffusion.commands import completion, options, pages
 from diffusion.config import folders
 from diffusion.config.kinds import LITERAL, RAW
 from diffusion.config.typed import items, suggest
