@@ -28,7 +28,7 @@ bench: $(VENV)/installed-dev ## measure network, trainer, data, noise, samplers 
 	$(BIN)/python benchmarks/run.py
 
 docs: $(VENV)/installed ## write docs/configuration.md anew
-	$(BIN)/python -m diffusion.reference docs/configuration.md
+	$(BIN)/python -m diffusion.commands.reference docs/configuration.md
 
 clean: ## remove the environment
 	rm -rf $(VENV)

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion import reference
-from diffusion.commands import pages
+from diffusion.commands import pages, reference
 from diffusion.config import folders
 
 ROOT = Path(__file__).parent.parent

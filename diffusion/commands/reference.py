@@ -1,6 +1,6 @@
 """docs/configuration.md: every command, group, choice and key, as the yaml files, annotations and docstrings have them.
 
-`python -m diffusion.reference docs/configuration.md` writes it.
+`python -m diffusion.commands.reference docs/configuration.md` writes it.
 """
 
 import json
