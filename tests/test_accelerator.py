@@ -24,7 +24,7 @@ from diffusion.training.callbacks.curves import LossCurve, ScheduleCurve
 from diffusion.training.callbacks.ema import EMA
 from diffusion.training.callbacks.predictions import Predictions
 from diffusion.training.callbacks.preview import Preview
-from tests.accelerator import DEVICE, FROM_DEVICE, TO_DEVICE, Accelerator
+from tests.helpers.accelerator import DEVICE, FROM_DEVICE, TO_DEVICE, Accelerator
 
 CPU = torch.device("cpu")
 WORDS = [

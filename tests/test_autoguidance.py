@@ -11,8 +11,8 @@ from PIL import Image
 import diffusion
 from diffusion.ground.errors import UserError
 from diffusion.guidance import Auto
-from tests.commands import command, words
-from tests.random_model import random_model
+from tests.helpers.commands import command, words
+from tests.helpers.random_model import random_model
 
 FIXTURES = Path(__file__).parent / "fixtures" / "format_0"
 SHORT = ["n=2", "sampler=ddim", "sampler.steps=3"]

@@ -17,9 +17,9 @@ from diffusion.config.upgrades import FORMAT
 from diffusion.ground.errors import UserError
 from diffusion.optimization import optimizers
 from diffusion.runs import checkpoint
-from tests import machine
-from tests.commands import command, words
 from tests.fixtures.making import digest, drawn, losses
+from tests.helpers import machine
+from tests.helpers.commands import command, words
 
 FIXTURES = Path(__file__).parent / "fixtures"
 RUNS = sorted(str(path.parent.relative_to(FIXTURES)) for path in FIXTURES.glob("*/*/expected.json"))

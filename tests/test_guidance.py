@@ -11,7 +11,7 @@ from diffusion.ground.errors import UserError
 from diffusion.guidance import Auto, ClassifierFree, Guided, TwoModels
 from diffusion.samplers.ddim import DDIM
 from diffusion.tasks.generate import generate
-from tests.labels import labels
+from tests.helpers.labels import labels
 
 MADE = schedule.cosine(1000)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands import words
+from tests.helpers.commands import words
 
 ROOT = Path(__file__).parent.parent
 STEPS = 60  # two epochs of 25 batches, each with a validation, and a part of a third

@@ -9,7 +9,7 @@ from diffusion.ground.errors import UserError, memory_wanted, reading
 from diffusion.lit.module import LitDiffusion
 from diffusion.networks.unet import UNet
 from diffusion.training.callbacks.preview import Preview
-from tests.commands import command, words
+from tests.helpers.commands import command, words
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CUDA = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.10 GiB of which 3 MiB is free"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.commands import command, words
+from tests.helpers.commands import command, words
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ODD = "epoch=9, größe 数"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.commands import command, words
+from tests.helpers.commands import command, words
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TRAINED = {"bf16-true": torch.bfloat16, "64-true": torch.float64, "bf16-mixed": torch.float32}

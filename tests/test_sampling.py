@@ -18,8 +18,8 @@ from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
 from diffusion.spaces.pixels import Pixels
 from diffusion.tasks.generate import Generate
-from tests.labels import labels
-from tests.labels import of as label_conditioning
+from tests.helpers.labels import labels
+from tests.helpers.labels import of as label_conditioning
 
 SHAPE = (1, 4, 4)
 

@@ -17,7 +17,7 @@ from diffusion.config import registry, upgrades
 from diffusion.ground.errors import UserError
 from diffusion.runs import build, checkpoint
 from diffusion.runs import compose as configs
-from tests.commands import command, words
+from tests.helpers.commands import command, words
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from diffusion.commands import cli
-from tests import windows
-from tests.commands import command, words
+from tests.helpers import windows
+from tests.helpers.commands import command, words
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the imitation looks into /proc")

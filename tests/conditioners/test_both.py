@@ -8,7 +8,7 @@ import pytest
 import diffusion
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
-from tests.commands import command
+from tests.helpers.commands import command
 
 MODEL = [
     *("dataset=arrays", "space=pixels", "conditioning=[label,vector]", "network=unet_tiny", "network.widths=[8,16]"),

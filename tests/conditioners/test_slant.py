@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import avg_pool2d, pad
 
-from tests.commands import command
+from tests.helpers.commands import command
 
 ROOT = Path(__file__).parents[2]
 MNIST = ROOT.parent / "shared" / "data" / "MNIST"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from diffusion.runs import checkpoint
-from tests.commands import command
-from tests.fields import write
+from tests.helpers.commands import command
+from tests.helpers.fields import write
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 WORDS = [

@@ -6,7 +6,7 @@ import torch
 
 from diffusion.data.arrays import Arrays
 from diffusion.ground.errors import UserError
-from tests.fields import fields, write
+from tests.helpers.fields import fields, write
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from PIL import Image
 from diffusion.data import cache, decoded
 from diffusion.data.decoding import read_picture
 from diffusion.ground.errors import UserError
-from tests.pictures import BLUE, RED, data, plain
+from tests.helpers.pictures import BLUE, RED, data, plain
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ DECODING = """
 import sys, time
 from pathlib import Path
 from diffusion.data import decoded
-from tests.pictures import data
+from tests.helpers.pictures import data
 
 def slow(path, *given):
     Path(sys.argv[2]).touch()

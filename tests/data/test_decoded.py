@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diffusion.data.decoded import Decoded, Request
-from tests.pictures import plain
+from tests.helpers.pictures import plain
 
 REQUEST = Request(Path("x"), ["a", "b"], 8, 3, "container")
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from diffusion.data.decoding import read_image, read_picture
 from diffusion.data.formats import FORMATS, SUFFIXES, is_picture
-from tests.pictures import BLUE, RED, load_photo, mean, plain
-from tests.raw_files import chunk, packed, png, tiff
+from tests.helpers.pictures import BLUE, RED, load_photo, mean, plain
+from tests.helpers.raw_files import chunk, packed, png, tiff
 
 
 def halves(width=16, height=16):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffusion.ground import random
 from diffusion.ground.errors import UserError
-from tests.pictures import BLUE, RED, data, mean, plain
+from tests.helpers.pictures import BLUE, RED, data, mean, plain
 
 
 def test_broken_images_are_skipped_and_named_or_refused(folder, caplog):

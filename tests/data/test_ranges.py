@@ -12,7 +12,7 @@ from diffusion.data.image_folder import ImageFolder
 from diffusion.data.ranges import Seen
 from diffusion.ground.errors import UserError
 from diffusion.runs import checkpoint, manifest
-from tests.commands import command, words
+from tests.helpers.commands import command, words
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from diffusion.data import stored
 from diffusion.data.formats import FORMATS
-from tests.pictures import load_photo
-from tests.raw_files import chunk, packed, png, tiff
+from tests.helpers.pictures import load_photo
+from tests.helpers.raw_files import chunk, packed, png, tiff
 
 H, W = 5, 7
 TIFF_KINDS = sorted(TiffImagePlugin.OPEN_INFO, key=str)

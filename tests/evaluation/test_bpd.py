@@ -15,7 +15,7 @@ from diffusion.ground.errors import UserError
 from diffusion.schedule import broadcast
 from diffusion.spaces.pixels import Pixels
 from diffusion.spaces.standardized import Standardized
-from tests.exact import GaussianDenoiser
+from tests.helpers.exact import GaussianDenoiser
 
 MEAN, STD = 0.1, 0.14  # nothing of it is clipped, and the width of a bin, 2/255, is small against it
 ENTROPY = math.log2(STD * math.sqrt(2 * math.pi * math.e))

@@ -15,8 +15,8 @@ from diffusion.guidance import ClassifierFree
 from diffusion.runs import checkpoint
 from diffusion.runs import compose as configs
 from diffusion.samplers.heun import Heun
-from tests.commands import command
-from tests.random_model import random_model
+from tests.helpers.commands import command
+from tests.helpers.random_model import random_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

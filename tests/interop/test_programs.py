@@ -6,7 +6,7 @@ import torch
 from diffusion.ground.errors import UserError
 from diffusion.interop import programs
 from diffusion.runs import checkpoint
-from tests.commands import command
+from tests.helpers.commands import command
 from tests.interop.openai_unet import random_peer
 
 OPENAI = {"channels": 1, "out": 2, "width": 32, "mults": (1, 2), "layers": 1, "rates": (2,), "heads": 2}

@@ -11,7 +11,7 @@ from diffusion.ground.errors import UserError
 from diffusion.losses.learnt import Learnt
 from diffusion.losses.objective import L2, Objective
 from diffusion.optimization.optimizers import AdamW
-from tests.commands import command, words
+from tests.helpers.commands import command, words
 
 KEYS = {f"objective.weighting.{name}" for name in ("weight", "frequencies", "phases")}
 

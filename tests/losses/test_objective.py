@@ -13,7 +13,7 @@ from diffusion.denoiser import Denoiser
 from diffusion.ground.errors import UserError
 from diffusion.losses import weighting
 from diffusion.losses.objective import L1, L2, VLB, Huber, Hybrid
-from tests.exact import GaussianDenoiser
+from tests.helpers.exact import GaussianDenoiser
 
 WEIGHTINGS = [
     weighting.Simple(), weighting.MinSNR(), weighting.SNR(), weighting.P2(), weighting.Sigmoid(), weighting.VLB(),

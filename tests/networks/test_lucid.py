@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from diffusion.ground.errors import UserError
 from diffusion.networks.lucid import LinearAttention, LucidUNet
-from tests.labels import of
+from tests.helpers.labels import of
 
 CONF = Path(__file__).parents[2] / "conf" / "network"
 SMALL = {"width": 8, "multiples": (1, 2), "full_attention": (False, True), "heads": 2, "head_width": 4}

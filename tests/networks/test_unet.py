@@ -8,7 +8,7 @@ from diffusion.data.base import labelled
 from diffusion.ground.errors import UserError
 from diffusion.networks import native
 from diffusion.networks.unet import UNet
-from tests.labels import of
+from tests.helpers.labels import of
 
 CONF = Path(__file__).parents[2] / "conf" / "network"
 SMALL = {"widths": (16, 32), "layers": 1, "attention": (), "norm_groups": 8}

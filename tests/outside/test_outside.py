@@ -19,7 +19,7 @@ import diffusion
 from diffusion.commands import cli
 from diffusion.config import folders, registry
 from diffusion.ground.errors import UserError
-from tests.commands import Done
+from tests.helpers.commands import Done
 from tests.test_kill import assert_equal
 
 HERE = Path(__file__).parent

@@ -12,7 +12,7 @@ from diffusion.ground.errors import Notice
 from diffusion.runs import build
 from diffusion.runs.compose import choice
 from diffusion.samplers.dpm_solver_pp import DPMSolverPP
-from tests.exact import MixtureDenoiser
+from tests.helpers.exact import MixtureDenoiser
 
 QUANTILES = (torch.arange(500, dtype=torch.float64) + 0.5) / 500
 START = torch.special.ndtri(QUANTILES).reshape(1, 1, 1, -1)

@@ -15,7 +15,7 @@ from diffusion.samplers.dpm_solver_pp import DPMSolverPP
 from diffusion.samplers.euler import Euler
 from diffusion.samplers.heun import Heun
 from diffusion.samplers.unipc import UniPC
-from tests.exact import GaussianDenoiser, MixtureDenoiser
+from tests.helpers.exact import GaussianDenoiser, MixtureDenoiser
 
 FROM, TO = -9.0, 6.0  # log-SNR: the last step to t = 0 is of first order in every solver, and not measured here
 START = torch.linspace(-2.5, 2.5, 21, dtype=torch.float64).reshape(1, 1, 3, 7)

@@ -17,7 +17,7 @@ from diffusion.samplers.grid import SPACINGS
 from diffusion.samplers.heun import Heun
 from diffusion.samplers.unipc import UniPC
 from diffusion.tasks.generate import generate
-from tests.exact import GaussianDenoiser, MixtureDenoiser
+from tests.helpers.exact import GaussianDenoiser, MixtureDenoiser
 
 ALL = [schedule.linear, schedule.cosine, schedule.sigmoid, schedule.quadratic]
 

@@ -9,8 +9,8 @@ import diffusion
 from diffusion.ground import images
 from diffusion.runs import build
 from diffusion.tasks.interpolate import Interpolate
-from tests.commands import command
-from tests.random_model import random_model
+from tests.helpers.commands import command
+from tests.helpers.random_model import random_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CLASSES = ["zero", "one", "two", "three"]

@@ -9,8 +9,8 @@ from PIL import Image
 
 import diffusion
 from diffusion.runs import checkpoint
-from tests.commands import command
-from tests.fields import MEANS, SCALES, fields, write
+from tests.helpers.commands import command
+from tests.helpers.fields import MEANS, SCALES, fields, write
 from tests.test_kill import forking
 
 pytestmark = pytest.mark.filterwarnings("ignore")

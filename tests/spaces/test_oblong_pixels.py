@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands import command
+from tests.helpers.commands import command
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -11,7 +11,7 @@ from diffusion.data.rows import Rows
 from diffusion.ground.errors import UserError
 from diffusion.spaces import standardized
 from diffusion.spaces.standardized import Standardized
-from tests.fields import SHAPE, fields
+from tests.helpers.fields import SHAPE, fields
 
 X = fields(300)
 

@@ -13,8 +13,8 @@ from diffusion.tasks import pictures
 from diffusion.tasks.img2img import Img2Img
 from diffusion.tasks.inpaint import Inpaint
 from diffusion.tasks.interpolate import Interpolate
-from tests.commands import command
-from tests.random_model import random_model
+from tests.helpers.commands import command
+from tests.helpers.random_model import random_model
 
 SPACE = Pixels((1, 4, 4))
 RIGHT = np.array([[0, 0, 255, 255]] * 4, dtype=np.uint8)  # white: drawn anew

@@ -20,7 +20,7 @@ from diffusion.tasks.generate import generate
 from diffusion.tasks.img2img import Img2Img
 from diffusion.tasks.inpaint import Inpaint
 from diffusion.tasks.interpolate import Interpolate, slerp
-from tests.exact import GaussianDenoiser, MixtureDenoiser
+from tests.helpers.exact import GaussianDenoiser, MixtureDenoiser
 
 SHAPE = (1, 4, 4)
 SPACE = Pixels(SHAPE)
