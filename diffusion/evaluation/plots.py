@@ -1,4 +1,4 @@
-"""Curves as pictures: `python -m diffusion.evaluation.plots [FILE]` draws every schedule of conf/schedule into one PNG."""
+"""Curves as pictures: `python -m diffusion.evaluation.plots [FILE]` draws every schedule of conf/ into one PNG."""
 
 import sys
 from collections.abc import Mapping, Sequence

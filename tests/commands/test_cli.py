@@ -332,7 +332,7 @@ def test_print_shows_what_compose_gives(name, capsys, command):
 @pytest.mark.parametrize("word", ["--help", "--print", "zzz=1"])
 def test_answers_come_before_anything_heavy(name, word):
     code = (
-        "import sys\nfrom diffusion import cli\n"
+        "import sys\nfrom diffusion.commands import cli\n"
         f"cli.main({name!r}, [{word!r}])\n"
         "print('heavy:', sorted({'torch', 'lightning', 'wandb', 'matplotlib', 'sklearn'} & set(sys.modules)))"
     )
@@ -352,7 +352,7 @@ def test_the_scripts_work_from_any_folder(tmp_path, monkeypatch):
 JOB = """\
 import sys
 import time
-from diffusion.cli import main
+from diffusion.commands.cli import main
 from pathlib import Path
 from types import ModuleType
 

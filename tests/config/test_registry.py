@@ -54,7 +54,7 @@ def test_a_yaml_that_names_something_else_is_refused_by_name(monkeypatch, group,
 
 
 def test_naming_parts_imports_none_of_them():
-    code = "from diffusion import registry, config; config.compose('train'); import sys; print('torch' in sys.modules)"
+    code = "from diffusion.runs import compose; compose.compose('train'); import sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

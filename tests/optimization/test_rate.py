@@ -226,7 +226,7 @@ def test_an_old_run_whose_cosine_ended_with_max_steps_ends_with_other_max_steps(
     [({"max_steps": 9}, None), ({"max_steps": 8}, 9), ({"max_steps": 9, "max_minutes": 3}, 9), ({}, 9)],
 )
 def test_a_cosine_of_format_0(limits, end):
-    rate = {"_target_": "diffusion.optimization.optimizers.Cosine", "steps": 9, "final": 0.1}
+    rate = {"_target_": "diffusion.optimizers.Cosine", "steps": 9, "final": 0.1}
     config = {"lr_schedule": rate, "trainer": limits, "optimizer": {"warmup_steps": 500}}
     found = upgrades.upgraded({"config": config}, "x")["config"]
     assert found["lr_schedule"] == {

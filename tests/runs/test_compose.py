@@ -103,7 +103,7 @@ def test_a_chosen_sampler_of_sample_py_takes_its_changes():
 
 
 def test_conf_is_found_in_a_wheel_and_in_a_checkout(tmp_path, monkeypatch):
-    monkeypatch.setattr(folders, "__file__", str(tmp_path / "diffusion" / "folders.py"))
+    monkeypatch.setattr(folders, "__file__", str(tmp_path / "diffusion" / "config" / "folders.py"))
     with pytest.raises(UserError, match="no conf folder"):
         folders.package()
     for folder in tmp_path / "conf", tmp_path / "diffusion" / "conf":
