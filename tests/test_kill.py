@@ -28,7 +28,7 @@ RUN = words(
 LINE_BY_LINE = """
 import os, sys
 import torch
-from diffusion import cli
+from diffusion.commands import cli
 import diffusion.commands.train
 print("ready", flush=True)
 for line in sys.stdin:

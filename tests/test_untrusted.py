@@ -40,7 +40,7 @@ def write(tmp_path, contents):
     def write(changes):
         changed = copy.deepcopy(contents)
         if "format" not in changes:  # a file of format 0, which has no number
-            for _, node in registry.nodes(changed["config"]):
+            for node in [node for _, node in registry.nodes(changed["config"]) if "_target_" in node]:
                 for room, before in ROOMS_OF_0.items():
                     node["_target_"] = node["_target_"].replace(room, before)
             changed["config"]["guidance"]["_target_"] = "diffusion.guidance.Guidance"

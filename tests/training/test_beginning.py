@@ -41,7 +41,7 @@ OWN = """
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from diffusion import images
+from diffusion.ground import images
 from diffusion.training.callbacks.pictures import Pictures
 
 class Weights(Pictures):

@@ -136,7 +136,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import torch
-from diffusion import plots
+from diffusion.evaluation import plots
 from tests.training.callbacks.test_curves import fit
 
 calls, draw = [], plots.draw_losses
