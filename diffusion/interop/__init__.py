@@ -1,1 +1,1 @@
-"""Models of other programs, read into our words and written in theirs."""
+"""Models of other programs, read and written."""

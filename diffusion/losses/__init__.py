@@ -1,0 +1,1 @@
+"""Objectives, weightings of the noise levels, and which t a step draws."""

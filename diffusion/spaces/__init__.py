@@ -1,0 +1,1 @@
+"""Spaces: between what a data set stores and x_0."""

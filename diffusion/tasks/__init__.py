@@ -1,0 +1,1 @@
+"""Tasks: generation, interpolation, image to image, inpainting."""

@@ -1,1 +1,1 @@
-"""What happens around training: weight averaging, previews, and the progress line."""
+"""Callbacks: guards, averages, checkpoints, progress, and pictures of a run."""
