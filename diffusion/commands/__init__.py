@@ -1,1 +1,1 @@
-"""The commands, a file each, and the command line that runs them: options, help, completion, the generated reference."""
+"""The commands, a file each, and the command line that runs them: options, help, completion, reference."""

@@ -1,1 +1,1 @@
-"""What a config may hold: choices in conf/ and in a folder of one's own, what each key takes, formats of stored configs."""
+"""What a config may hold: choices in conf/ and in an own folder, what each key takes, formats of stored configs."""

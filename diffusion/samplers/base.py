@@ -18,7 +18,7 @@ from diffusion.schedule import Schedule, broadcast
 
 
 @dataclass
-class Path:
+class SolverState:
     """What a solver has at hand on its way: the denoiser, fresh noise, and what was predicted so far.
 
     noise: () -> (B, C, H, W), the next of each image's stream. condition: of the images, as it was asked for. steps: of
@@ -100,20 +100,20 @@ class Sampler(ABC):
     ) -> Iterator[Step]:
         """The states of the reverse process, the given one first, x_0 last.
 
-        x: (B, C, H, W), the state at the first of the times: standard normal at T. denoise, noise: as in `Path`.
+        x: (B, C, H, W), the state at the first of the times: standard normal at T. denoise, noise: as in `SolverState`.
         condition: of the images. times: instead of the sampler's own, down to 0; where they rise, noise is added
         (Eq. 2) and the solver starts anew (RePaint).
         """
         times = self.times(denoise.schedule) if times is None else times
-        path = Path(denoise, noise, condition, steps=len(times) - 1)
+        solver = SolverState(denoise, noise, condition, steps=len(times) - 1)
         yield Step(x, times[0].item(), 0)
         for number, (t, s) in enumerate(pairwise(times)):
-            path.left = path.steps - number
-            x = self.step(path, x, t, s) if s < t else path.back(x, t, s)
-            yield Step(x, s.item(), path.nfe)
+            solver.left = solver.steps - number
+            x = self.step(solver, x, t, s) if s < t else solver.back(x, t, s)
+            yield Step(x, s.item(), solver.nfe)
 
     @abstractmethod
-    def step(self, path: Path, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def step(self, solver: SolverState, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """x_s from x_t, s < t. t, s: scalar or (B,): images of one batch may be at different times."""
 
 

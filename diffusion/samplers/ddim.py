@@ -7,7 +7,7 @@ from torch import Tensor
 from diffusion.conditioners.condition import Condition
 from diffusion.config.values import Count, Fraction, Times, checked
 from diffusion.denoiser import Denoise
-from diffusion.samplers.base import Path, Sampler, combine
+from diffusion.samplers.base import Sampler, SolverState, combine
 from diffusion.schedule import broadcast
 
 
@@ -25,12 +25,12 @@ class DDIM(Sampler):
         self.eta = eta
         self.draws_noise = eta > 0
 
-    def step(self, path: Path, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        prediction = path.predict(x_t, t)
-        alpha_s, sigma_s = path.schedule(s)
-        std = self.eta * sigma_s / prediction.sigma * path.schedule.beta(s, t).sqrt()
+    def step(self, solver: SolverState, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        prediction = solver.predict(x_t, t)
+        alpha_s, sigma_s = solver.schedule(s)
+        std = self.eta * sigma_s / prediction.sigma * solver.schedule.beta(s, t).sqrt()
         x_s = combine((alpha_s, prediction.x_0), ((sigma_s**2 - std**2).sqrt(), prediction.eps))
-        return x_s + broadcast(std, x_t) * path.noise() if self.eta else x_s
+        return x_s + broadcast(std, x_t) * solver.noise() if self.eta else x_s
 
 
 def invert(

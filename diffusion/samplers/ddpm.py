@@ -7,7 +7,7 @@ from torch import Tensor
 from diffusion.config.values import Count, Fraction, Times, checked
 from diffusion.ground.errors import UserError
 from diffusion.process import q_posterior, reverse_variance
-from diffusion.samplers.base import Path, Sampler
+from diffusion.samplers.base import Sampler, SolverState
 from diffusion.schedule import Schedule
 
 _MIX = {"auto": None, "learned": None, "fixed_small": 0.0, "fixed_large": 1.0}
@@ -40,12 +40,12 @@ class DDPM(Sampler):
         if self.must_be_learnt and not learns_variance:
             raise UserError(_NOT_LEARNED)
 
-    def step(self, path: Path, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        prediction = path.predict(x_t, t)
-        mean, _ = q_posterior(path.schedule, prediction.x_0, x_t, s, t)
+    def step(self, solver: SolverState, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        prediction = solver.predict(x_t, t)
+        mean, _ = q_posterior(solver.schedule, prediction.x_0, x_t, s, t)
         mix = prediction.variance_mix if self.mix is None else self.mix
         if mix is None and self.must_be_learnt:
             raise UserError(_NOT_LEARNED)
         mix = 0.0 if mix is None else mix
-        variance = reverse_variance(path.schedule, s, t, mix, x_t)
-        return mean + variance.sqrt() * path.noise()
+        variance = reverse_variance(solver.schedule, s, t, mix, x_t)
+        return mean + variance.sqrt() * solver.noise()

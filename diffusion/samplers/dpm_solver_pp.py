@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffusion.config.values import Count, Times, checked
-from diffusion.samplers.base import Path, Sampler, combine, half_log_snr
+from diffusion.samplers.base import Sampler, SolverState, combine, half_log_snr
 
 _FEW = 15  # below so many steps the last but one is of order 2 at most, as the authors advise
 
@@ -31,26 +31,26 @@ class DPMSolverPP(Sampler):
         self.order = order
         self.stochastic = self.draws_noise = stochastic
 
-    def step(self, path: Path, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        path.predict(x_t, t)
-        past = [prediction for prediction in reversed(path.history) if (prediction.alpha > 0).all()]
+    def step(self, solver: SolverState, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        solver.predict(x_t, t)
+        past = [prediction for prediction in reversed(solver.history) if (prediction.alpha > 0).all()]
         order = 1 if (s == 0).any() else min(self.order, max(1, len(past)))
-        if path.steps < _FEW:
-            order = min(order, path.left)
-        alpha_s, sigma_s = path.schedule(s)
-        alpha_t, sigma_t = path.history[-1].alpha, path.history[-1].sigma
+        if solver.steps < _FEW:
+            order = min(order, solver.left)
+        alpha_s, sigma_s = solver.schedule(s)
+        alpha_t, sigma_t = solver.history[-1].alpha, solver.history[-1].sigma
         h = half_log_snr(alpha_s, sigma_s) - half_log_snr(alpha_t, sigma_t)
-        differences = self._differences(path, h, order)
+        differences = self._differences(solver, h, order)
         if not self.stochastic:
             weights = _weights(h, order)
             return combine((sigma_s / sigma_t, x_t), *_scaled(alpha_s, weights, differences))
         weights = _weights(2 * h, order)  # the SDE decays twice as fast
-        noise = (sigma_s * (-torch.expm1(-2 * h)).sqrt(), path.noise())
+        noise = (sigma_s * (-torch.expm1(-2 * h)).sqrt(), solver.noise())
         return combine((sigma_s / sigma_t * (-h).exp(), x_t), *_scaled(alpha_s, weights, differences), noise)
 
-    def _differences(self, path: Path, h: Tensor, order: int) -> list[Tensor]:
+    def _differences(self, solver: SolverState, h: Tensor, order: int) -> list[Tensor]:
         """x_0 and its divided differences in units of h: as many as the order."""
-        points = list(reversed(path.history))[:order]
+        points = list(reversed(solver.history))[:order]
         x_0 = [prediction.x_0 for prediction in points]
         if order == 1:
             return x_0

@@ -8,7 +8,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from diffusion.config.values import Count, NonNegative, NumberOrInfinity, Times, checked
-from diffusion.samplers.base import Path, Sampler, combine
+from diffusion.samplers.base import Sampler, SolverState, combine
 
 
 @checked
@@ -41,21 +41,21 @@ class Euler(Sampler):
         names = ("sampler.churn_min", "sampler.churn_max", "sampler.noise_scale")
         return dict.fromkeys(names, "without sampler.churn=... no noise is added")
 
-    def step(self, path: Path, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def step(self, solver: SolverState, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         if self.churn:
-            x_t, t = self._add_noise(path, x_t, t)
-        prediction = path.predict(x_t, t)
-        alpha_s, sigma_s = path.schedule(s)
+            x_t, t = self._add_noise(solver, x_t, t)
+        prediction = solver.predict(x_t, t)
+        alpha_s, sigma_s = solver.schedule(s)
         return combine((alpha_s, prediction.x_0), (sigma_s, prediction.eps))
 
-    def _add_noise(self, path: Path, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def _add_noise(self, solver: SolverState, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """x_hat at t_hat, where (sigma / alpha)_hat = (1 + gamma) sigma / alpha, though never beyond T (lines 5-6)."""
-        schedule = path.schedule
+        schedule = solver.schedule
         alpha, sigma = schedule(t)
         ratio = sigma / alpha
-        gamma = min(self.churn / path.steps, 2**0.5 - 1)
+        gamma = min(self.churn / solver.steps, 2**0.5 - 1)
         gamma = torch.where((ratio >= self.churn_min) & (ratio <= self.churn_max), gamma, 0.0)
         t_hat = torch.maximum(schedule.t_of_log_snr(-2 * (ratio * (1 + gamma)).log()), t.to(ratio))
         alpha_hat, sigma_hat = schedule(t_hat)
         added = alpha_hat * ((sigma_hat / alpha_hat) ** 2 - ratio**2).clamp(min=0).sqrt()
-        return combine((alpha_hat / alpha, x_t), (self.noise_scale * added, path.noise())), t_hat
+        return combine((alpha_hat / alpha, x_t), (self.noise_scale * added, solver.noise())), t_hat

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion.config.values import Count, NonNegative, NumberOrInfinity, Times, checked
 from diffusion.ground.errors import Notice
-from diffusion.samplers.base import Path, combine
+from diffusion.samplers.base import SolverState, combine
 from diffusion.samplers.euler import Euler
 from diffusion.schedule import Schedule
 
@@ -46,12 +46,12 @@ class Heun(Euler):
                 stacklevel=1,  # said once, whoever asks
             )
 
-    def step(self, path: Path, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        x_s = super().step(path, x_t, t, s)
-        start = path.history[-1]  # at t, or at t_hat after churn
+    def step(self, solver: SolverState, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        x_s = super().step(solver, x_t, t, s)
+        start = solver.history[-1]  # at t, or at t_hat after churn
         if not (s > 0).any() or (start.alpha == 0).any():
             return x_s  # eps has no value at 0, and the slope none where alpha is 0
-        end = path.predict(x_s, torch.where(s > 0, s, t))
-        alpha_s, sigma_s = path.schedule(s)
+        end = solver.predict(x_s, torch.where(s > 0, s, t))
+        alpha_s, sigma_s = solver.schedule(s)
         half = torch.where(s > 0, sigma_s - alpha_s * start.sigma / start.alpha, 0.0) / 2
         return combine((torch.ones_like(half), x_s), (half, end.eps - start.eps))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffusion.config.values import Count, Times, checked
 from diffusion.denoiser import Prediction
-from diffusion.samplers.base import Path, Sampler, combine, half_log_snr
+from diffusion.samplers.base import Sampler, SolverState, combine, half_log_snr
 
 
 class _Stride(NamedTuple):
@@ -31,20 +31,20 @@ class UniPC(Sampler):
         super().__init__(steps, times)
         self.order = order
 
-    def step(self, path: Path, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        here = path.predict(x_t, t)
-        if path.carry is not None:
-            x_t = _advance(path, path.carry, t, here)
-        past = [prediction for prediction in reversed(path.history) if (prediction.alpha > 0).all()] or [here]
-        order = 1 if (s == 0).any() else min(self.order, path.left, len(past))
-        path.carry = _Stride(x_t, past[:order], order)
-        return _advance(path, path.carry, s)
+    def step(self, solver: SolverState, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        here = solver.predict(x_t, t)
+        if solver.carry is not None:
+            x_t = _advance(solver, solver.carry, t, here)
+        past = [prediction for prediction in reversed(solver.history) if (prediction.alpha > 0).all()] or [here]
+        order = 1 if (s == 0).any() else min(self.order, solver.left, len(past))
+        solver.carry = _Stride(x_t, past[:order], order)
+        return _advance(solver, solver.carry, s)
 
 
-def _advance(path: Path, stride: _Stride, s: Tensor, end: Prediction | None = None) -> Tensor:
+def _advance(solver: SolverState, stride: _Stride, s: Tensor, end: Prediction | None = None) -> Tensor:
     """x_s by the predictor; or, with the prediction made at its `end`, by the corrector (Eqs. 3 and 9)."""
     newest, *older = stride.past
-    alpha_s, sigma_s = path.schedule(s)
+    alpha_s, sigma_s = solver.schedule(s)
     lambda_t = half_log_snr(newest.alpha, newest.sigma)
     h = half_log_snr(alpha_s, sigma_s) - lambda_t
     ratios = [(half_log_snr(point.alpha, point.sigma) - lambda_t) / h for point in older]

@@ -7,7 +7,7 @@ from diffusion.data.decoding import Limits
 from diffusion.process import q_sample
 from diffusion.samplers.grid import from_time
 from diffusion.spaces.base import Space
-from diffusion.tasks import pictures
+from diffusion.tasks import image_files
 from diffusion.tasks.generate import Generate
 
 
@@ -22,7 +22,7 @@ class Img2Img(Generate):
 
     def __init__(self, image: File, t: Positive | None, space: Space, limits: Limits | None = None):
         super().__init__(space, limits)
-        self.x_0 = pictures.read("task.image", image, space, limits)
+        self.x_0 = image_files.read("task.image", image, space, limits)
         self.t = t
 
     def times(self, sampler, schedule) -> Tensor:

@@ -11,7 +11,7 @@ from diffusion.data.decoding import Limits
 from diffusion.denoiser import Denoise, Prediction
 from diffusion.samplers.grid import with_jumps
 from diffusion.spaces.base import Space
-from diffusion.tasks import pictures
+from diffusion.tasks import image_files
 from diffusion.tasks.generate import Generate
 
 
@@ -34,7 +34,7 @@ class Inpaint(Generate):
     """RePaint (Lugmayr et al. 2022): every stretch of `jump` steps is walked `resamples` times, with noise added in
     between, so that what is drawn can follow what is known. resamples=1 draws each step once.
 
-    image, mask: files, see `pictures.read_mask`; the mask's white pixels are drawn anew, the others kept. space:
+    image, mask: files, see `image_files.read_mask`; the mask's white pixels are drawn anew, the others kept. space:
     the model's.
     """
 
@@ -44,8 +44,8 @@ class Inpaint(Generate):
         self, image: File, mask: File, resamples: Count, jump: Count, space: Space, limits: Limits | None = None
     ):
         super().__init__(space, limits)
-        self.x_0 = pictures.read("task.image", image, space, limits)
-        self.known = ~pictures.read_mask(mask, image, space)
+        self.x_0 = image_files.read("task.image", image, space, limits)
+        self.known = ~image_files.read_mask(mask, image, space)
         self.resamples, self.jump = resamples, jump
 
     def times(self, sampler, schedule) -> Tensor:

@@ -17,7 +17,7 @@ from diffusion.samplers.ddim import invert
 from diffusion.samplers.grid import from_time
 from diffusion.schedule import broadcast, precise
 from diffusion.spaces.base import Space
-from diffusion.tasks import pictures
+from diffusion.tasks import image_files
 from diffusion.tasks.generate import Generate
 
 End = Annotated[Natural | File, Expected("a seed, a whole number, 0 or more, or the file of a picture")]
@@ -91,4 +91,4 @@ def _end(key: str, given: str | int, space: Space, limits: Limits | None) -> int
     text = str(given)
     if re.fullmatch(r"-\d+", text):
         raise UserError(f"{key}={text}: expected a seed, a whole number, 0 or more, or the file of a picture")
-    return int(text) if text.isdigit() else pictures.read(key, text, space, limits)
+    return int(text) if text.isdigit() else image_files.read(key, text, space, limits)

@@ -8,7 +8,7 @@ from torch import nn
 from diffusion import clipping, parametrization, process, schedule
 from diffusion.denoiser import Denoiser
 from diffusion.ground.random import Streams
-from diffusion.samplers.base import Path
+from diffusion.samplers.base import SolverState
 from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
 
@@ -91,7 +91,7 @@ def test_clipping_that_never_bites_changes_nothing(make, target):
     means = []
     for rule, _ in RULES.values():
         denoise = clipping.Clip(Denoiser(Perfect(), made, target()), rule)
-        means.append(DDPM().step(Path(denoise, lambda: torch.zeros_like(x_t)), x_t, t, t - 1))
+        means.append(DDPM().step(SolverState(denoise, lambda: torch.zeros_like(x_t)), x_t, t, t - 1))
     assert torch.equal(means[0], means[1])
     assert torch.equal(means[0], means[2])
     beta, eps_scale = made.beta(t - 1, t).reshape(-1, 1, 1, 1), sigma
@@ -104,8 +104,8 @@ def test_the_last_step_adds_no_noise_decided_per_image(sampler):
     denoise = clipping.Clip(Denoiser(Known(), schedule.linear(), parametrization.Eps()), clipping.Unclipped())
     x_t = torch.ones(3, 1, 2, 2, dtype=torch.float64)
     t = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64)
-    quiet = sampler.step(Path(denoise, lambda: torch.zeros_like(x_t)), x_t, t, t - 1)
-    loud = sampler.step(Path(denoise, lambda: torch.full_like(x_t, 100.0)), x_t, t, t - 1)
+    quiet = sampler.step(SolverState(denoise, lambda: torch.zeros_like(x_t)), x_t, t, t - 1)
+    loud = sampler.step(SolverState(denoise, lambda: torch.full_like(x_t, 100.0)), x_t, t, t - 1)
     moved = (loud - quiet).abs().amax((1, 2, 3))
     assert moved[0] == 0
     assert moved[1] > 0.1
@@ -117,7 +117,7 @@ def test_images_at_different_times_step_as_they_would_alone():
     x_t = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     z = torch.full_like(x_t, 0.5)
     t, s = torch.tensor([1000.0, 37.0, 1.0]), torch.tensor([900.0, 36.0, 0.0])
-    together = DDPM().step(Path(denoise, lambda: z), x_t, t, s)
+    together = DDPM().step(SolverState(denoise, lambda: z), x_t, t, s)
     for i in range(3):
-        alone = DDPM().step(Path(denoise, lambda i=i: z[i : i + 1]), x_t[i : i + 1], t[i], s[i])
+        alone = DDPM().step(SolverState(denoise, lambda i=i: z[i : i + 1]), x_t[i : i + 1], t[i], s[i])
         torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-12, atol=1e-12)

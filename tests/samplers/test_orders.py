@@ -9,7 +9,7 @@ from scipy.integrate import solve_ivp
 
 from diffusion import schedule
 from diffusion.samplers import dpm_solver_pp
-from diffusion.samplers.base import Path
+from diffusion.samplers.base import SolverState
 from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.dpm_solver_pp import DPMSolverPP
 from diffusion.samplers.euler import Euler
@@ -40,12 +40,12 @@ def error(sampler, denoise, steps, exact_starts=0):
     """The largest error after `steps` steps even in log-SNR. exact_starts: a multistep method of order p needs p
     points to begin with; to see its own order, the first are taken from the exact flow."""
     grid = denoise.schedule.t_of_log_snr(torch.linspace(FROM, TO, steps + 1, dtype=torch.float64))
-    path, x = Path(denoise, noise=None, steps=steps, left=steps), START
+    solver, x = SolverState(denoise, noise=None, steps=steps, left=steps), START
     for number, (t, s) in enumerate(pairwise(grid)):
-        before, x = x, sampler.step(path, x, t, s)
+        before, x = x, sampler.step(solver, x, t, s)
         if number < exact_starts:
             x = flow(denoise, START, grid[0], s)
-            path.carry = path.carry and path.carry._replace(x=before)
+            solver.carry = solver.carry and solver.carry._replace(x=before)
     return (x - flow(denoise, START, grid[0], grid[-1])).abs().max().item()
 
 

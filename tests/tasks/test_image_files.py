@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from diffusion.ground.errors import Notice, UserError
 from diffusion.spaces.pixels import Pixels
-from diffusion.tasks import pictures
+from diffusion.tasks import image_files
 from diffusion.tasks.img2img import Img2Img
 from diffusion.tasks.inpaint import Inpaint
 from diffusion.tasks.interpolate import Interpolate
@@ -164,11 +164,11 @@ def test_what_is_no_picture_is_refused_by_its_key(save, picture, tmp_path):
         with pytest.raises(UserError, match=f"{key}=.*text.png: not a readable picture"):
             Inpaint(str(tmp_path / image), str(tmp_path / mask), 1, 1, SPACE)
     with pytest.raises(UserError, match=r"task.image=.*nothing.png: not a readable picture \(FileNotFoundError"):
-        pictures.read("task.image", str(tmp_path / "nothing.png"), SPACE)
+        image_files.read("task.image", str(tmp_path / "nothing.png"), SPACE)
 
 
 def test_a_picture_over_white_is_what_it_was(save):
-    read = pictures.read("task.image", save(painted("LA", RIGHT, 0, 0), "picture.png"), SPACE)
+    read = image_files.read("task.image", save(painted("LA", RIGHT, 0, 0), "picture.png"), SPACE)
     torch.testing.assert_close(read[0, 0, 0], torch.tensor([1.0, 1, -1, -1]))
 
 
@@ -203,7 +203,7 @@ def test_a_picture_that_comes_out_nearly_black_is_said(save):
 
 def test_sample_reads_pictures_as_the_training_did(save, tmp_path, capsys, monkeypatch):
     image, given = deep(save, 4095), []
-    monkeypatch.setattr(pictures, "read", lambda *args: given.append(args[3]) or torch.zeros(1, 1, 8, 8))
+    monkeypatch.setattr(image_files, "read", lambda *args: given.append(args[3]) or torch.zeros(1, 1, 8, 8))
     config = ["dataset=image_folder", "dataset.path=x", "dataset.size=8", "dataset.channels=1", "schedule.T=20"]
     for range_, limits in (("[0,4095]", (0, 4095)), ("container", None)):
         ckpt = random_model(tmp_path / f"{limits}.ckpt", *config, f"dataset.range={range_}")
