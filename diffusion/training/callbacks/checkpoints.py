@@ -2,12 +2,11 @@
 
 import copy
 import logging
-import signal
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -18,9 +17,40 @@ from diffusion.ground.errors import UserError
 from diffusion.ground.files import give_name, remove_remains
 from diffusion.training.callbacks import loops
 from diffusion.training.callbacks.cadence import Cadence
+from diffusion.training.callbacks.signals import Signals
 from diffusion.training.strategies import SHARDED
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WholeStep:
+    """Where a run stood after an optimiser step, but for what the step itself wrote: to go back to where it breaks
+    inside the next one.
+
+    batches: begun in the whole run. position: of the data. timesteps: what they have learnt.
+    """
+
+    step: int
+    batches: int
+    position: Mapping[str, Any]
+    timesteps: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> "WholeStep":
+        return cls(
+            step=trainer.global_step,
+            batches=loops.batches_begun(trainer),
+            position=trainer.datamodule.state_dict() if trainer.datamodule is not None else {},
+            timesteps=copy.deepcopy(trainer.lightning_module.timesteps.state_dict()),
+        )
+
+    def go_back(self, trainer: Trainer) -> None:
+        """Batches that were begun since count as never seen: they reached no optimiser step."""
+        loops.forget_batches(trainer, loops.batches_begun(trainer) - self.batches)
+        if trainer.datamodule is not None:
+            trainer.datamodule.load_state_dict(self.position)
+        trainer.lightning_module.timesteps.load_state_dict(self.timesteps)
 
 
 @checked
@@ -58,12 +88,11 @@ class Checkpoints(Checkpoint):
         self.best = float("inf")
         self.last: Path | None = None
         """The newest checkpoint written in this session, or the one it was resumed from."""
+        self.signals = Signals()
+        self._whole = WholeStep(step=-1, batches=0, position={}, timesteps={})
+        self._saved_step = self._tried_step = -1  # tried: or not saved for want of room
         self._saved_at = time.monotonic()
-        self._whole_step: int | None = None
-        self._tried_step: int | None = None  # the step last saved, or not saved for want of room
-        self._asked: set[int] = set()  # signals that have arrived
-        self._due = self._stopping = self._at_once = False
-        self._handlers: dict[int, Any] = {}
+        self._due = self._stopping = False  # at the end of the step that has just ended
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "validated_on": self.validated_on}
@@ -81,20 +110,17 @@ class Checkpoints(Checkpoint):
         if trainer.ckpt_path:
             self.last = Path(trainer.ckpt_path)
         self._saved_step = self._tried_step = trainer.global_step
-        self._note_whole_step(trainer)
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGUSR1", None)):
-                if number is not None:
-                    self._handlers[number] = signal.signal(number, self._on_signal)
+        self._whole = WholeStep.of(trainer)
+        self.signals.listen()
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         loops.align_logged_step(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == self._whole_step:
+        if trainer.global_step == self._whole.step:
             return  # gradients are being accumulated: they are in no checkpoint
-        self._note_whole_step(trainer)
-        self._look_around(trainer)
+        self._whole = WholeStep.of(trainer)
+        self._decide(trainer)
         self._due |= self.cadence.counts(trainer.global_step, loops.epochs_ended(trainer))
         if not loops.validation_follows(trainer):
             self._act(trainer)
@@ -107,9 +133,9 @@ class Checkpoints(Checkpoint):
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if not trainer.sanity_checking:
-            self._look_around(trainer)
+            self._decide(trainer)
             if self._stopping and not loops.is_last_step(trainer):  # after the last step there is only this left to do
-                raise KeyboardInterrupt  # saved in on_exception, when the raw weights are back in the module
+                _stop()  # it is saved in on_exception, when the raw weights are back in the module
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
@@ -127,9 +153,9 @@ class Checkpoints(Checkpoint):
             )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if self._at_once or self._tried_step == self._whole_step:
+        if self.signals.at_once or self._tried_step == self._whole.step:
             return
-        if trainer.global_step != self._whole_step or (isinstance(trainer.strategy, SHARDED) and not self._stopping):
+        if trainer.global_step != self._whole.step or (isinstance(trainer.strategy, SHARDED) and not self._stopping):
             log.warning("not saved: the run broke inside a step; the newest checkpoint is %s", self.last)
             return
         if trainer.validating and loops.is_last_step(trainer):
@@ -139,48 +165,29 @@ class Checkpoints(Checkpoint):
             with loops.owing_validation(trainer):
                 saved = self._save(trainer, together=self._stopping)
         else:
-            loops.forget_batches(trainer, loops.batches_begun(trainer) - self._batches)
-            if trainer.datamodule is not None:
-                trainer.datamodule.load_state_dict(self._position)
-            trainer.lightning_module.timesteps.load_state_dict(self._learnt)  # without batches that count as never seen
+            self._whole.go_back(trainer)
             saved = self._save(trainer, together=self._stopping)
         if saved and not self._stopping:
             log.warning("the run broke; saved step %d before that: %s", trainer.global_step, self.last)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers.clear()
+        self.signals.ignore()
 
-    def _note_whole_step(self, trainer: Trainer) -> None:
-        self._whole_step = trainer.global_step
-        self._batches = loops.batches_begun(trainer)
-        self._position = trainer.datamodule.state_dict() if trainer.datamodule is not None else {}
-        self._learnt = copy.deepcopy(trainer.lightning_module.timesteps.state_dict())
-
-    def _on_signal(self, number: int, _: Any) -> None:
-        if number == signal.SIGINT and number in self._asked:
-            self._at_once = True
-            raise KeyboardInterrupt
-        self._asked.add(number)
-
-    def _look_around(self, trainer: Trainer) -> None:
-        """Whether to save or to stop; every process comes to the same answer, whichever of them was told."""
+    def _decide(self, trainer: Trainer) -> None:
+        """Whether to save or to stop; every process comes to the same answer, whichever of them had the signal."""
         late = time.monotonic() - self._saved_at > self.cadence.seconds
-        stop = signal.SIGINT in self._asked or signal.SIGTERM in self._asked
-        save = late or bool(self._asked)
+        stop, save = self.signals.stop, self.signals.save() or late
         if trainer.world_size > 1:
             flags = torch.tensor([save, stop], dtype=torch.int32, device=trainer.strategy.root_device)
             save, stop = trainer.strategy.reduce(flags, reduce_op="sum").bool().tolist()
         self._due |= save
         self._stopping |= stop
-        self._asked -= {getattr(signal, "SIGUSR1", None)}
 
     def _act(self, trainer: Trainer) -> None:
         if self._due:
             self._save(trainer)
         if self._stopping:
-            raise KeyboardInterrupt
+            _stop()
 
     def _save(self, trainer: Trainer, names: Sequence[str] = ("last",), together: bool = True) -> bool:
         """Saves this step, under those names as well; whether it is on the disk (which only rank 0 knows).
@@ -192,7 +199,7 @@ class Checkpoints(Checkpoint):
         if together:
             trainer.save_checkpoint(path, weights_only=False)
         else:
-            trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(False), path)
+            trainer.strategy.save_checkpoint(loops.contents(trainer), path)
         self._due, self._saved_at, self._tried_step = False, time.monotonic(), trainer.global_step
         if not trainer.is_global_zero or _stamp(path) == before:
             return False
@@ -202,6 +209,11 @@ class Checkpoints(Checkpoint):
         for old in sorted(self.folder.glob("step_*.ckpt"), key=_stamp)[: -self.keep]:
             old.unlink()
         return True
+
+
+def _stop() -> NoReturn:
+    """Ends the run the only way that Lightning has for it: it calls `on_exception` and `teardown`, then exits."""
+    raise KeyboardInterrupt
 
 
 def _stamp(path: Path) -> int:

@@ -34,6 +34,11 @@ def epochs_done(saved: Mapping[str, Any]) -> int:
     return loop["epoch_progress"]["current"]["processed"] + ended
 
 
+def contents(trainer: Trainer) -> dict[str, Any]:
+    """Those of a checkpoint of this process, which waits for no other."""
+    return trainer._checkpoint_connector.dump_checkpoint(False)
+
+
 def forget_batches(trainer: Trainer, n: int) -> None:
     """The last n batches that were begun, all of this epoch, count as never seen: they reached no optimiser step."""
     if n:
