@@ -78,7 +78,7 @@ def _main(command: str | None, words: Sequence[str]) -> int:
         return 0
     configs.check_complete(config)
     path = _function(known[command])(config)
-    if _is_first_process():
+    if path is not None and _is_first_process():
         print(path, flush=True)
     return 0
 
@@ -86,11 +86,14 @@ def _main(command: str | None, words: Sequence[str]) -> int:
 def _function(path: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
     except (ModuleNotFoundError, AttributeError) as error:
         if isinstance(error, ModuleNotFoundError) and not module.startswith(error.name or "?"):
             raise
         raise UserError(f"{path}: {error}; a command's file says `_target_: my_module.run`") from error
+    if not callable(found):
+        raise UserError(f"{path} is no function; a command's file says `_target_: my_module.run`")
+    return found
 
 
 def _out_of_memory(command: str | None, error: BaseException) -> UserError | None:

@@ -9,6 +9,7 @@ usage: python compare.py ckpt=RUN_FOLDER [OPTION] [GROUP=CHOICE] [KEY=VALUE] ...
 """
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from diffusion.config.registry import name_class
 from diffusion.config.values import Count
 from diffusion.evaluation import plots
 from diffusion.ground.bar import Bar
-from diffusion.ground.errors import UserError
+from diffusion.ground.errors import Notice, UserError
 from diffusion.ground.quiet import quiet
 from diffusion.lit import notices
 from diffusion.lit.module import LitDiffusion
@@ -112,10 +113,12 @@ def _cell(model: LitDiffusion, sampling: Sampling, rows: Sequence[range], batch_
 def _possible(node: Mapping[str, Any], model: LitDiffusion) -> Sampler | None:
     """The sampler of its config; None where it cannot take its number of steps."""
     sampler = build.instantiate(node)
-    try:
-        sampler.check(model.denoiser.schedule, model.objective.learns_variance)
-    except UserError:
-        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Notice)  # which sampler would be better is what the picture shows
+        try:
+            sampler.check(model.denoiser.schedule, model.objective.learns_variance)
+        except UserError:
+            return None
     return sampler
 
 

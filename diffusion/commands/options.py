@@ -68,6 +68,8 @@ def read(words: Sequence[str]) -> tuple[Given, list[str]]:
         elif name in VALUED or name == "--cfg":
             if not equals and (not left or left[0].startswith("-")):
                 raise UserError(f"{word}: expected a value; {name} {VALUED.get(name, 'job')}")
+            if name in given:
+                raise UserError(f"{name} is given twice: say it once")
             given[name] = value if equals else left.pop(0)
         else:
             raise UserError(_unknown(word, name))
@@ -107,6 +109,8 @@ def _printed(package: str | None, resolve: bool) -> Callable[..., str]:
         if package in (None, "_global_"):
             return OmegaConf.to_yaml(config, resolve=resolve)
         section = OmegaConf.select(config, package)
+        if section is None and package in config:
+            raise UserError(f"--package {package}: it is null here, as in the checkpoint or not at all")
         if not OmegaConf.is_dict(section):
             raise UserError(f"--package {package}: no such section{suggest(package, map(str, config))}")
         return f"# @package {package}\n{OmegaConf.to_yaml(section, resolve=resolve)}"

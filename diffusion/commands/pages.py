@@ -29,8 +29,10 @@ def overview() -> str:
 
 
 def documentation(path: str) -> str:
-    """The docstring of the module of an import path, which is not imported."""
-    return ast.get_docstring(ast.parse(definition(path).module.file.read_text(encoding="utf-8"))) or ""
+    """The docstring of the module of an import path, which is not imported; without one that of the function."""
+    found = definition(path)
+    of_module = ast.get_docstring(ast.parse(found.module.file.read_text(encoding="utf-8")))
+    return of_module or next(iter(docstrings(path)), "")
 
 
 def help_page(command: str) -> str:

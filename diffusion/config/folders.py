@@ -12,9 +12,12 @@ import shutil
 import sys
 from pathlib import Path
 
+from diffusion.config import yamls
 from diffusion.ground.errors import UserError
 
 VARIABLE = "DIFFUSION_CONFIG_DIR"
+NAMED = ("conditioning", "callbacks", "logger")
+"""The groups whose files hold several parts, each under a name."""
 
 _TARGET = re.compile(r"^(\s*)_target_:\s*(\S+)", re.M)
 
@@ -37,16 +40,18 @@ def use(folder: str | Path | None = None) -> None:
     """Makes `folder` (None: that of the environment variable) the user's, here and in child processes. Its parent
     becomes importable.
 
-    Raises UserError where it is no folder, or where a file has the name of one of ours, which Hydra would take instead.
+    Raises UserError where it is no folder, where a file is not what it has to be, or has the name of one of ours, which
+    Hydra would take instead.
     """
     if folder is None and (folder := own()) is None:
         return
     path = Path(folder).expanduser().absolute()
-    if not path.is_dir():
+    if not str(folder) or not path.is_dir():
         raise UserError(f"--config-dir={folder}: no such folder; expected one with files such as sampler/mine.yaml")
     for file in _yamls(path):
         if (package() / file.relative_to(path)).exists():
             raise UserError(f"{file}: {file.relative_to(path)} is a file of ours too; give yours another name")
+    yamls.check(path, _yamls(path), sorted({file.parent.name for file in package().glob("*/*.yaml")}), NAMED)
     os.environ[VARIABLE] = str(path)
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # last: a file there must not stand in for a library's module

@@ -30,7 +30,7 @@ NODES = {
     "self_conditioning_clipping": "clipping",
 }
 # The sections whose values are such nodes, each under a name: key -> group.
-NAMED = {group: group for group in ("conditioning", "callbacks", "logger")}
+NAMED = {group: group for group in folders.NAMED}
 # What such a named node may hold, as the section `sampling` does: nodes again.
 WITHIN = ("sampler", "clipping", "guidance", "task")
 
@@ -78,7 +78,7 @@ def registered() -> dict[str, str]:
 @functools.cache
 def _classes(group: str, own: Path | None) -> dict[str, str]:
     found: dict[str, str] = {}
-    for file in folders.choices(group).values():
+    for file in sorted(folders.choices(group).values(), key=lambda file: not file.is_relative_to(folders.package())):
         for _, path in folders.targets(file):
             name = path.rpartition(".")[2]
             if found.setdefault(name, path) != path:

@@ -76,7 +76,7 @@ def _lineage(found: Definition) -> Iterator[Definition]:
     yield found
     for base in found.node.bases:
         above = dotted(base.value if isinstance(base, ast.Subscript) else base, found.module)
-        if isinstance(above, Definition) and isinstance(above.node, ast.ClassDef):
+        if isinstance(above, Definition) and isinstance(above.node, ast.ClassDef) and above.node is not found.node:
             yield from _lineage(above)
 
 

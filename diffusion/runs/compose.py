@@ -22,7 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 from diffusion.config import folders
 from diffusion.config.keys import check_nodes, kind_at, parameters_at
 from diffusion.config.kinds import LITERAL, RAW, TEXT, Kind
-from diffusion.config.registry import NAMED, TARGET
+from diffusion.config.registry import NAMED, TARGET, registered
+from diffusion.config.signatures import REST, parameters
 from diffusion.config.typed import items, suggest
 from diffusion.ground.errors import Notice, UserError
 from diffusion.runs import manifest
@@ -149,6 +150,7 @@ def compose(command: str, words: Sequence[str] = ()) -> DictConfig:
         OmegaConf.to_container(config, resolve=True)  # an interpolation that leads nowhere
         if folders.own() is not None:  # whose yaml files nobody has checked yet
             tree = OmegaConf.to_container(config, resolve=True)
+            registered()  # two classes of one name
             check_nodes(tree, command, {name: group.folder for name, group in known.items()})
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(f"the config cannot be composed: {' '.join(str(error).split())}") from error
@@ -289,14 +291,16 @@ def _compose(command: str, chosen: dict[str, str], known: dict[str, Group]) -> D
         config.pop(TARGET, None)
     for key, choice in chosen.items():
         section = OmegaConf.select(config, key)
-        if OmegaConf.is_dict(section) and choice != "null":
+        if choice == "null" and section is not None:  # a recipe's
+            OmegaConf.update(config, key, None, merge=False)
+        elif OmegaConf.is_dict(section):
             own = {name for one in several(choice) for name in _load(known[key].folder, one)}
             _leave_out(section, own, f"{key}={choice}", key, chosen)
     return config
 
 
 def _composed(command: str, chosen: dict[str, str], known: dict[str, Group], **options: Any) -> DictConfig:
-    words = [f"{known[key].word}={choice}" for key, choice in chosen.items()]
+    words = [f"{known[key].word}={choice}" for key, choice in chosen.items() if choice != "null"]
     first = file_of(command).parent  # of a command of the user's own it is the other folder
     for folder in folders.all_():
         if folder != first:
@@ -330,18 +334,21 @@ def kind(
 
 def _put(config: DictConfig, key: str, text: str, command: str, known: dict[str, Group]) -> None:
     keys, tree = known_keys(config, known), OmegaConf.to_container(config, resolve=False)
-    if key not in keys and not _is_open(key, command, keys):
+    if key not in keys and not _is_open(key, command, keys, tree):
         raise UserError(_unknown(key, text, command, [*keys, *known], known))
     value = _value(key, text, keys.get(key), kind(key, command, known, tree, keys.get(key)))
     OmegaConf.update(config, key, value, force_add=True)
 
 
-def _is_open(key: str, command: str, keys: Mapping[str, Any]) -> bool:
-    """Whether a key is in a section of any names, such as `condition`."""
+def _is_open(key: str, command: str, keys: Mapping[str, Any], tree: Mapping[str, Any]) -> bool:
+    """Whether a key that no yaml has is taken all the same: in a section of any names, such as `condition`; and an
+    argument of a strategy, of which Lightning's have many."""
     section, _, name = key.rpartition(".")
     if not name or not isinstance(keys.get(section), dict):
         return False
-    return any(parameter.kind is not None for parameter in parameters_at(key, command, {}, {}))
+    if section == "strategy":
+        return TARGET in tree[section] and name in parameters(tree[section][TARGET])
+    return any(parameter.kind is not None for parameter in parameters_at(f"{section}.{REST}", command, {}, {}))
 
 
 def _value(key: str, text: str, default: Any, kind: Kind) -> Any:
@@ -393,13 +400,15 @@ def _unknown(key: str, text: str, command: str, names: list[str], known: dict[st
     if head not in names and (where := _elsewhere(head, command)):
         return f"{key}={text}: belongs to {where}{suggest(key, names)}"
     for group in known.values():
+        if not key.startswith(f"{group.key}."):
+            continue
         rest = key.removeprefix(f"{group.key}.")
         having = [
             f"{group.key}={choice}"
             for choice in group.choices
             if rest in known_keys(_load(group.folder, choice), known)
         ]
-        if rest != key and having:
+        if having:
             return f"{key}: no such key in this choice of {group.key}; {' or '.join(having)} has it"
     return f"{key}: no such key{suggest(key, names) or '; --help lists them'}"
 

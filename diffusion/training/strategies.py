@@ -21,6 +21,10 @@ class HardwareKeys(TypedDict):
     num_nodes: Count
 
 
+HARDWARE = {"accelerator": "auto", "devices": "auto", "num_nodes": 1}
+"""Where a strategy's yaml does not say it."""
+
+
 class StrategyKeys(HardwareKeys):
     """And those that a strategy takes without saying so."""
 

@@ -95,7 +95,7 @@ def make_trainer(config: Mapping[str, Any], run_folder: Path, callbacks: Iterabl
 
     Raises UserError for hardware that is not there.
     """
-    trainer, plan = config["trainer"], config["strategy"]
+    trainer, plan = config["trainer"], strategies.HARDWARE | config["strategy"]
     minutes, clip = trainer["max_minutes"], trainer["gradient_clip"] or None
     try:
         made = Trainer(

@@ -62,7 +62,7 @@ def test_its_keys_are_checked_by_the_constructor(own):
         ),
         ("_target_: mine_alone.Mine\nsteps: many\n", "sampler.steps=many: expected a whole number, 1 or more, or null"),
         ("_target_: mine_alone.Yours\n", r"mine_alone.Yours: .*mine_alone.py has no Yours in it"),
-        ("_target_: nowhere.Mine\n", "nowhere.Mine: no module nowhere is installed"),
+        ("_target_: nowhere.Yours\n", "nowhere.Yours: no module nowhere is installed"),
         ("_target_: mine_alone.Mine\nsteps: ${no.such}\n", "the config cannot be composed: Interpolation key"),
     ],
 )

@@ -176,7 +176,7 @@ def test_signatures_of_other_libraries():
 def test_nothing_is_imported_and_it_is_quick():
     code = f"""
 import sys, time
-from diffusion.signatures import parameters
+from diffusion.config.signatures import parameters
 start = time.perf_counter()
 for target in {list(registry.registered())}:
     parameters(target)

@@ -179,7 +179,7 @@ from typing import Annotated
 from omegaconf import DictConfig
 
 from diffusion.sampling.section import SamplingKeys
-from diffusion.values import File
+from diffusion.config.values import File
 
 
 class Keys(SamplingKeys):
