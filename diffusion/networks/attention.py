@@ -1,13 +1,13 @@
 """Self-attention between the positions of an image."""
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from diffusion.networks import native
 from diffusion.networks.blocks import Norm, pointwise, zero
+from diffusion.networks.kernels.attention import attend
+from diffusion.networks.kernels.choice import HasKernels
 
 
-class Attention(nn.Module):
+class Attention(HasKernels):
     """Self-attention between all positions of the image, in heads of `head_width` channels, with a residual.
 
     forward(x (B, width, H, W)) -> (B, width, H, W)
@@ -22,12 +22,5 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = pointwise(self.norm(x).flatten(2), self.qkv.weight, self.qkv.bias)
-        h = attend(qkv.unflatten(1, (3, -1, self.head_width))).flatten(1, 2)
+        h = attend(qkv.unflatten(1, (3, -1, self.head_width)), self.kernels).flatten(1, 2)
         return pointwise(h, self.out.weight, self.out.bias).unflatten(2, x.shape[2:]).add_(x)
-
-
-def attend(qkv: Tensor) -> Tensor:
-    """softmax(q^T k / sqrt(d)) v^T in each head. qkv: (B, 3, heads, d, N). Returns (B, heads, d, N)."""
-    if qkv.shape[3] in native.HEAD_WIDTHS and native.serves(qkv):
-        return native.SmallHeads.apply(qkv)
-    return F.scaled_dot_product_attention(*(x.mT.contiguous() for x in qkv.unbind(1))).mT

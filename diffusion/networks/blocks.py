@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusion.networks import native
+from diffusion.networks.kernels.choice import HasKernels
+from diffusion.networks.kernels.norm_silu import norm_silu
+from diffusion.networks.kernels.upsample_conv import upsample_conv
 
 Norm = Callable[[int], nn.Module]  # width -> a normalisation of that many channels
 
@@ -36,14 +38,7 @@ class Pointwise(nn.Conv2d):
         return pointwise(x.flatten(2), self.weight.flatten(1), self.bias).unflatten(2, x.shape[2:])
 
 
-def norm_silu(norm: nn.Module, x: Tensor) -> Tensor:
-    """silu(norm(x)) of x (B, C, H, W)."""
-    if isinstance(norm, nn.GroupNorm) and native.serves(x):
-        return native.NormSilu.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps)
-    return F.silu(norm(x))
-
-
-class ResidualBlock(nn.Module):
+class ResidualBlock(HasKernels):
     """Two 3x3 convolutions around which the input is carried; the embedding is added between them.
 
     scale_shift: instead of being added, the embedding scales and shifts the second normalisation's output (Dhariwal &
@@ -76,13 +71,14 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if in_width == out_width else Pointwise(in_width, out_width)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.conv_1(self.resize(norm_silu(self.norm_1, x)))
+        h = self.conv_1(self.resize(norm_silu(self.norm_1, x, self.kernels)))
         told = self.embedding(embedding)[:, :, None, None]
         if self.scale_shift:
             scale, shift = told.chunk(2, dim=1)
             h = F.silu(self.norm_2(h) * (1 + scale) + shift)
         else:
-            h = norm_silu(self.norm_2, h.add_(told))  # in place: no backward pass needs what a convolution gave
+            h = h.add_(told)  # in place: no backward pass needs what a convolution gave
+            h = norm_silu(self.norm_2, h, self.kernels)
         h = self.conv_2(self.dropout(h))
         return h.add_(self.shortcut(self.resize(x)))
 
@@ -103,33 +99,14 @@ class Downsample(nn.Conv2d):
         return super().forward(x)
 
 
-# Along an axis, which of the weights (last index) fall on the first and on the second input pixel that an output at
-# the place 0 or 1 (first index) sees.
-_SEEN = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], device="cpu")  # whichever is the default
-
-
-class Upsample(nn.Conv2d):
-    """Doubles the resolution: every pixel four times, then a 3x3 convolution.
-
-    Of the nine pixels that the convolution sees, several are copies of one. On a CPU their weights are summed instead,
-    which leaves 2x2 weights for each of the four places that an output can have over its input: half of the work.
-    The embedding: see `Downsample`.
-    """
+class Upsample(HasKernels, nn.Conv2d):
+    """Doubles the resolution: every pixel four times, then a 3x3 convolution. The embedding: see `Downsample`."""
 
     def __init__(self, width: int):
         super().__init__(width, width, 3, padding=1)
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        if not x.is_cpu or torch.compiler.is_compiling():
-            return super().forward(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        (height, width), seen = x.shape[2:], _SEEN.to(self.weight)
-        weight = torch.einsum("apr, bqc, oirc -> aboipq", seen, seen, self.weight)
-        h = F.conv2d(x, weight.flatten(0, 2), self.bias.repeat(4), padding=1).unflatten(1, (2, 2, -1))
-        # The output at (2i + a, 2j + b) is h[:, a, b, :, i + a, j + b]: a view, which is copied once, there and back.
-        batch, down, right, channel, row, column = h.stride()
-        size = (len(h), h.shape[3], height, 2, width, 2)
-        stride = (batch, channel, row, down + row, column, right + column)
-        return h.as_strided(size, stride).flatten(4).flatten(2, 3)
+        return upsample_conv(x, self.weight, self.bias, self.kernels)
 
 
 class Stage(nn.Module):

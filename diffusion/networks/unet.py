@@ -13,13 +13,15 @@ from diffusion.conditioners.condition import Condition
 from diffusion.config.values import Count, Fraction, Natural, Positive, checked
 from diffusion.ground.errors import UserError
 from diffusion.networks.attention import Attention
-from diffusion.networks.blocks import Downsample, DownStage, ResidualBlock, Upsample, UpStage, norm_silu, zero
+from diffusion.networks.blocks import Downsample, DownStage, ResidualBlock, Upsample, UpStage, zero
 from diffusion.networks.embedding import TimeEmbedding
+from diffusion.networks.kernels.choice import HasKernels
+from diffusion.networks.kernels.norm_silu import norm_silu
 from diffusion.networks.sides import both_sides, size_in_words
 
 
 @checked
-class UNet(nn.Module):
+class UNet(HasKernels):
     """Residual blocks down to half, quarter, ... resolution and up again; both sides joined at every layer.
 
     The defaults are the paper's CIFAR-10 network (without its dropout of 0.1).
@@ -141,7 +143,7 @@ class UNet(nn.Module):
         x = second(attention(first(x, embedding)), embedding)
         for stage in self.up:
             x = stage(x, embedding, skips)
-        return F.pixel_shuffle(self.conv_out(norm_silu(self.norm_out, x)), self.patch)
+        return F.pixel_shuffle(self.conv_out(norm_silu(self.norm_out, x, self.kernels)), self.patch)
 
     def _embed(self, t: Tensor, given: Tensor | None) -> Tensor:
         """(B, embedding_width); the SiLU that each residual block begins with is done here, once for all."""

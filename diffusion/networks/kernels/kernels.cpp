@@ -1,4 +1,4 @@
-// Kernels for the network on a CPU, in float32; `native.py` compiles and calls them.
+// Kernels for the network on a CPU, in float32; `library.py` compiles and calls them.
 //
 // Each keeps in registers or the first cache what torch's operations, one after the other, write out and read again:
 // the scores of attention (Dao et al. 2022, FlashAttention), and what is between a normalisation and its SiLU.
