@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from diffusion.conditioners.condition import Condition
 from diffusion.ground.errors import UserError
+from diffusion.networks.kernels.choice import HasKernels
 from diffusion.parametrization import Eps, Parametrization
 from diffusion.schedule import Schedule, broadcast, precise
 
@@ -56,8 +57,8 @@ class Denoise(Protocol):
         ...
 
 
-class Denoiser(nn.Module):
-    """A network that is called with the paper's t.
+class Denoiser(HasKernels):
+    """A network that is called with the paper's t. `kernels` is what its network, and a guide beside it, was told.
 
     Raises UserError for eps prediction with zero terminal SNR (Lin et al. 2023).
     """

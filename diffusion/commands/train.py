@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypedDict
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion.config.kinds import Of
-from diffusion.config.values import File, Natural, Node, Switch
+from diffusion.config.values import File, Kernels, Natural, Node
 from diffusion.data.base import Data, ImageData
 from diffusion.ground import launch
 from diffusion.ground.errors import UserError
@@ -26,8 +26,8 @@ from diffusion.ground.launch import say
 from diffusion.ground.quiet import quiet
 from diffusion.lit import notices
 from diffusion.lit.module import LitDiffusion
-from diffusion.networks import native
 from diffusion.networks.compilation import compile_network
+from diffusion.networks.kernels.choice import use_kernels
 from diffusion.runs import build, checkpoint, folder, manifest
 from diffusion.training import beginning
 from diffusion.training.callbacks.loops import epochs_done
@@ -57,7 +57,7 @@ class TrainKeys(TypedDict):
     validate: Annotated[Node, Of("diffusion.training.callbacks.cadence.Cadence")]
     checkpoints: Annotated[Node, Of("diffusion.training.callbacks.checkpoints.Checkpoints")]
     self_conditioning: bool
-    kernels: Switch
+    kernels: Kernels
     compile: bool
     trainer: TrainerKeys
     strategy: StrategyKeys
@@ -74,7 +74,6 @@ def run(config: Annotated[DictConfig, TrainKeys]) -> Path:
         saved = checkpoint.read(this.ckpt) if this.ckpt else None
         if saved is not None and config["resume_mode"] == "full":
             _keep_rules(config, saved["config"], folder.RULES)
-        native.use(config["kernels"])
         _check_end(config)
         _fit_sampler(config, given)
         data = build.instantiate(config["dataset"], seed=config["seed"])
@@ -83,6 +82,7 @@ def run(config: Annotated[DictConfig, TrainKeys]) -> Path:
         if saved is not None:  # the weights belong to them
             _keep_rules(config, saved["config"], folder.STATISTICS)
         model = build.trainable(config)
+        use_kernels(model, config["kernels"] == "auto")
         model.guidance = checkpoint.guidance(config["guidance"], model)
         if saved is None or not _finished(config, saved, this):
             _train(config, model, data, this, saved, given)

@@ -146,13 +146,15 @@ _COSINES_OF_1 = {"schedule": "ContinuousCosine", "lr_schedule": "CosineDecay"}
 def _from_1(contents: dict[str, Any]) -> None:
     """Format 1 had a single logger, pictures as they were built in, and a strategy by Lightning's word for it, all of
     them in checkpoints too: they are of the run, and what format 2 has of them is in its manifest alone. Two classes
-    had the name Cosine."""
+    had the name Cosine. kernels was also true or false."""
     config = contents["config"]
     for key, cls in _COSINES_OF_1.items():
         if isinstance(config.get(key), dict) and config[key].get(registry.CLASS) == "Cosine":
             config[key][registry.CLASS] = cls
     for key in "preview", "logger":
         config.pop(key, None)
+    if "kernels" in config:  # auto, true or false
+        config["kernels"] = "auto" if config["kernels"] else "off"
     strategy = config.pop("strategy", None)
     if "sessions" in contents and isinstance(strategy, dict):  # a manifest
         word = strategy.pop("strategy", "auto")

@@ -35,7 +35,7 @@ Node = Mapping[str, Any]
 Verbatim = Annotated[str, AsTyped()]
 """A text that is not parsed, such as the rows of a condition, which its conditioner reads."""
 
-Switch = Annotated[Literal["auto"] | bool, Expected("auto, true or false")]
+Kernels = Literal["auto", "off"]
 Betas = Annotated[tuple[ProperFraction, ProperFraction], Expected("a list of two numbers, each 0 or more and below 1")]
 Levels = Annotated[
     tuple[NumberOrInfinity, NumberOrInfinity],

@@ -21,6 +21,7 @@ from diffusion.denoiser import Denoiser
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import atomic, json_text
 from diffusion.lit.module import LitDiffusion
+from diffusion.networks.kernels.choice import without_kernels
 
 
 class Output(nn.Module):
@@ -54,7 +55,7 @@ def write(model: LitDiffusion, file: Path) -> None:
     if PREVIOUS in model.conditioning:
         inputs["x_0_before"] = torch.zeros(2, *model.shape)
     batch = torch.export.Dim("batch")
-    with atomic(file) as temporary, warnings.catch_warnings():
+    with atomic(file) as temporary, without_kernels(model), warnings.catch_warnings():
         # It means that all inputs have the same batch, and is said of each but the first.
         warnings.filterwarnings("ignore", message="# The axis name: batch will not be used")
         program = torch.onnx.export(

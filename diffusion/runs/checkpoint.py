@@ -21,6 +21,7 @@ from diffusion.ground.errors import UserError
 from diffusion.ground.files import atomic
 from diffusion.guidance import Guidance, TwoModels
 from diffusion.lit.module import LitDiffusion
+from diffusion.networks.kernels.choice import use_kernels
 from diffusion.optimization import snapshots
 from diffusion.runs import build
 from diffusion.runs.weights import Weights
@@ -205,6 +206,7 @@ def guidance(
     for name in model.conditioning.keys() & weaker.conditioning.keys():
         if not model.conditioning[name].means_the_same(weaker.conditioning[name]):
             raise UserError(f"guidance.ckpt={path} was trained with another {name}: it would be asked for other images")
+    use_kernels(weaker, model.denoiser.kernels)
     return replace(made, weaker=Frozen(weaker.denoiser))
 
 

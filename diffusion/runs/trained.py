@@ -6,12 +6,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
-from diffusion.config.values import Count, File, Switch
+from diffusion.config.values import Count, File, Kernels
 from diffusion.config.values import Weights as WeightsName
 from diffusion.ground.device import device_of
 from diffusion.lit.module import LitDiffusion
-from diffusion.networks import native
 from diffusion.networks.compilation import compile_network
+from diffusion.networks.kernels.choice import use_kernels
 from diffusion.runs import checkpoint
 from diffusion.runs.weights import Weights
 
@@ -24,7 +24,7 @@ class TrainedKeys(TypedDict):
     output: File | None
     batch_size: Count
     accelerator: str
-    kernels: Switch
+    kernels: Kernels
     compile: bool
 
 
@@ -43,9 +43,9 @@ class Trained:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Trained":
         """Raises UserError for a checkpoint, weights or a device that are not there."""
-        native.use(config["kernels"])
         ckpt, contents = checkpoint.opened(config["ckpt"])
         model = checkpoint.trained(contents, ckpt, Weights.of(config["weights"]), device_of(config["accelerator"]))
+        use_kernels(model, config["kernels"] == "auto")
         if config["compile"]:
             compile_network(model.denoiser.network, model.device)
         return cls(model, ckpt, contents, config["weights"])

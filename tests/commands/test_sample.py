@@ -119,7 +119,7 @@ OTHERS = {
 # The images are the same, and there is a file more.
 SHOWN = {"keep": ("all", "strip.png"), "npz": ("true", "samples.npz")}
 # The images are the same, but for rounding.
-MEANS = {"batch_size": ["1"], "accelerator": ["cpu"], "kernels": ["false"]}
+MEANS = {"batch_size": ["1"], "accelerator": ["cpu"], "kernels": ["off"]}
 # A value that is refused, and what the line says.
 OF_OTHERS = dict.fromkeys(["variance", "order", "churn", "churn_min", "churn_max", "noise_scale"], "1")
 OF_OTHERS = {f"sampler.{key}": value for key, value in {**OF_OTHERS, "stochastic": "true"}.items()}

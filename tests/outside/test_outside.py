@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CONF, PARTS = HERE / "conf", HERE / "my_parts"
 SHORT = [
-    *("checkpoints.every_n_steps=2", "ema.decay=0.9", "optimizer.lr=1e-2", "schedule.T=50", "kernels=false"),
+    *("checkpoints.every_n_steps=2", "ema.decay=0.9", "optimizer.lr=1e-2", "schedule.T=50", "kernels=off"),
     *("callbacks.preview.n=2", "callbacks.preview.sampler=ddim_fast", "callbacks.preview.sampler.steps=2"),
 ]
 WAVES = [

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffusion.networks.kernels.library import call, serves
-from diffusion.networks.kernels.operators import differentiable, operator
+from diffusion.networks.kernels.operators import Operator
 
 HEAD_WIDTHS = (4, 8, 16)  # with more channels torch's own attention is as fast
 
@@ -45,8 +45,7 @@ def _attention_backward(d_out: Tensor, qkv: Tensor, out: Tensor, log_sum: Tensor
     return d_qkv
 
 
-attention = operator("attention(Tensor qkv) -> (Tensor out, Tensor log_sum)", _attention, _shapes)
-attention_backward = operator(
+attention_backward = Operator(
     "attention_backward(Tensor d_out, Tensor qkv, Tensor out, Tensor log_sum) -> Tensor",
     _attention_backward,
     _backward_shape,
@@ -54,11 +53,12 @@ attention_backward = operator(
 
 
 def _save(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs, *output)
 
 
-def _gradient(ctx: Any, d_out: Tensor, _: Any) -> Tensor:
+def _gradient(ctx: Any, d_out: Tensor, _: None) -> Tensor:
     return attention_backward(d_out, *ctx.saved_tensors)
 
 
-differentiable(attention, _gradient, _save)
+attention = Operator("attention(Tensor qkv) -> (Tensor out, Tensor log_sum)", _attention, _shapes, _gradient, _save)

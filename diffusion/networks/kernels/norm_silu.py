@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusion.networks.kernels.library import call, serves
-from diffusion.networks.kernels.operators import differentiable, operator
+from diffusion.networks.kernels.operators import Operator
 
 
 def norm_silu(norm: nn.Module, x: Tensor, kernels: bool) -> Tensor:
@@ -49,13 +49,7 @@ def _group_norm_silu_backward(
     return d_x, d_scale.sum(0), d_bias.sum(0)
 
 
-group_norm_silu = operator(
-    "group_norm_silu(Tensor x, Tensor scale, Tensor bias, int groups, float eps) -> "
-    "(Tensor out, Tensor mean, Tensor inverse)",
-    _group_norm_silu,
-    _shapes,
-)
-group_norm_silu_backward = operator(
+group_norm_silu_backward = Operator(
     "group_norm_silu_backward(Tensor d_out, Tensor x, Tensor scale, Tensor bias, Tensor mean, Tensor inverse, "
     "int groups) -> (Tensor d_x, Tensor d_scale, Tensor d_bias)",
     _group_norm_silu_backward,
@@ -66,11 +60,19 @@ group_norm_silu_backward = operator(
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, scale, bias, ctx.groups, _ = inputs
     _, mean, inverse = output
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, scale, bias, mean, inverse)
 
 
-def _gradients(ctx: Any, d_out: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+def _gradients(ctx: Any, d_out: Tensor, *_: None) -> tuple[Tensor | None, ...]:
     return *group_norm_silu_backward(d_out, *ctx.saved_tensors, ctx.groups), None, None
 
 
-differentiable(group_norm_silu, _gradients, _save)
+group_norm_silu = Operator(
+    "group_norm_silu(Tensor x, Tensor scale, Tensor bias, int groups, float eps) -> "
+    "(Tensor out, Tensor mean, Tensor inverse)",
+    _group_norm_silu,
+    _shapes,
+    _gradients,
+    _save,
+)

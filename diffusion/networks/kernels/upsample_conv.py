@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from diffusion.networks.kernels.library import is_float32
-from diffusion.networks.kernels.operators import differentiable, operator
+from diffusion.networks.kernels.operators import Operator
 
 # Along an axis, which of the weights (last index) fall on the first and on the second input pixel that an output at
 # the place 0 or 1 (first index) sees.
@@ -65,8 +65,7 @@ def _phase_conv_backward(d_out: Tensor, x: Tensor, weight: Tensor) -> tuple[Tens
     return tuple(gradient.contiguous() for gradient in gradients)
 
 
-phase_conv = operator("phase_conv(Tensor x, Tensor weight, Tensor bias) -> Tensor", _phase_conv, _shape)
-phase_conv_backward = operator(
+phase_conv_backward = Operator(
     "phase_conv_backward(Tensor d_out, Tensor x, Tensor weight) -> (Tensor d_x, Tensor d_weight, Tensor d_bias)",
     _phase_conv_backward,
     _backward_shapes,
@@ -82,4 +81,6 @@ def _gradients(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return phase_conv_backward(d_out, *ctx.saved_tensors)
 
 
-differentiable(phase_conv, _gradients, _save)
+phase_conv = Operator(
+    "phase_conv(Tensor x, Tensor weight, Tensor bias) -> Tensor", _phase_conv, _shape, _gradients, _save
+)
