@@ -22,7 +22,7 @@ from diffusion import clipping
 from diffusion.denoiser import Denoiser
 from diffusion.interop.diffusers import read
 from diffusion.lit.module import LitDiffusion
-from diffusion.networks import native
+from diffusion.networks.kernels.choice import without_kernels
 from diffusion.parametrization import Eps
 from diffusion.runs import build
 from diffusion.samplers.ddim import DDIM
@@ -111,13 +111,12 @@ def in_own_process(which: int) -> float:
         return pool.apply(step_memory, [which])
 
 
-def without_kernels(action: Callable[[], object]) -> Callable[[], None]:
-    """The action as with kernels=false."""
+def plainly(network: nn.Module, action: Callable[[], object]) -> Callable[[], None]:
+    """The action as with kernels=off."""
 
     def run() -> None:
-        native.enabled = False
-        action()
-        native.enabled = True
+        with without_kernels(network):
+            action()
 
     return run
 
@@ -132,7 +131,7 @@ def rows() -> list[Row]:
     ours, theirs = networks()
     pairs = {
         "training step / diffusers": [training_step(network) for network in (ours, theirs)],
-        "the same, kernels=false": [without_kernels(training_step(ours)), training_step(theirs)],
+        "the same, kernels=off": [plainly(ours, training_step(ours)), training_step(theirs)],
         "forward pass / diffusers": [forward_pass(network) for network in (ours, theirs)],
         f"DDIM, {STEPS} steps / DDIMPipeline": sampling(ours, theirs),
     }

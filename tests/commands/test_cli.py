@@ -123,6 +123,7 @@ BAD = [
     ("train", "seed=", "seed=: expected a whole number, 0 or more"),
     ("train", "seed=null", "seed=null: expected a whole number, 0 or more"),
     ("train", "seed=true", "seed=true: expected a whole number, 0 or more"),
+    *(("train", f"kernels={word}", f"kernels={word}: expected auto or off") for word in ("true", "false", "on")),
     ("train", "trainer.max_steps=abc", "trainer.max_steps=abc: expected a whole number, 1 or more, or null"),
     ("train", "trainer.max_steps=1.5", "trainer.max_steps=1.5: expected a whole number, 1 or more, or null"),
     ("train", "trainer.max_steps=0", "trainer.max_steps=0: expected a whole number, 1 or more, or null"),

@@ -45,10 +45,15 @@ def test_what_a_network_was_shown_of_itself_was_clipped_as_samples_are():
     assert config_of({"self_conditioning": True})["self_conditioning_clipping"] is None
 
 
-@pytest.mark.parametrize(("before", "kernels"), [(True, "auto"), (False, False)])
+@pytest.mark.parametrize(("before", "kernels"), [(True, "auto"), (False, "off")])
 def test_compile_was_the_word_for_kernels_of_our_own(before, kernels):
     assert config_of({"compile": before}) == {"kernels": kernels, "compile": False}
     assert config_of({"kernels": "auto", "compile": True}, FORMAT) == {"kernels": "auto", "compile": True}
+
+
+@pytest.mark.parametrize(("before", "now"), [("auto", "auto"), (True, "auto"), (False, "off")])
+def test_kernels_were_also_true_or_false(before, now):
+    assert config_of({"kernels": before}, 1) == {"kernels": now}
 
 
 @pytest.mark.parametrize("trainer", [3, "val_every_n_epochs", ["val_every_n_epochs"]])

@@ -11,7 +11,7 @@ from diffusion.data.base import labelled
 from diffusion.ground.errors import UserError
 from diffusion.interop import openai
 from diffusion.interop.foreign import write
-from diffusion.networks import native
+from diffusion.networks.kernels.choice import use_kernels
 from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
 from tests.interop.models import model_of, sample
@@ -105,10 +105,9 @@ def their_samples(peer, x, noise, indices, betas, scale, learned, y=None, ddim=F
 
 @pytest.mark.parametrize("ddim", [False, True], ids=["ancestral", "ddim"])
 @pytest.mark.parametrize(("options", "words", "scale"), list(CASES.values())[:3], ids=list(CASES)[:3])
-def test_same_samples_in_ten_steps(options, words, scale, ddim, tmp_path, monkeypatch):
+def test_same_samples_in_ten_steps(options, words, scale, ddim, tmp_path):
     # Over ten steps with random weights the last bits add up, and those of our kernels differ from CPU to CPU: they are
-    # compared with torch's operations in tests/networks/test_native.py.
-    monkeypatch.setattr(native, "enabled", False)
+    # compared with torch's operations in tests/networks/kernels/.
     peer = random_peer(**options)
     foreign = openai.read(file_of(peer, tmp_path), **words)
     model, (channels, size), T = (
@@ -116,6 +115,7 @@ def test_same_samples_in_ten_steps(options, words, scale, ddim, tmp_path, monkey
         (options["channels"], foreign.config["dataset"]["size"]),
         words["T"],
     )
+    use_kernels(model, False)
     indices = [T - 1 - k * (T // 10) for k in range(10)]
     x_T, *noise = torch.randn(11, 2, channels, size, size)
     y = torch.tensor([0, 3]) if options.get("classes") else None

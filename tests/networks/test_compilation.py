@@ -12,7 +12,7 @@ from diffusion.networks.compilation import compile_network
 from tests.helpers.commands import command, words
 
 TINY = words("network.widths=[4]", "network.norm_groups=2", "network.attention=[]", "network.mid_attention=false")
-TINY += ["trainer.log_every_n_steps=1", "kernels=off"]
+TINY += ["trainer.log_every_n_steps=1"]
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 
 from diffusion.data.base import labelled
 from diffusion.ground.errors import UserError
-from diffusion.networks import native
+from diffusion.networks.kernels.choice import use_kernels
 from diffusion.networks.unet import UNet
 from tests.helpers.labels import of
 
@@ -110,19 +110,19 @@ def test_labels():
 
 @pytest.mark.parametrize("size", [(8, 12), (12, 8), (4, 16)])
 @pytest.mark.parametrize("kernels", [True, False])
-def test_sides_may_differ(size, kernels, monkeypatch):
+def test_sides_may_differ(size, kernels):
     """The weights are those of a square, and so is each layer: attention where the shorter side says so."""
-    monkeypatch.setattr(native, "enabled", kernels)
     options = SMALL | {"attention": [min(size)], "head_width": 8, "patch": 1}
     torch.manual_seed(0)
     network = awake(UNet(3, 3, size, **options))
     square = awake(UNet(3, 3, min(size), **options))
     square.load_state_dict(network.state_dict())
+    for each in network, square:
+        use_kernels(each, kernels)
     x, t = torch.randn(2, 3, *size), torch.tensor([3.0, 500.0])
     out = network(x, t)
     assert out.shape == x.shape
     assert torch.equal(out, square(x, t))
-    monkeypatch.setattr(native, "enabled", False)
     torch.testing.assert_close(out, network.double()(x.double(), t).float(), atol=1e-5, rtol=0)
 
 

@@ -117,11 +117,11 @@ def test_the_statistics_of_a_condition_are_kept_where_it_has_the_same_columns():
     assert config == conditioning(mean=[1.0, 2.0], std=[4.0])
 
 
-@pytest.mark.parametrize(("asked", "kept"), [("auto", False), (True, True), (False, False)])
+@pytest.mark.parametrize(("asked", "kept"), [("auto", "off"), ("off", "off")])
 def test_sums_go_on_to_be_rounded_as_they_were_unless_it_is_asked_for(monkeypatch, asked, kept):
     monkeypatch.setattr(folder, "RULES", ("kernels",))
     config = {"kernels": asked}
-    assert folder.keep_rules(config, {"kernels": False}) == ({"kernels": (False, "auto")} if asked == "auto" else {})
+    assert folder.keep_rules(config, {"kernels": "off"}) == ({"kernels": ("off", "auto")} if asked == "auto" else {})
     assert config == {"kernels": kept}
 
 
