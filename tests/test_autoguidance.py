@@ -11,6 +11,8 @@ from PIL import Image
 import diffusion
 from diffusion.ground.errors import UserError
 from diffusion.guidance import Auto
+from diffusion.networks.kernels.choice import use_kernels
+from diffusion.runs import checkpoint
 from tests.helpers.commands import command, words
 from tests.helpers.random_model import random_model
 
@@ -112,6 +114,14 @@ def test_a_training_shows_guided_previews_and_stores_its_own_weights_alone(power
     done, _, described = sample(ckpt=tmp_path / "run")
     assert done.code == 0, done.err
     assert described["guidance"]["class"] == "Auto"
+
+
+def test_a_guide_uses_kernels_where_the_model_does(power):
+    for on in True, False:
+        model = diffusion.load(power)
+        use_kernels(model, on)
+        guide = checkpoint.guidance({"_target_": "diffusion.guidance.Auto", "scale": 2.0, "ckpt": str(power)}, model)
+        assert guide.weaker.denoiser.network.middle[0].kernels == on
 
 
 def test_a_model_whose_guide_has_moved_is_loaded_and_says_so_when_it_is_sampled(power, tmp_path, capsys):
