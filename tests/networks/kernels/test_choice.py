@@ -79,6 +79,7 @@ def test_the_choice_is_in_no_state_dict_and_no_pickle():
 
 
 @compiled
+@pytest.mark.slow
 @pytest.mark.parametrize("on", [True, False])
 def test_torch_compile(on, compiler):
     made, graphs = network(), []
