@@ -13,7 +13,7 @@ from diffusion.ground.errors import UserError
 from diffusion.guidance import Auto
 from diffusion.networks.kernels.choice import use_kernels
 from diffusion.runs import checkpoint
-from tests.helpers.commands import command, words
+from tests.helpers.commands import command, of_today, words
 from tests.helpers.random_model import random_model
 
 FIXTURES = Path(__file__).parent / "fixtures" / "format_0"
@@ -98,7 +98,7 @@ def test_a_guide_knows_the_same_classes_or_none(sample, tmp_path, own, other, re
 
 
 def test_a_training_shows_guided_previews_and_stores_its_own_weights_alone(power, sample, tmp_path, capsys):
-    plain = json.loads((FIXTURES / "power" / "expected.json").read_text())["words"]
+    plain = of_today(json.loads((FIXTURES / "power" / "expected.json").read_text())["words"])
     line = [*dict.fromkeys([word for word in plain if not word.startswith(("ema", "trainer.max", "preview.n"))])]
     line = [word.replace("compile=false", "kernels=off") for word in line]
     line += ["guidance=auto", "trainer.max_steps=2", "callbacks.preview.n=2", "callbacks.preview.sampler.steps=2"]

@@ -19,7 +19,7 @@ from diffusion.optimization import optimizers
 from diffusion.runs import checkpoint
 from tests.fixtures.making import digest, drawn, losses
 from tests.helpers import machine
-from tests.helpers.commands import command, words
+from tests.helpers.commands import command, of_today, words
 
 FIXTURES = Path(__file__).parent / "fixtures"
 RUNS = sorted(str(path.parent.relative_to(FIXTURES)) for path in FIXTURES.glob("*/*/expected.json"))
@@ -69,7 +69,7 @@ def test_a_converted_file_is_read_again(name, tmp_path, capsys):
 @pytest.mark.parametrize("run", RUNS, indirect=True)
 def test_a_resumed_run_takes_the_steps_it_would_have_taken(run, capsys):
     folder, expected = run
-    words = [f"callbacks.{word}" if word.startswith("preview.") else word for word in expected["words"]]
+    words = of_today(expected["words"])
     done = command("train", *words, f"run.dir={folder}", "resume=auto", capsys=capsys)
     assert done.code == 0, done.err
     steps = losses(folder, expected["step"])

@@ -15,7 +15,7 @@ from torch import nn
 
 from diffusion.config import upgrades
 from diffusion.optimization.optimizers import AdamW, Constant, CosineDecay
-from tests.helpers.commands import command, words
+from tests.helpers.commands import command, of_today, words
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "format_0"
 
@@ -195,8 +195,7 @@ def resume_of_format_0(name, *given, tmp_path, monkeypatch, capsys):
     shutil.copytree(FIXTURES / name, folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(folder)
-    began = json.loads((folder / "expected.json").read_text())["words"]
-    began = [f"callbacks.{word}" if word.startswith("preview.") else word for word in began]
+    began = of_today(json.loads((folder / "expected.json").read_text())["words"])
     given = {word.partition("=")[0]: word for word in [*began, *given]}
     given.pop("lr_schedule.steps", None)
     done = command("train", *given.values(), f"run.dir={folder}", "resume=auto", capsys=capsys)
