@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
-from diffusion.averages import Decay
+from diffusion.optimization.averages import Decay
 from diffusion.training.callbacks.ema import EMA
 from diffusion.training.callbacks.preview import Preview
 from diffusion.training.callbacks.progress import Progress

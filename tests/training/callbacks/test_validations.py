@@ -173,7 +173,7 @@ import sys, time
 from pathlib import Path
 import torch
 from lightning.pytorch import Callback, Trainer
-from diffusion.callbacks import validations
+from diffusion.training.callbacks import validations
 from tests.helpers.painter import Painter
 
 class Watch(Callback):
