@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: help demo test test-random bench docs clean
+.PHONY: help demo check test test-random bench docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -11,6 +11,14 @@ demo: $(VENV)/installed ## install, train on the digits that scikit-learn brings
 	$(BIN)/python train.py experiment=digits logger=none run.dir=runs/digits/demo resume=auto
 	$(BIN)/python sample.py ckpt=runs/digits/demo output=runs/digits/demo/drawn
 	@echo runs/digits/demo/drawn/grid.png
+
+QUICK = tests/config tests/ground tests/losses tests/spaces/test_pixels.py tests/test_floors.py tests/test_schedule.py \
+	tests/test_process.py tests/test_denoiser.py tests/test_guidance.py tests/samplers/test_grid.py tests/test_pyproject.py
+
+check: $(VENV)/installed-dev ## the style, and the tests that are quick (a minute)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --no-loadscope-reorder $(QUICK)
 
 test: $(VENV)/installed-dev ## install, check the style, and run every test
 	$(BIN)/ruff check .
