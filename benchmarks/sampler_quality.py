@@ -31,7 +31,7 @@ from tqdm import tqdm
 import diffusion
 from diffusion.lit.module import LitDiffusion
 from diffusion.runs import build
-from diffusion.runs.compose import choice, groups
+from diffusion.runs.groups import choice, groups_of
 
 FOLDER = Path("runs/benchmarks/sampler_quality")
 BATCH = 100
@@ -154,8 +154,8 @@ def main() -> None:
     words = sys.argv[1:]
     options = dict(word.split("=", 1) for word in words if word.split("=")[0] in ("n", "seeds", "steps"))
     runs = [word for word in words if Path(word).exists()]
-    shipped = [*groups("train")["sampler"].choices, "dpm_solver_pp stochastic=true"]
-    samplers = [word for word in words if word.split()[0] in groups("train")["sampler"].choices] or shipped
+    shipped = [*groups_of("train")["sampler"].choices, "dpm_solver_pp stochastic=true"]
+    samplers = [word for word in words if word.split()[0] in groups_of("train")["sampler"].choices] or shipped
     n = int(options.get("n", 2000))
     seeds, steps = (
         [int(one) for one in options.get(key, value).split(",")]

@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 
 from diffusion.lit.module import LitDiffusion
 from diffusion.runs import build
-from diffusion.runs.compose import choice, compose, groups
+from diffusion.runs.compose import compose
+from diffusion.runs.groups import choice, groups_of
 from diffusion.samplers.base import Sampler
 
 BATCH, STEPS, ROUNDS = 64, 20, 3
@@ -49,7 +50,7 @@ def rows(words: Sequence[str] = ("dataset=mnist",)) -> list[Row]:
     model = build.model(OmegaConf.to_container(compose("train", words), resolve=True))
     model.sample(BATCH, sampler=build.instantiate(choice("sampler", "ddim") | {"steps": 2}), progress=False)
     found = []
-    for name in groups("train")["sampler"].choices:
+    for name in groups_of("train")["sampler"].choices:
         sampler = build.instantiate(choice("sampler", name) | {"steps": STEPS})
         pairs = sorted((whole_and_inside(model, sampler) for _ in range(ROUNDS)), key=lambda pair: pair[1] / pair[0])
         ratios = [inside / whole for whole, inside in pairs]

@@ -23,7 +23,8 @@ from diffusion.ground import images
 from diffusion.ground.bar import Bar
 from diffusion.lit.module import LitDiffusion
 from diffusion.runs import build
-from diffusion.runs.compose import choice, compose
+from diffusion.runs.compose import compose
+from diffusion.runs.groups import choice
 
 FOLDER = Path("runs/benchmarks/small_network")
 BATCH = 64

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from diffusion.commands import cli
 from diffusion.config import folders
 from diffusion.runs import compose as configs
+from diffusion.runs.groups import groups_of
 
 ODD = ["", "0", "-1", "1e9", "nan", "inf", "0.5", "null", "true", "[]", "[1,2]", "[[1]]", "{}", "{a: 1}", "a=b", "a b"]
 ODD += [
@@ -44,7 +45,7 @@ def keys(node: DictConfig, prefix: str = "") -> list[str]:
 
 @pytest.mark.parametrize("name", list(folders.commands()))
 def test_odd_words_are_taken_or_refused_in_a_line(name, capsys):
-    groups = configs.groups(name)
+    groups = groups_of(name)
     choices = [choice for group in groups.values() for choice in group.choices]
     key = st.sampled_from([*keys(configs.compose(name)), *groups, "no.such", "", "-", "~seed", "+seed", "++seed"])
     word = st.tuples(key, st.sampled_from(["=", "=", "=", "", "==", "@"]), st.sampled_from([*ODD, *choices])).map(

@@ -1,7 +1,7 @@
 """The command line: `python NAME.py`, `diffusion-NAME` and `python -m diffusion NAME`.
 
-Options, sweeps and exit codes live here; `config.py` turns overrides into a config, `pages.py` writes the help page.
-Nothing heavy is imported before the overrides have been found right: `--help` and a typing mistake answer at once.
+Options, sweeps and exit codes are here; `runs/compose.py` makes a config of the overrides, `pages.py` the help page.
+Nothing heavy is imported before the overrides are checked, so `--help` and a typing mistake answer at once.
 """
 
 import importlib
@@ -13,14 +13,15 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from diffusion.commands import completion, options, pages
 from diffusion.config import folders
-from diffusion.config.kinds import LITERAL, RAW
+from diffusion.config.kinds import RAW
 from diffusion.config.typed import items, suggest
 from diffusion.ground.errors import UserError, memory_wanted, show_notices
 from diffusion.runs import compose as configs
+from diffusion.runs.groups import groups_of
 
 
 def script() -> int:
@@ -29,18 +30,18 @@ def script() -> int:
     return main(Path(sys.argv[0]).stem.removeprefix("diffusion-"), sys.argv[1:])
 
 
-def main(command: str | None, words: Sequence[str]) -> int:
-    """Runs `command` (None: the first of the words) with the words of the command line; a user's mistake is one line on
-    stderr and exit code 2."""
+def main(command: str | None, arguments: Sequence[str]) -> int:
+    """Runs `command` (None: the first argument is its name) with the arguments of the command line. A user's mistake is
+    one line on stderr and exit code 2."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name that its encoding lacks, as on stderr
+        sys.stdout.reconfigure(errors="backslashreplace")  # for a name that its encoding lacks, as on stderr
     show_notices(_is_first_process())
     try:
-        return _main(command, words)
+        return _main(command, arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # what reads the output, such as `head`, has had enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
@@ -53,14 +54,14 @@ def main(command: str | None, words: Sequence[str]) -> int:
         return 2
 
 
-def _main(command: str | None, words: Sequence[str]) -> int:
-    given, words = options.read(words)
+def _main(command: str | None, arguments: Sequence[str]) -> int:
+    given, overrides = options.read(arguments)
     folders.use(given.config_dir)
     if given.completion is not None:
         print(completion.answer(command, given.completion))
         return 0
     if command is None:
-        command, words = (words[0], words[1:]) if words else (None, [])
+        command, overrides = (overrides[0], overrides[1:]) if overrides else (None, [])
     if command is None or (given.help and command not in folders.commands()):
         print(pages.overview())
         return 0 if given.help else 2
@@ -71,10 +72,10 @@ def _main(command: str | None, words: Sequence[str]) -> int:
         print(pages.help_page(command))
         return 0
     if given.multirun:
-        return _multirun(command, words)
-    config = configs.compose(command, words)
+        return _multirun(command, overrides)
+    config = configs.compose(command, overrides)
     if given.shown is not None:
-        print(given.shown(command, words, config), end="")
+        print(given.shown(command, overrides, config), end="")
         return 0
     configs.check_complete(config)
     path = _function(known[command])(config)
@@ -97,7 +98,7 @@ def _function(path: str) -> Any:
 
 
 def _out_of_memory(command: str | None, error: BaseException) -> UserError | None:
-    """One line that names the key to lower, where that is what broke the command."""
+    """One line that names the key to lower, if the command ran out of memory."""
     wanted = memory_wanted(error)
     if wanted is None:
         return None
@@ -120,10 +121,10 @@ def _is_first_process() -> bool:
     return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
 
 
-def _multirun(command: str, words: Sequence[str]) -> int:
+def _multirun(command: str, overrides: Sequence[str]) -> int:
     """Every combination of the comma-separated values, each in a fresh process: no job inherits another's state."""
-    jobs = [list(job) for job in itertools.product(*(_values(word, command) for word in words))]
-    for job in jobs:  # a mistake in the last job is told before the first one runs
+    jobs = [list(job) for job in itertools.product(*(_values(override, command) for override in overrides))]
+    for job in jobs:  # a mistake in the last job is found before the first one runs
         configs.check_complete(configs.compose(command, job))
     results, failed = [], 0
     for number, job in enumerate(jobs, 1):
@@ -135,29 +136,29 @@ def _multirun(command: str, words: Sequence[str]) -> int:
     return 1 if failed else 0
 
 
-def _values(word: str, command: str) -> list[str]:
-    key, text = configs.split(word)
-    taken = configs.kind(key, command, configs.groups(command)).taken
-    if taken == LITERAL:  # a comma is part of a path
-        return [word]
-    if taken == RAW and not text.startswith(("range(", "choice(")):
-        return [f"{key}={value}" for value in items(text)] or [word]
-    override = configs.parse(key, text)
-    if not override.is_sweep_override():
-        return [word]
-    if not override.is_discrete_sweep():
-        raise UserError(f"{word}: a sweep needs a list of values, such as {key}=1,2,3")
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+def _values(override: str, command: str) -> list[str]:
+    key, text = configs.split(override)
+    kind = configs.kind(key, command, groups_of(command))
+    if kind.literal:  # a comma is part of a path
+        return [override]
+    if kind.taken == RAW and not text.startswith(("range(", "choice(")):
+        return [f"{key}={value}" for value in items(text)] or [override]
+    parsed = configs.parse(key, text)
+    if not parsed.is_sweep_override():
+        return [override]
+    if not parsed.is_discrete_sweep():
+        raise UserError(f"{override}: a sweep needs a list of values, such as {key}=1,2,3")
+    return [f"{key}={value}" for value in parsed.sweep_string_iterator()]
 
 
-def _run_job(words: Sequence[str]) -> tuple[int, str]:
-    """Runs this program with `words`, passing its output on. Returns the exit code and the last line, the run
+def _run_job(overrides: Sequence[str]) -> tuple[int, str]:
+    """Runs this program with `overrides`, passing its output on. Returns the exit code and the last line, the run
     folder."""
-    with subprocess.Popen([*_program(), *words], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([*_program(), *overrides], stdout=subprocess.PIPE) as process:
         try:
-            tail = _pass_on(process.stdout)
+            tail = _pass_on(process)
         except KeyboardInterrupt:
-            _pass_on(process.stdout)  # it was interrupted too: hear it out while it writes its checkpoint
+            _pass_on(process)  # it was interrupted too, and now writes its checkpoint
             raise
     return process.returncode, tail.decode(errors="replace").rstrip().rpartition("\n")[2]
 
@@ -169,9 +170,10 @@ def _program() -> list[str]:
     return [sys.executable, sys.argv[0]]
 
 
-def _pass_on(stream: BinaryIO) -> bytes:
-    """Copies `stream` to stdout as it comes, progress bars included. Returns its end."""
-    tail = b""
+def _pass_on(process: subprocess.Popen[bytes]) -> bytes:
+    """Copies the output of a process to stdout as it comes, progress bars included. Returns its end."""
+    stream, tail = process.stdout, b""
+    assert isinstance(stream, io.BufferedReader)
     while piece := stream.read1():
         sys.stdout.buffer.write(piece)
         sys.stdout.flush()

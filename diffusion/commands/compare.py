@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
+from diffusion.config.plain import plain
 from diffusion.config.registry import name_class
 from diffusion.config.values import Count
 from diffusion.evaluation import plots
@@ -28,7 +29,7 @@ from diffusion.ground.quiet import quiet
 from diffusion.lit import notices
 from diffusion.lit.module import LitDiffusion
 from diffusion.runs import build
-from diffusion.runs.compose import choice
+from diffusion.runs.groups import choice
 from diffusion.runs.trained import Trained, TrainedKeys
 from diffusion.samplers.base import Sampler
 from diffusion.sampling import grids
@@ -46,11 +47,11 @@ class CompareKeys(SamplingKeys, TrainedKeys):
     steps: Sequence[Count]
 
 
-def run(config: Annotated[DictConfig, CompareKeys]) -> Path:
+def run(composed: Annotated[DictConfig, CompareKeys]) -> Path:
     """Draws as the composed `conf/compare.yaml` says. Returns the picture; raises UserError for a user's mistake,
     before anything is written."""
     quiet()
-    config = OmegaConf.to_container(config, resolve=True)
+    config = plain(composed)
     trained = Trained.of(config)
     model, steps = trained.model, _once("steps", config["steps"])
     nodes = {name: choice("sampler", name) for name in _once("samplers", config["samplers"])}

@@ -8,8 +8,9 @@ from diffusion.commands import options
 from diffusion.config import folders
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
+from diffusion.runs.groups import Group, groups_of, known_keys
 
-# Each asks the program itself for the words that may follow, one a line. `=` and `:` are parts of a word here.
+# Each script calls the program for the possible completions, one per line. `=` and `:` are parts of a word here.
 _BASH = """\
 _diffusion_complete() {
     local line="${COMP_LINE:0:COMP_POINT}" word="${COMP_LINE:0:COMP_POINT}" words program
@@ -73,14 +74,14 @@ def candidates(command: str | None, line: str) -> list[str]:
         return [name for name in (*options.FLAGS, *options.VALUED) if name.startswith(word)]
     if command is None:
         return [name for name in folders.commands() if name.startswith(word)]
-    chosen = _chosen(line, configs.groups(command))
-    groups = configs.groups(command, dict(word.split("=") for word in chosen))
+    chosen = _chosen(line, groups_of(command))
+    groups = groups_of(command, dict(word.split("=") for word in chosen))
     key, equals, value = word.partition("=")
     if equals and key in groups:
         return [f"{key}={choice}" for choice in groups[key].choices if choice.startswith(value)]
     if equals:
         return _files(key, value) if configs.kind(key, command, groups).literal else []
-    known = configs.known_keys(configs.compose(command, chosen), groups)
+    known = known_keys(configs.compose(command, chosen), groups)
     return _next([*known, *groups], {key for key, default in known.items() if isinstance(default, dict)}, groups, key)
 
 
@@ -91,7 +92,7 @@ def _command(line: str) -> str | None:
     return name if space and name in folders.commands() else None
 
 
-def _next(names: list[str], sections: set[str], groups: dict[str, configs.Group], typed: str) -> list[str]:
+def _next(names: list[str], sections: set[str], groups: dict[str, Group], typed: str) -> list[str]:
     """The names that begin with `typed`, up to the next dot."""
     start, found = typed.rpartition(".")[0], set()
     depth = len(start.split(".")) if start else 0
@@ -103,7 +104,7 @@ def _next(names: list[str], sections: set[str], groups: dict[str, configs.Group]
     return sorted(found)
 
 
-def _chosen(line: str, groups: dict[str, configs.Group]) -> list[str]:
+def _chosen(line: str, groups: dict[str, Group]) -> list[str]:
     """The choices that the line has made already, without those that are wrong."""
     try:
         words = shlex.split(line)[:-1]

@@ -5,7 +5,7 @@ usage: python convert.py from=FOLDER_OR_FILE [output=FILE]
 
   python convert.py from=my/ddpm-cifar10-32              a folder of diffusers: makes my/ddpm-cifar10-32.ckpt
   python convert.py from=64x64_diffusion.pt              a file of OpenAI's guided- or improved-diffusion
-  python convert.py from=results/model-10.pt size=32     a file of lucidrains' Trainer, which does not tell the size
+  python convert.py from=results/model-10.pt size=32     a file of lucidrains' Trainer, which does not store the size
   python convert.py ckpt=runs/mnist/first to=diffusers   a folder that DDPMPipeline.from_pretrained loads
   python convert.py ckpt=runs/mnist/first to=onnx weights=raw output=network.onnx
 """
@@ -16,15 +16,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from diffusion.config.plain import plain
 from diffusion.config.values import Count, File
 from diffusion.config.values import Weights as WeightsName
 from diffusion.ground.errors import UserError
 from diffusion.ground.quiet import quiet
 from diffusion.interop import diffusers, foreign, onnx, programs, safetensors
 from diffusion.runs import checkpoint
-from diffusion.runs import compose as configs
+from diffusion.runs.groups import choice, groups_of
 from diffusion.runs.weights import Weights
 
 ConvertKeys = TypedDict(  # conf/convert.yaml; `from` is a keyword of Python
@@ -49,43 +50,44 @@ _WRITERS = {  # to=...: what writes it, and the name of what it makes
     "onnx": (onnx.write, "model.onnx"),
     "safetensors": (safetensors.write, "model.safetensors"),
 }
-_OF_BOTH = {"from", "ckpt", "to", "weights", "output"}  # the other keys of the config are what `from` is told
-# The groups of a training's config of which another program's model says something.
+_OF_BOTH = {"from", "ckpt", "to", "weights", "output"}  # the other keys are hints for `from`
+# The groups of a training's config that another program's model determines.
 _FIXED = ("space", "network", "schedule", "prediction", "loss", "weighting", "clipping", "sampler")
 
 
-def run(config: Annotated[DictConfig, ConvertKeys]) -> Path:
+def run(composed: Annotated[DictConfig, ConvertKeys]) -> Path:
     """Converts as the composed `conf/convert.yaml` says. Returns the file or folder made; raises UserError for a user's
     mistake."""
     quiet()
-    config = OmegaConf.to_container(config, resolve=True)
+    config = plain(composed)
     source, ckpt, to = config["from"], config["ckpt"], config["to"]
     if (source is None) == (ckpt is None):
         raise UserError(
-            "say either from=FOLDER_OR_FILE (of another program), or ckpt=RUN to=diffusers|onnx|safetensors"
+            "expected either from=FOLDER_OR_FILE (of another program), or ckpt=RUN to=diffusers|onnx|safetensors"
         )
     if ckpt is None and (to is not None or config["weights"] != "ema"):
-        raise UserError(
-            "to= and weights= belong to ckpt=...; from=... makes a checkpoint with all the weights there are"
-        )
-    if ckpt is not None and to is None:
-        raise UserError(f"to is missing: say to={', '.join(_WRITERS)}")
-    words = {word: config[word] for word in config.keys() - _OF_BOTH if config[word] is not None}
-    if ckpt is not None and words:
-        raise UserError(f"{min(words)}= belongs to from=...; a checkpoint of ours tells everything")
-    return _import(Path(source), config["output"], words) if ckpt is None else _export(ckpt, to, config)
+        raise UserError("to= and weights= belong to ckpt=...; from=... converts all weights in the file")
+    hints = {key: config[key] for key in config.keys() - _OF_BOTH if config[key] is not None}
+    if ckpt is None:
+        return _import(Path(source), config["output"], hints)
+    if to is None:
+        raise UserError(f"to is missing: set to={', '.join(_WRITERS)}")
+    if hints:
+        raise UserError(f"{min(hints)}= belongs to from=...; a checkpoint of ours contains it")
+    return _export(ckpt, to, config)
 
 
-def _import(source: Path, output: str | None, words: Mapping[str, Any]) -> Path:
-    """Makes a checkpoint of what another program wrote and `words` add, and says how a training goes on from it."""
+def _import(source: Path, output: str | None, hints: Mapping[str, Any]) -> Path:
+    """Makes a checkpoint of another program's model and prints the command that trains it further. hints: what its file
+    does not contain."""
     named = source if source.name.strip(".") else source.resolve()
     path = _free(output or named.with_name(f"{named.name if source.is_dir() else named.stem}.ckpt"))
-    model = programs.read(source, words)
+    model = programs.read(source, hints)
     _write(foreign.write, model, path)
     trained = foreign.train_config(model)
     count = sum(weight.numel() for weight in model.weights.values())
-    words = [f"resume={path}", "resume_mode=weights", "dataset.path=FOLDER", *_words(trained)]
-    print(f"{count / 1e6:.2f}M parameters; to train on: python train.py {shlex.join(words)}")
+    overrides = [f"resume={path}", "resume_mode=weights", "dataset.path=FOLDER", *_overrides(trained)]
+    print(f"{count / 1e6:.2f}M parameters; to continue training: python train.py {shlex.join(overrides)}")
     return path
 
 
@@ -111,8 +113,8 @@ def _write(write: Any, model: Any, path: Path) -> None:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another output=") from None
 
 
-def _words(config: Mapping[str, Any]) -> Iterator[str]:
-    """The words with which train.py composes what the model fixes. A table of betas is too long to be said."""
+def _overrides(config: Mapping[str, Any]) -> Iterator[str]:
+    """The overrides with which train.py composes this model; a table of betas is too long and left out."""
     dataset = config["dataset"]
     yield "dataset=image_folder" if "size" in dataset else "dataset=arrays"
     yield from (f"dataset.{key}={dataset[key]}" for key in ("channels", "size") if key in dataset)
@@ -121,8 +123,8 @@ def _words(config: Mapping[str, Any]) -> Iterator[str]:
     if config["conditioning"]:
         yield f"conditioning=[{','.join(config['conditioning'])}]"
     for group in _FIXED:
-        known = configs.groups("train")[group]
-        others = {name: _others(config[group], configs.choice(group, name)) for name in known.choices}
+        known = groups_of("train")[group]
+        others = {name: _others(config[group], choice(group, name)) for name in known.choices}
         name, values = min(others.items(), key=lambda other: len(other[1]))
         if name == "table":
             continue

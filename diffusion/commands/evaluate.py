@@ -12,9 +12,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from diffusion.conditioners.condition import PREVIOUS
+from diffusion.config.plain import plain
 from diffusion.config.values import File
 from diffusion.data.base import Data
 from diffusion.evaluation.metric import Metric
@@ -29,17 +30,21 @@ from diffusion.sampling.section import Sampling, SamplingKeys, refuse, unused_al
 LESS_MEMORY = "lower batch_size"
 
 
+class DatasetKeys(TypedDict):
+    path: File | None
+
+
 class EvaluateKeys(SamplingKeys, TrainedKeys):
     """conf/evaluate.yaml."""
 
-    dataset: TypedDict("DatasetKeys", {"path": File | None})
+    dataset: DatasetKeys
 
 
-def run(config: Annotated[DictConfig, EvaluateKeys]) -> Path:
+def run(composed: Annotated[DictConfig, EvaluateKeys]) -> Path:
     """Measures as the composed `conf/evaluate.yaml` says. Returns the file of results; raises UserError for a user's
     mistake."""
     quiet()
-    config = OmegaConf.to_container(config, resolve=True)
+    config = plain(composed)
     trained = Trained.of(config)
     model, ckpt = trained.model, trained.ckpt
     metric = _metric(config["metric"], model)
@@ -75,7 +80,7 @@ def _metric(node: Mapping[str, Any], model: LitDiffusion) -> Metric:
     """The metric of its config; `clipping` is of those that take one."""
     node = dict(node)
     clipping = build.clipping(node.pop("clipping", None), model.space)
-    return build.instantiate(node, **({} if clipping is None else {"clipping": clipping}))
+    return build.instantiate(node, None, **({} if clipping is None else {"clipping": clipping}))
 
 
 def _sampling(
@@ -118,7 +123,8 @@ def _say_changes(now: Mapping[str, Any], ckpt: Path) -> None:
     except (UserError, KeyError, TypeError, ValueError) as error:
         print(f"whether the data are those of the training is not known ({type(error).__name__}: {error})")
         return
-    found = manifest.differences(*({key: each.get(key) for key in now if key != "name"} for each in (before, now)))
+    old, new = ({key: each.get(key) for key in now if key != "name"} for each in (before, now))
+    found = manifest.differences(old, new)
     if found:
         same = "" if found.keys() - {"fingerprint"} else " (as many images, others)"
-        print(f"the data are not those of the training: {manifest.words(found)}{same}")
+        print(f"the data are not those of the training: {manifest.text(found)}{same}")

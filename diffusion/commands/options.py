@@ -1,4 +1,4 @@
-"""Options of the command line: those that all commands have, and what to write instead of Hydra's others."""
+"""Options of the command line: those of all commands, and what to use instead of Hydra's other options."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ FLAGS = {
     "--help": "-h: this page",
     "--multirun": "-m: several values, one run each, such as seed=1,2,3",
     "--print": "show the whole config as YAML and stop; also --cfg job",
-    "--resolve": "with --print: references such as ${seed} are replaced by their values",
+    "--resolve": "with --print: interpolations such as ${seed} are replaced by their values",
 }
 VALUED = {
     "--config-dir": "-cd FOLDER: choices, parts and commands of your own (README.md, Extend)",
@@ -33,7 +33,7 @@ _SHORT = {
     "-sc": "--shell-completion",
 }
 _INSTEAD = {
-    **dict.fromkeys(("--config-name", "-cn"), "each command has one config, of its own name; say python NAME.py"),
+    **dict.fromkeys(("--config-name", "-cn"), "each command has one config, of its own name; use python NAME.py"),
     **dict.fromkeys(("--config-path", "-cp"), "--config-dir adds a folder of your own"),
     **dict.fromkeys(("--run", "-r"), "a single run needs no option"),
     "--hydra-help": "--help is the page of this program",
@@ -43,7 +43,8 @@ _INSTEAD = {
 
 @dataclass
 class Given:
-    """The options of one command line. shown: what is printed instead of running, from command, words and config."""
+    """The options of a command line. shown: makes the text that is printed instead of running, from command, overrides
+    and config."""
 
     help: bool = False
     multirun: bool = False
@@ -52,10 +53,10 @@ class Given:
     shown: Callable[[str, Sequence[str], DictConfig], str] | None = None
 
 
-def read(words: Sequence[str]) -> tuple[Given, list[str]]:
-    """The options, and the other words. Raises UserError for an option that there is not."""
+def read(arguments: Sequence[str]) -> tuple[Given, list[str]]:
+    """The options, and the overrides. Raises UserError for an unknown option."""
     given: dict[str, Any] = {}
-    rest, left = [], list(words)
+    rest, left = [], list(arguments)
     while left:
         word = left.pop(0)
         if not word.startswith("-"):
@@ -69,7 +70,7 @@ def read(words: Sequence[str]) -> tuple[Given, list[str]]:
             if not equals and (not left or left[0].startswith("-")):
                 raise UserError(f"{word}: expected a value; {name} {VALUED.get(name, 'job')}")
             if name in given:
-                raise UserError(f"{name} is given twice: say it once")
+                raise UserError(f"{name} is given twice: give it once")
             given[name] = value if equals else left.pop(0)
         else:
             raise UserError(_unknown(word, name))
@@ -89,7 +90,7 @@ def _given(options: dict[str, Any]) -> Given:
     printing = "--print" in options or "--cfg" in options
     for name in "--package", "--resolve":
         if name in options and not printing:
-            raise UserError(f"{name} has no effect: it is of --print")
+            raise UserError(f"{name} has no effect without --print")
     shown = _printed(options.get("--package"), "--resolve" in options) if printing else None
     if (topic := options.get("--info")) is not None:
         shown = _information(topic)
@@ -105,12 +106,12 @@ def _given(options: dict[str, Any]) -> Given:
 def _printed(package: str | None, resolve: bool) -> Callable[..., str]:
     """The config, or a section of it."""
 
-    def text(command: str, words: Sequence[str], config: DictConfig) -> str:
+    def text(command: str, overrides: Sequence[str], config: DictConfig) -> str:
         if package in (None, "_global_"):
             return OmegaConf.to_yaml(config, resolve=resolve)
         section = OmegaConf.select(config, package)
         if section is None and package in config:
-            raise UserError(f"--package {package}: it is null here, as in the checkpoint or not at all")
+            raise UserError(f"--package {package}: it is null here")
         if not OmegaConf.is_dict(section):
             raise UserError(f"--package {package}: no such section{suggest(package, map(str, config))}")
         return f"# @package {package}\n{OmegaConf.to_yaml(section, resolve=resolve)}"
@@ -123,6 +124,6 @@ def _information(topic: str) -> Callable[..., str]:
         return lambda *_: "".join(f"{folder}\n" for folder in folders.all_())
     if topic != "defaults":
         raise UserError(f"--info {topic}: expected defaults or searchpath; --print shows the config")
-    return lambda command, words, _: "".join(
-        f"{key:<28}{choice or 'null'}\n" for key, choice in configs.chosen(command, words).items()
+    return lambda command, overrides, _: "".join(
+        f"{key:<28}{choice or 'null'}\n" for key, choice in configs.chosen(command, overrides).items()
     )

@@ -12,8 +12,7 @@ from diffusion.config import folders
 from diffusion.config.registry import NAMED, TARGET
 from diffusion.config.signatures import docstrings, parameters
 from diffusion.config.source import definition
-from diffusion.runs import compose as configs
-from diffusion.runs.compose import Group
+from diffusion.runs.groups import Group, groups_of, root_files, several
 
 _LINE = re.compile(r"^(?P<space> *)(?P<key>[\w.]+):(?P<value>[^#]*?)(?:\s+#\s*(?P<comment>.*))?$")
 _NONE = re.compile(r"\bNone\b")  # what it is called on the command line
@@ -37,13 +36,13 @@ def documentation(path: str) -> str:
 
 def help_page(command: str) -> str:
     """Usage, examples, keys, every group with its choices, and options."""
-    groups = configs.groups(command)
+    groups = groups_of(command)
     lines = [documentation(folders.commands()[command]).rstrip(), "", "keys:"]
     for key, meaning in keys(command).items():
         lines += _entry(key, meaning)
-    several = [group for group in groups.values() if len(group.choices) != 1]
-    lines += ["", "groups (* is the default):"] * bool(several)
-    for group in several:
+    open_groups = [group for group in groups.values() if len(group.choices) != 1]
+    lines += ["", "groups (* is the default):"] * bool(open_groups)
+    for group in open_groups:
         names = [f"{choice}*" if choice == group.default else choice for choice in group.choices]
         lines += _entry(group.key, ", ".join(names) or "(none yet)")
     lines += ["", "options:"]
@@ -61,11 +60,11 @@ def _entry(name: str, meaning: str) -> list[str]:
 
 def keys(command: str) -> dict[str, str]:
     """The keys of a command, of its groups with a single choice, and of what is chosen by name: what each means."""
-    groups = configs.groups(command)
-    found = {key: meaning for file in reversed(configs.root_files(command)) for key, meaning in meanings(file).items()}
+    groups = groups_of(command)
+    found = {key: meaning for file in reversed(root_files(command)) for key, meaning in meanings(file).items()}
     for group in groups.values():
         shown = group.choices if len(group.choices) == 1 else []
-        for choice in configs.several(group.default) if group.key in NAMED else shown:
+        for choice in several(group.default or "null") if group.key in NAMED else shown:
             found |= section_meanings(group, choice)
     return {key: meaning for key, meaning in found.items() if key not in groups and key not in ("given", "defaults")}
 
@@ -95,8 +94,8 @@ def documented(target: str) -> dict[str, str]:
     for text in docstrings(target):
         for paragraph in re.split(r"\n\s*\n", text):
             _, *pieces = entry.split(paragraph)
-            for several, meaning in zip(pieces[::2], pieces[1::2], strict=True):
-                for name in several.split(", "):
+            for listed, meaning in zip(pieces[::2], pieces[1::2], strict=True):
+                for name in listed.split(", "):
                     found.setdefault(name, _NONE.sub("null", " ".join(meaning.split())).rstrip(";."))
     return found
 

@@ -9,12 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from diffusion.commands import pages
 from diffusion.config import folders
+from diffusion.config.plain import plain
 from diffusion.config.registry import NAMED
 from diffusion.runs import compose as configs
+from diffusion.runs.groups import groups_of
+from diffusion.runs.unknown import RENAMED
 
 _TOP = """\
 # Configuration
@@ -49,7 +52,7 @@ def page() -> str:
 
 def _commands() -> Iterator[str]:
     for command, path in folders.commands().items():
-        groups = configs.groups(command)
+        groups = groups_of(command)
         title, _, rest = pages.documentation(path).partition("\n\n")
         yield f"## {command}\n\n{title}\n\n```\n{rest.strip()}\n```\n"
         meanings = {key: meaning for key, meaning in pages.keys(command).items() if not _is_chosen(key)}
@@ -79,7 +82,7 @@ def _groups() -> Iterator[str]:
             if folder in _OF_EXPERIMENTS:
                 yield f"```yaml\n{_without_comment(file)}\n```\n"
             else:
-                group = configs.groups(command)[key]
+                group = groups_of(command)[key]
                 config = configs.compose(command, [f"{key}={choice}"])
                 yield from _table(command, config, pages.section_meanings(group, choice))
 
@@ -87,7 +90,7 @@ def _groups() -> Iterator[str]:
 def _where(folder: str) -> tuple[str, str] | None:
     """A command with this group, train first, and the group's key there; None of a group without a key, `sampling`."""
     for command in sorted(folders.commands(), key=lambda name: name != "train"):
-        for key, group in configs.groups(command).items():
+        for key, group in groups_of(command).items():
             if group.folder == folder:
                 return command, key
     return None
@@ -101,13 +104,13 @@ def _without_comment(file: Path) -> str:
 def _table(command: str, config: DictConfig, meanings: Mapping[str, str]) -> Iterator[str]:
     if not meanings:
         return
-    groups, tree = configs.groups(command), OmegaConf.to_container(config, resolve=False)
+    groups, tree = groups_of(command), plain(config, resolve=False)
     rows = []
     for key, meaning in meanings.items():
         if key in groups:
             continue
         default = _at(tree, key)
-        takes = configs.kind(key, command, groups, tree, default).words
+        takes = configs.kind(key, command, groups, tree, default).description
         rows.append((f"`{key}`", takes, _shown(default), meaning))
     yield "\n".join(_markdown(("key", "takes", "default", "meaning"), rows)) + "\n"
 
@@ -135,7 +138,7 @@ def _markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[st
 def _renamed() -> Iterator[str]:
     yield "## Renamed keys\n"
     yield "A key under its former name is answered with its present one.\n"
-    rows = [(f"`{old}`", f"`{new}`") for old, new in configs.RENAMED.items()]
+    rows = [(f"`{old}`", f"`{new}`") for old, new in RENAMED.items()]
     yield "\n".join(_markdown(("formerly", "now"), rows))
 
 

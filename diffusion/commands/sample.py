@@ -12,8 +12,9 @@ usage: python sample.py ckpt=RUN_FOLDER [OPTION] [GROUP=CHOICE] [KEY=VALUE] ...
 from pathlib import Path
 from typing import Annotated
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from diffusion.config.plain import plain
 from diffusion.config.values import Keep
 from diffusion.ground.quiet import quiet
 from diffusion.lit import notices
@@ -32,11 +33,11 @@ class SampleKeys(SamplingKeys, TrainedKeys):
     npz: bool
 
 
-def run(config: Annotated[DictConfig, SampleKeys]) -> Path:
+def run(composed: Annotated[DictConfig, SampleKeys]) -> Path:
     """Samples as the composed `conf/sample.yaml` says. Returns the folder; raises UserError for a user's mistake,
     before anything is written."""
     quiet()
-    config = OmegaConf.to_container(config, resolve=True)
+    config = plain(composed)
     trained = Trained.of(config)
     model = trained.model
     sampling = Sampling.of(config, model, ckpt=trained.ckpt, contents=trained.contents, given=config["given"])

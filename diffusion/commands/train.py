@@ -13,11 +13,13 @@ usage: python train.py [OPTION] [GROUP=CHOICE] [KEY=VALUE] ...
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from diffusion.conditioners.base import Conditioner
 from diffusion.config.kinds import Of
+from diffusion.config.plain import plain
 from diffusion.config.values import File, Kernels, Natural, Node
 from diffusion.data.base import Data, ImageData
 from diffusion.ground import launch
@@ -30,6 +32,7 @@ from diffusion.networks.compilation import compile_network
 from diffusion.networks.kernels.choice import use_kernels
 from diffusion.runs import build, checkpoint, folder, manifest
 from diffusion.training import beginning
+from diffusion.training.callbacks.checkpoints import Checkpoints
 from diffusion.training.callbacks.loops import epochs_done
 from diffusion.training.callbacks.pictures import Pictures
 from diffusion.training.loggers.base import build_loggers
@@ -44,6 +47,10 @@ LESS_MEMORY = (
 _LIMITS = ("max_steps", "max_minutes", "max_epochs")
 # Besides the weights, what a run needs to go on as if it had not stopped.
 _PARTS = {"callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states"}
+
+
+class ScheduleKeys(TypedDict):
+    zero_terminal_snr: bool
 
 
 class TrainKeys(TypedDict):
@@ -61,14 +68,14 @@ class TrainKeys(TypedDict):
     compile: bool
     trainer: TrainerKeys
     strategy: StrategyKeys
-    schedule: TypedDict("ScheduleKeys", {"zero_terminal_snr": bool})
+    schedule: ScheduleKeys
 
 
-def run(config: Annotated[DictConfig, TrainKeys]) -> Path:
+def run(composed: Annotated[DictConfig, TrainKeys]) -> Path:
     """Trains as the composed `conf/train.yaml` says. Returns the run folder; raises UserError for a user's mistake."""
     quiet()
     launch.check()
-    config = OmegaConf.to_container(config, resolve=True)
+    config = plain(composed)
     given = config.pop("given")
     with folder.Run(config) as this:
         saved = checkpoint.read(this.ckpt) if this.ckpt else None
@@ -90,7 +97,7 @@ def run(config: Annotated[DictConfig, TrainKeys]) -> Path:
 
 
 def _train(
-    config: Mapping[str, Any],
+    config: dict[str, Any],
     model: LitDiffusion,
     data: Data,
     this: folder.Run,
@@ -123,7 +130,8 @@ def _train(
         if isinstance(data, ImageData):
             notices.of_size(data.name, data.size, data.own_size)
         contents = manifest.describe(config, data.describe())
-        trainer.checkpoint_callback.validated_on = [data.fingerprint("val"), data.val_images]
+        checkpoints = next(each for each in around.values() if isinstance(each, Checkpoints))
+        checkpoints.validated_on = [data.fingerprint("val"), data.val_images]
         _say_changes(config, contents, this, saved)
         this.create(contents, step)
         forget_after(this.folder, step)
@@ -186,7 +194,8 @@ def _settle_space(config: dict[str, Any], data: Data, saved: Mapping[str, Any] |
 def _settle_conditioning(conditioning: Mapping[str, dict], data: Data, given: Sequence[str]) -> None:
     """Fills what the data decide of each condition. Raises UserError where that was typed."""
     for name, node in conditioning.items():
-        settled = build.class_at(node["_target_"]).settle(name, data)
+        made_by = cast("type[Conditioner]", build.class_at(node["_target_"]))
+        settled = made_by.settle(name, data)
         for key in settled:
             if f"conditioning.{name}.{key}" in given:
                 raise UserError(f"conditioning.{name}.{key} has no effect: it is filled from the data")
@@ -239,4 +248,4 @@ def _say_changes(
         found |= manifest.differences(earlier["config"].get("strategy"), config["strategy"], "strategy")
         found |= manifest.changes(earlier, contents)
     if found:
-        say(f"changed: {manifest.words(found)}")
+        say(f"changed: {manifest.text(found)}")

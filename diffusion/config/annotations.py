@@ -1,4 +1,4 @@
-"""Annotations and defaults that are read and not run: what they would be if they were."""
+"""The values of annotations and defaults, found from their source without running it."""
 
 import ast
 import operator
@@ -13,7 +13,7 @@ _WRAPPERS = ("Required", "NotRequired", "ReadOnly", "Final")  # they say nothing
 
 
 def annotation_of(node: ast.expr, module: Module) -> Any:
-    """What an annotation is when it runs, with Unknown in the place of classes."""
+    """The value of an annotation, with Unknown for classes."""
     match node:
         case ast.Constant(str(text)):
             try:
@@ -29,40 +29,40 @@ def annotation_of(node: ast.expr, module: Module) -> Any:
         case ast.List(items):  # of Callable[[...], ...]
             return [annotation_of(item, module) for item in items]
         case ast.Call(function, [_, ast.Dict(keys, values)]) if dotted(function, module, module) is TypedDict:
-            types = (annotation_of(value, module) for value in values)
-            return _section("Section", dict(zip((value_of(key, module) for key in keys), types, strict=True)))
+            pairs = [(key, value) for key, value in zip(keys, values, strict=True) if key is not None]
+            return _section("Section", {value_of(key, module): annotation_of(value, module) for key, value in pairs})
         case ast.Name() | ast.Attribute():
             return meaning(dotted(node, module, module))
     return Unknown
 
 
 def meaning(found: Any) -> Any:
-    """The annotation that a name stands for, as `dotted` found it; Unknown where it is none."""
+    """The annotation that a name stands for, as `dotted` found it; Unknown if it is no annotation."""
     if not isinstance(found, Definition):
         return Unknown if isinstance(found, ModuleType | Imported) else found
     if isinstance(found.node, ast.ClassDef):
-        return _section_of(found)
+        return _section_of(found.node, found.module)
     return annotation_of(found.node, found.module) if isinstance(found.node, ast.expr) else Unknown
 
 
-def _section_of(found: Definition) -> Any:
-    """A TypedDict of the source as one that runs; Unknown for another class."""
+def _section_of(node: ast.ClassDef, module: Module) -> Any:
+    """A TypedDict in the source as a TypedDict at run time; Unknown for another class."""
     keys, is_section = {}, False
-    for base in found.node.bases:
-        above = dotted(base, found.module, found.module)
-        above = meaning(above)
+    for base in node.bases:
+        above = meaning(dotted(base, module, module))
         if above is TypedDict or is_typeddict(above):
             is_section = True
             keys |= getattr(above, "__annotations__", {})
     if not is_section:
         return Unknown
-    own = [node for node in found.node.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
-    keys |= {node.target.id: annotation_of(node.annotation, found.module) for node in own}
-    return _section(found.node.name, keys)
+    for each in node.body:
+        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name):
+            keys[each.target.id] = annotation_of(each.annotation, module)
+    return _section(node.name, keys)
 
 
 def _section(name: str, keys: dict[str, Any]) -> Any:
-    return TypedDict(name, keys)
+    return TypedDict(name, keys)  # pyright: ignore[reportArgumentType] (its keys are known only when it runs)
 
 
 def _subscripted(value: ast.expr, index: ast.expr, module: Module) -> Any:
@@ -78,8 +78,8 @@ def _subscripted(value: ast.expr, index: ast.expr, module: Module) -> Any:
             return base[tuple(value_of(item, module) for item in items)]
         if name == "Annotated":
             return base[(annotation_of(items[0], module), *(_metadata(item, module) for item in items[1:]))]
-        arguments = tuple(annotation_of(item, module) for item in items)
-        return base[arguments if len(arguments) > 1 else arguments[0]]
+        arguments = [annotation_of(item, module) for item in items]
+        return base[tuple(arguments) if len(arguments) > 1 else arguments[0]]
     except (TypeError, NoLiteralError):
         return Unknown
 
@@ -92,7 +92,7 @@ def _metadata(node: ast.expr, module: Module) -> Any:
 
 
 class NoLiteralError(Exception):
-    """Only a program that runs the expression knows its value."""
+    """The expression has to be run for its value."""
 
 
 _OPERATORS = {
@@ -116,7 +116,8 @@ def value_of(node: ast.expr, module: Module) -> Any:
             values = [value_of(item, module) for item in items]
             return tuple(values) if isinstance(node, ast.Tuple) else values
         case ast.Dict(keys, values) if None not in keys:
-            return {value_of(key, module): value_of(value, module) for key, value in zip(keys, values, strict=True)}
+            pairs = zip(keys, values, strict=True)
+            return {value_of(key, module): value_of(value, module) for key, value in pairs if key is not None}
         case ast.UnaryOp(kind, operand) if type(kind) in _OPERATORS:
             return _OPERATORS[type(kind)](value_of(operand, module))
         case ast.BinOp(left, kind, right) if type(kind) in _OPERATORS:
@@ -124,7 +125,7 @@ def value_of(node: ast.expr, module: Module) -> Any:
         case ast.Call(function, arguments, keywords) if all(each.arg for each in keywords):
             called = dotted(function, module, module)
             if isinstance(called, type) and called is not Unknown:
-                given = {each.arg: value_of(each.value, module) for each in keywords}
+                given = {str(each.arg): value_of(each.value, module) for each in keywords}
                 return _called(called, [value_of(each, module) for each in arguments], given)
         case ast.Name() | ast.Attribute():
             found = dotted(node, module, module)

@@ -17,7 +17,7 @@ from diffusion.ground.errors import UserError
 
 VARIABLE = "DIFFUSION_CONFIG_DIR"
 NAMED = ("conditioning", "callbacks", "logger")
-"""The groups whose files hold several parts, each under a name."""
+"""The groups whose files hold several parts, each under a name: config sections of the same name."""
 
 _TARGET = re.compile(r"^(\s*)_target_:\s*(\S+)", re.M)
 
@@ -37,30 +37,33 @@ def own() -> Path | None:
 
 
 def use(folder: str | Path | None = None) -> None:
-    """Makes `folder` (None: that of the environment variable) the user's, here and in child processes. Its parent
-    becomes importable.
+    """Makes `folder` (None: the one in the environment variable) the user's, here and in child processes. Its parent is
+    added to Python's path.
 
-    Raises UserError where it is no folder, where a file is not what it has to be, or has the name of one of ours, which
-    Hydra would take instead.
+    Raises UserError where it is not a folder, where a file is invalid, or has the name of a file of ours, which Hydra
+    would use instead.
     """
     if folder is None and (folder := own()) is None:
         return
     path = Path(folder).expanduser().absolute()
     if not str(folder) or not path.is_dir():
         raise UserError(f"--config-dir={folder}: no such folder; expected one with files such as sampler/mine.yaml")
-    for file in _yamls(path):
+    files = _yamls(path)
+    for file in files:
         if (package() / file.relative_to(path)).exists():
             raise UserError(f"{file}: {file.relative_to(path)} is a file of ours too; give yours another name")
-    yamls.check(path, _yamls(path), sorted({file.parent.name for file in package().glob("*/*.yaml")}), NAMED)
+    yamls.check(path, files, _groups([package()]), NAMED)
     os.environ[VARIABLE] = str(path)
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # last: a file there must not stand in for a library's module
 
 
 def copy_own(folder: Path) -> None:
-    """Writes the user's yaml files into `folder`, which becomes one like theirs. Raises OSError."""
-    for file in _yamls(own()) if own() is not None else ():
-        copy = folder / file.relative_to(own())
+    """Copies the user's yaml files into `folder`. Raises OSError."""
+    if (source := own()) is None:
+        return
+    for file in _yamls(source):
+        copy = folder / file.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
 
@@ -82,7 +85,11 @@ def choices(group: str) -> dict[str, Path]:
 
 def groups() -> list[str]:
     """The groups, by name."""
-    return sorted({file.parent.name for folder in all_() for file in folder.glob("*/*.yaml")})
+    return _groups(all_())
+
+
+def _groups(parents: list[Path]) -> list[str]:
+    return sorted({file.parent.name for folder in parents for file in folder.glob("*/*.yaml")})
 
 
 @functools.cache

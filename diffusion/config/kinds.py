@@ -1,4 +1,4 @@
-"""Annotation of a parameter -> what values it takes: how they are read, and what is said of others."""
+"""Annotation of a parameter -> the values that it takes: how they are read, and the message for others."""
 
 import math
 import operator
@@ -18,12 +18,12 @@ PARSED, TEXT, RAW, LITERAL = "parsed", "text", "raw", "literal"
 
 
 class Kind(NamedTuple):
-    """A kind of value: `read` converts what Hydra parsed, or raises ValueError; `words` say what was expected.
+    """A kind of value: `read` converts what Hydra parsed, or raises ValueError; `description` says what was expected.
 
-    taken: one of the four above. options: the words to choose among, where it has such.
+    taken: one of the four above. options: the values to choose from, if it is a choice.
     """
 
-    words: str
+    description: str
     read: Callable[[Any], Any]
     taken: str = PARSED
     options: tuple[str, ...] = ()
@@ -44,17 +44,17 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True)
 class Matches:
-    """In `Annotated[str, Matches(...)]`: the whole text matches a regular expression, which `words` describe."""
+    """In `Annotated[str, Matches(...)]`: the whole text matches a regular expression, as `description` says."""
 
     pattern: str
-    words: str
+    description: str
 
 
 @dataclass(frozen=True)
 class Expected:
-    """In `Annotated[...]`: the words that say what was expected, instead of those that follow from the types."""
+    """In `Annotated[...]`: what was expected, instead of the text that follows from the types."""
 
-    words: str
+    description: str
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,11 @@ def kind_of(annotation: Any) -> Kind | None:
 def kind_like(default: Any) -> Kind:
     """The kind of a key of which nothing is known but its default."""
     if isinstance(default, list):
-        return _list((_like(default[0]) if default else Any,), fixed=False)
-    return kind_of(_like(default))
+        found = _list((_like(default[0]) if default else Any,), fixed=False)
+    else:
+        found = kind_of(_like(default))
+    assert found is not None  # `_like` yields plain types only
+    return found
 
 
 def _like(default: Any) -> Any:
@@ -179,12 +182,12 @@ def _choice(values: Sequence[Any]) -> Kind:
     return Kind(_or(options), read, options=options)
 
 
-def _or(words: Sequence[str]) -> str:
-    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+def _or(names: Sequence[str]) -> str:
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _union(members: Sequence[Any]) -> Kind | None:
-    """The first of its members that reads a value has it. A class is one more, of which nothing is said."""
+    """A value is read by the first member that accepts it. A class is accepted too, and not described."""
     if Path in members:  # a text is a path then
         members = [member for member in members if member is not str]
     kinds = [kind for member in members if member is not NoneType and (kind := kind_of(member)) is not None]
@@ -200,17 +203,17 @@ def _union(members: Sequence[Any]) -> Kind | None:
         return value if (value is None and null) or isinstance(value, classes) else first(value)
 
     options = tuple(option for kind in kinds for option in kind.options)
-    others = [kind.words for kind in kinds if not kind.options]
-    words = f"{', '.join(options)}, or {_or(others)}" if options and others else _or(options or others)
-    return Kind(f"{words}, or null" if null else words, read, _taken(kinds), options)
+    others = [kind.description for kind in kinds if not kind.options]
+    description = f"{', '.join(options)}, or {_or(others)}" if options and others else _or(options or others)
+    return Kind(f"{description}, or null" if null else description, read, _taken(kinds), options)
 
 
 def one_of(kinds: Sequence[Kind]) -> Kind:
-    """What any of some kinds reads: of a key that several constructors have, each in its own way."""
-    several = list({kind.words: kind for kind in kinds}.values())
+    """The union of some kinds: of a key that several constructors have."""
+    several = list({kind.description: kind for kind in kinds}.values())
     if len(several) == 1:
         return several[0]
-    return Kind("; or ".join(kind.words for kind in several), _first(several), _taken(several))
+    return Kind("; or ".join(kind.description for kind in several), _first(several), _taken(several))
 
 
 def _first(kinds: Sequence[Kind]) -> Callable[[Any], Any]:
@@ -228,14 +231,15 @@ def _first(kinds: Sequence[Kind]) -> Callable[[Any], Any]:
 
 
 def _taken(kinds: Sequence[Kind]) -> str:
-    ways = {kind.taken for kind in kinds if not kind.options}
-    return next((way for way in (LITERAL, RAW) if way in ways), TEXT if ways == {TEXT} else PARSED)
+    taken = {kind.taken for kind in kinds if not kind.options}
+    return next((each for each in (LITERAL, RAW) if each in taken), TEXT if taken == {TEXT} else PARSED)
 
 
 def _list(items: Sequence[Any], fixed: bool) -> Kind | None:
     """items: the annotation of all items; where there is a `fixed` number of them, of each."""
-    kinds = [kind_of(item) for item in (items if fixed else items[:1] or (Any,))]
-    if None in kinds:
+    annotations = items if fixed else items[:1] or (Any,)
+    kinds = [kind for item in annotations if (kind := kind_of(item)) is not None]
+    if len(kinds) < len(annotations):
         return None
 
     def read(value):
@@ -246,10 +250,10 @@ def _list(items: Sequence[Any], fixed: bool) -> Kind | None:
         found = [kind.read(item) for kind, item in zip(kinds if fixed else kinds * len(value), value, strict=True)]
         return tuple(found) if isinstance(value, tuple) else found
 
-    words = [kind.words for kind in kinds]
+    each = [kind.description for kind in kinds]
     if not fixed:
-        return Kind(f"a list such as [a,b], each {words[0]}", read)
-    return Kind(f"a list of {len(words)}, {'each ' * (len({*words}) == 1)}{' and '.join(dict.fromkeys(words))}", read)
+        return Kind(f"a list such as [a,b], each {each[0]}", read)
+    return Kind(f"a list of {len(each)}, {'each ' * (len({*each}) == 1)}{' and '.join(dict.fromkeys(each))}", read)
 
 
 def _flat(metadata: Iterable[Any]) -> list[Any]:
@@ -276,10 +280,10 @@ def _narrowed(annotation: Any, metadata: Sequence[Any]) -> Kind | None:
             raise ValueError
         return found
 
-    own = [each.words for each in metadata if isinstance(each, Matches | Expected)]
-    words = own[-1] if own else kind.words + _bounds_in_words(metadata) + _length_in_words(metadata)
+    own = [each.description for each in metadata if isinstance(each, Matches | Expected)]
+    description = own[-1] if own else kind.description + _bounds_text(metadata) + _length_text(metadata)
     typed = any(isinstance(each, AsTyped) for each in metadata)
-    return kind._replace(words=words, read=read, taken=RAW if typed else kind.taken)
+    return kind._replace(description=description, read=read, taken=RAW if typed else kind.taken)
 
 
 _BOUNDS = (Ge, Gt, Le, Lt)
@@ -306,7 +310,7 @@ def _check(constraint: Any) -> Callable[[Any], bool] | None:
     return None
 
 
-def _bounds_in_words(metadata: Sequence[Any]) -> str:
+def _bounds_text(metadata: Sequence[Any]) -> str:
     """', 0 or more', ' above 0 and at most 1', ', 0 to 1', or nothing."""
     bounds = {type(each): getattr(each, type(each).__name__.lower()) for each in metadata if isinstance(each, _BOUNDS)}
     if bounds.keys() == {Ge, Le}:
@@ -316,7 +320,7 @@ def _bounds_in_words(metadata: Sequence[Any]) -> str:
     return "".join(low) + (f"{' and ' if low else ', '}{high[0]}" if high else "")
 
 
-def _length_in_words(metadata: Sequence[Any]) -> str:
+def _length_text(metadata: Sequence[Any]) -> str:
     lengths = {type(each): each for each in metadata}
     least, most = (
         getattr(lengths.get(cls), name, None) for cls, name in ((MinLen, "min_length"), (MaxLen, "max_length"))

@@ -1,8 +1,8 @@
-"""Which parts a config can name: every `_target_` that a file of conf/ names, in its own group and no other.
+"""The parts that a config can name: every `_target_` in a file of conf/, in its own group and no other.
 
 In memory a node names its class by the import path that Hydra knows, `_target_: diffusion.samplers.ddim.DDIM`. A file
-names it by the class alone, `class: DDIM`: the class may move, and what a stranger's file asks for is looked up in the
-table of its group, never imported to see.
+names it by the class alone, `class: DDIM`, so that the class may move; the name in an untrusted file is looked up in
+the table of its group and never imported.
 """
 
 import copy
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion.config import folders
+from diffusion.config.folders import NAMED
 from diffusion.ground.errors import UserError
 
 CLASS, TARGET = "class", "_target_"
@@ -29,15 +30,13 @@ NODES = {
     },
     "self_conditioning_clipping": "clipping",
 }
-# The sections whose values are such nodes, each under a name: key -> group.
-NAMED = {group: group for group in folders.NAMED}
-# What such a named node may hold, as the section `sampling` does: nodes again.
+# Nodes that a node of a section in NAMED may contain, as the section `sampling` does.
 WITHIN = ("sampler", "clipping", "guidance", "task")
 
-# What is around a training and no part of it: never in a checkpoint.
+# Sections around a training that are never stored in a checkpoint.
 WIRING = ("callbacks", "logger", "strategy")
 
-# What is built in a group is one of these. By import path, so that naming a part imports nothing.
+# The base class of each group, by import path so that looking a part up imports nothing.
 BASES = {
     "callbacks": "lightning.pytorch.Callback",
     "clipping": "diffusion.clipping.Clipping",
@@ -63,7 +62,7 @@ BASES = {
 
 
 def classes(group: str) -> dict[str, str]:
-    """Name -> import path of all that a group can build, the user's own included.
+    """Name -> import path of every class of a group, the user's own included.
 
     Raises UserError where two classes have one name: a checkpoint could not tell them apart.
     """
@@ -71,7 +70,7 @@ def classes(group: str) -> dict[str, str]:
 
 
 def registered() -> dict[str, str]:
-    """Import path -> group of all that a config can build."""
+    """Import path -> group of every class that a config can build."""
     return _registered(folders.own())
 
 
@@ -94,7 +93,7 @@ def _registered(own: Path | None) -> dict[str, str]:
 def class_at(path: Any) -> Callable[..., Any]:
     """The class of an import path, or the function that makes one of its group.
 
-    Raises UserError for one that no group has, before it is imported, and for what is not of the group's base.
+    Raises UserError for a path that no group has, before it is imported, and for a class without the group's base.
     """
     if not isinstance(path, str) or path not in registered():
         raise UserError(f"the config names {path!r}, which no file of conf/ names: it is not built")
@@ -111,7 +110,7 @@ def _imported(path: str) -> Any:
 
 
 def named(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config as files hold it: a copy whose nodes name their class."""
+    """A config as stored in files: a copy whose nodes name their class."""
     config = copy.deepcopy(dict(config))
     for _, node in nodes(config):
         name_class(node)
@@ -119,16 +118,16 @@ def named(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def name_class(node: dict[str, Any]) -> None:
-    """Makes a node in memory one of a file."""
+    """Changes a node from its form in memory to its form in a file."""
     if TARGET in node:
         node[CLASS] = node.pop(TARGET).rpartition(".")[2]
 
 
 def resolved(config: Mapping[str, Any], source: object, hint: str = "") -> dict[str, Any]:
-    """The config of the file `source` as it is in memory: a copy whose nodes have import paths again. hint: what to do
-    where a part is missing.
+    """The config of the file `source` in its form in memory: a copy whose nodes have import paths. hint: what to do
+    when a part is missing.
 
-    Raises UserError where a node names what its group does not have, or where anything else names a class.
+    Raises UserError where a node names a class that its group lacks, or where anything but a node names a class.
     """
     config = copy.deepcopy(dict(config))
     if (stray := next(_strays(config), None)) is not None:
@@ -136,7 +135,7 @@ def resolved(config: Mapping[str, Any], source: object, hint: str = "") -> dict[
     for key, node in nodes(config):
         if CLASS in node:
             group, name = _group(key), node.pop(CLASS)
-            if not isinstance(name, str) or name not in classes(group):
+            if group is None or not isinstance(name, str) or name not in classes(group):
                 raise UserError(
                     f"{source}: {key} is {name!r}, which no file of conf/{group}/ names: it is not built{hint}"
                 )
@@ -145,7 +144,7 @@ def resolved(config: Mapping[str, Any], source: object, hint: str = "") -> dict[
 
 
 def nodes(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The nodes of a training's config that name a class: key, and node."""
+    """The nodes of a training's config that name a class, each with its key."""
     for key in NODES:
         node: Any = config
         for part in key.split("."):
@@ -161,17 +160,17 @@ def nodes(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _group(key: str) -> str | None:
-    """The group of the node at `key`, None where no node may be."""
+    """The group of the node at `key`; None where no node is allowed."""
     match key.split("."):
         case [section, _] if section in NAMED:
-            return NAMED[section]
+            return section
         case [section, _, group] if section in NAMED and group in WITHIN:
             return group
     return NODES.get(key)
 
 
 def _strays(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Whatever names a class where no node may: its place, and what it names."""
+    """Keys outside the nodes that name a class, each with the class."""
     if isinstance(value, list | tuple):
         value = dict(enumerate(value))
     if not isinstance(value, Mapping):

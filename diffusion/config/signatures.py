@@ -1,4 +1,4 @@
-"""What the constructor of an import path takes, read off its source: nothing is imported, so the answer is quick."""
+"""The parameters of the constructor at an import path, read from its source: nothing is imported, so it is quick."""
 
 import ast
 import functools
@@ -14,16 +14,16 @@ from diffusion.ground.errors import UserError
 
 
 class Default(Enum):
-    """In the place of a default."""
+    """Stands for a default that is missing or unknown."""
 
     REQUIRED = "there is none"
-    COMPUTED = "an expression whose value only a program that runs it knows"
+    COMPUTED = "an expression that has to be run"
 
 
 class Parameter(NamedTuple):
     """A parameter of a constructor, or a key of a TypedDict.
 
-    kind: None where there is no annotation that is understood. default: its value, or one of `Default`. nested: the
+    kind: None without an annotation that is understood. default: its value, or one of `Default`. nested: the
     keys, where the annotation is a TypedDict.
     """
 
@@ -32,14 +32,14 @@ class Parameter(NamedTuple):
     nested: Mapping[str, "Parameter"] | None = None
 
 
-REST = "**"  # in the place of a name: other arguments by name are taken, too
+REST = "**"  # stands for the name of any other keyword argument
 
 
 def parameters(target: str) -> dict[str, Parameter]:
     """The parameters of the class or function at an import path, such as `diffusion.samplers.ddim.DDIM`, by name; of a
     TypedDict its keys.
 
-    What a constructor hands on by `super().__init__(**names)` is among them. Raises UserError where there is no such
+    Those that a constructor passes to `super().__init__(**names)` are included. Raises UserError where there is no such
     path, or where its file cannot be parsed.
     """
     return dict(_parameters(target, tuple(sys.path)))
@@ -52,54 +52,62 @@ def _parameters(target: str, _: tuple[str, ...]) -> dict[str, Parameter]:
     if is_typeddict(section):
         return _keys(section)
     if isinstance(found.node, ast.ClassDef):
-        return _of_constructor(_lineage(found))
+        return _of_constructor(_lineage(found.node, found.module))
     if isinstance(found.node, ast.FunctionDef):
-        return _of_function(found, bound=found.method)
+        return _of_function(found.node, found.module, bound=found.method)
     raise UserError(f"{target}: neither a class nor a function in {found.module.file}")
 
 
 def docstrings(target: str) -> list[str]:
-    """Of the class or function at an import path; of a class also of its constructor, and those of its bases."""
+    """Of the class or function at an import path; of a class also those of its constructor and of its bases."""
     found = definition(target)
-    nodes = [each.node for each in _lineage(found)] if isinstance(found.node, ast.ClassDef) else [found.node]
-    inside = [each for node in nodes if isinstance(node, ast.ClassDef) for each in (node, *node.body)]
-    written = [each for each in inside or nodes if isinstance(each, ast.ClassDef) or _is_constructor(each, found.node)]
-    return [text for each in written if (text := ast.get_docstring(each))]
+    node = found.node
+    if isinstance(node, ast.ClassDef):
+        written = [each for one, _ in _lineage(node, found.module) for each in (one, _constructor(one))]
+    else:
+        written = [node]
+    documented = (each for each in written if isinstance(each, ast.ClassDef | ast.FunctionDef))
+    return [text for each in documented if (text := ast.get_docstring(each))]
 
 
-def _is_constructor(node: ast.AST, asked: ast.AST) -> bool:
-    return isinstance(node, ast.FunctionDef) and (node is asked or node.name == "__init__")
+def _constructor(node: ast.ClassDef) -> ast.FunctionDef | None:
+    own = (each for each in node.body if isinstance(each, ast.FunctionDef) and each.name == "__init__")
+    return next(own, None)
 
 
-def _lineage(found: Definition) -> Iterator[Definition]:
-    """A class and the classes that it inherits from, as far as there is source of them, nearest first."""
-    yield found
-    for base in found.node.bases:
-        above = dotted(base.value if isinstance(base, ast.Subscript) else base, found.module)
-        if isinstance(above, Definition) and isinstance(above.node, ast.ClassDef) and above.node is not found.node:
-            yield from _lineage(above)
+_Class = tuple[ast.ClassDef, Module]
 
 
-def _of_constructor(lineage: Iterable[Definition]) -> dict[str, Parameter]:
-    for found in lineage:
-        for node in found.node.body:
-            if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-                return _of_function(Definition(node, found.module), bound=True, above=lineage)
-        if _is_dataclass(found):
-            return _of_dataclass([found, *lineage])
+def _lineage(node: ast.ClassDef, module: Module) -> Iterator[_Class]:
+    """A class and the classes that it inherits from, where their source is found, nearest first."""
+    yield node, module
+    for base in node.bases:
+        above = dotted(base.value if isinstance(base, ast.Subscript) else base, module)
+        if isinstance(above, Definition) and isinstance(above.node, ast.ClassDef) and above.node is not node:
+            yield from _lineage(above.node, above.module)
+
+
+def _of_constructor(lineage: Iterable[_Class]) -> dict[str, Parameter]:
+    for node, module in lineage:
+        if (constructor := _constructor(node)) is not None:
+            return _of_function(constructor, module, bound=True, above=lineage)
+        if _is_dataclass(node):
+            return _of_dataclass([(node, module), *lineage])
     return {}
 
 
-def _of_function(found: Definition, bound: bool, above: Iterable[Definition] = ()) -> dict[str, Parameter]:
-    """bound: whether the first argument is self. above: the classes to which it may hand on what it does not name."""
-    args = found.node.args
+def _of_function(
+    node: ast.FunctionDef, module: Module, bound: bool, above: Iterable[_Class] = ()
+) -> dict[str, Parameter]:
+    """bound: whether the first argument is self. above: the classes to which it may pass its `**names`."""
+    args = node.args
     given = [*args.posonlyargs, *args.args]
     defaults = [None] * (len(given) - len(args.defaults)) + args.defaults
     pairs = [*zip(given + args.kwonlyargs, defaults + args.kw_defaults, strict=True)][bound:]
-    own = {arg.arg: _parameter(arg.annotation, default, found.module) for arg, default in pairs}
+    own = {arg.arg: _parameter(arg.annotation, default, module) for arg, default in pairs}
     if args.kwarg is None:
         return own
-    call = _call_that_hands_on(found.node, args.kwarg.arg)
+    call = _super_call(node, args.kwarg.arg)
     if call is None:
         return {**own, REST: Parameter(None)}
     filled = {keyword.arg for keyword in call.keywords}
@@ -107,7 +115,7 @@ def _of_function(found: Definition, bound: bool, above: Iterable[Definition] = (
     return own | {name: each for name, each in inherited.items() if name not in filled | own.keys()}
 
 
-def _call_that_hands_on(node: ast.FunctionDef, name: str) -> ast.Call | None:
+def _super_call(node: ast.FunctionDef, name: str) -> ast.Call | None:
     """The call super().__init__(..., **name) in a function."""
     for call in ast.walk(node):
         match call:
@@ -117,21 +125,21 @@ def _call_that_hands_on(node: ast.FunctionDef, name: str) -> ast.Call | None:
     return None
 
 
-def _is_dataclass(found: Definition) -> bool:
-    names = (node.func if isinstance(node, ast.Call) else node for node in found.node.decorator_list)
+def _is_dataclass(node: ast.ClassDef) -> bool:
+    names = (each.func if isinstance(each, ast.Call) else each for each in node.decorator_list)
     return any(ast.unparse(name).rpartition(".")[2] == "dataclass" for name in names)
 
 
-def _of_dataclass(lineage: Sequence[Definition]) -> dict[str, Parameter]:
+def _of_dataclass(lineage: Sequence[_Class]) -> dict[str, Parameter]:
     fields = {}
-    for found in reversed([each for each in lineage if _is_dataclass(each)]):
-        for node in found.node.body:
+    for owner, module in reversed([each for each in lineage if _is_dataclass(each[0])]):
+        for node in owner.body:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                fields |= _field(node, found.module)
+                fields |= _field(node, node.target.id, module)
     return fields
 
 
-def _field(node: ast.AnnAssign, module: Module) -> dict[str, Parameter]:
+def _field(node: ast.AnnAssign, name: str, module: Module) -> dict[str, Parameter]:
     whole = node.annotation.value if isinstance(node.annotation, ast.Subscript) else node.annotation
     if dotted(whole, module) is ClassVar or ast.unparse(whole).rpartition(".")[2] == "KW_ONLY":
         return {}
@@ -142,7 +150,7 @@ def _field(node: ast.AnnAssign, module: Module) -> dict[str, Parameter]:
             return {}
         factory = given.get("default_factory")
         default = given.get("default") or (None if factory is None else ast.Call(factory, [], []))
-    return {node.target.id: _parameter(node.annotation, default, module)}
+    return {name: _parameter(node.annotation, default, module)}
 
 
 def _parameter(annotation: ast.expr | None, default: ast.expr | None, module: Module) -> Parameter:

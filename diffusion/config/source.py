@@ -1,4 +1,4 @@
-"""Python files that are read and not run: what their names stand for, wherever these come from."""
+"""What the names in Python files stand for, found by reading the files, not by running them."""
 
 import ast
 import builtins
@@ -23,7 +23,7 @@ class Imported(NamedTuple):
 
 
 class Module(NamedTuple):
-    """A file: its names at the top, and the modules of which it imports all names."""
+    """A file: the names at its top level, and the modules from which it imports all names."""
 
     name: str
     file: Path
@@ -40,7 +40,7 @@ class Definition(NamedTuple):
 
 
 class Unknown:
-    """In the place of a class, or of whatever else an annotation may hold."""
+    """Stands for a class, or anything else in an annotation that is not a value."""
 
 
 # Imported rather than read: they are small, and what they hold is the vocabulary of annotations.
@@ -52,7 +52,7 @@ _BUILTINS = ("bool", "int", "float", "str", "bytes", "list", "tuple", "dict", "s
 
 
 def _file(name: str, path: tuple[str, ...]) -> Path | None:
-    """The file of a module by its dotted name. Only its first part is asked of Python, which imports nothing for it."""
+    """The file of a module by its dotted name. Python looks up only the first part, which imports nothing."""
     top, *rest = name.split(".")
     origin, folders = _top(top, path) or (None, [])
     for part in rest[:-1]:
@@ -72,8 +72,8 @@ def _top(name: str, _: tuple[str, ...]) -> tuple[Path | None, list[Path]] | None
         spec = None
     if spec is None:
         return None
-    source = spec.origin is not None and spec.origin.endswith(".py")
-    return Path(spec.origin) if source else None, [*map(Path, spec.submodule_search_locations or ())]
+    file = Path(spec.origin) if spec.origin is not None and spec.origin.endswith(".py") else None
+    return file, [*map(Path, spec.submodule_search_locations or ())]
 
 
 def _module(name: str) -> Module | None:
@@ -121,14 +121,15 @@ def _collect(body: Sequence[ast.stmt], module: Module) -> None:
                 for handler in handlers:
                     _collect(handler.body, module)
                 _collect(then, module)
-            case _ if type(node).__name__ == "TypeAlias":  # type Count = ..., of Python 3.12
-                module.names[node.name.id] = node.value
+            case _ if type(node).__name__ == "TypeAlias":  # type Count = ..., since Python 3.12
+                alias: Any = node
+                module.names[alias.name.id] = alias.value
 
 
 def _source(node: ast.ImportFrom, module: Module) -> str:
     """The module of `from ... import`, which may be relative."""
     if not node.level:
-        return node.module
+        return str(node.module)
     levels = node.level - (module.file.name == "__init__.py")
     package = module.name.split(".")[: -levels or None]
     return ".".join([*package, *([node.module] if node.module else [])])

@@ -7,6 +7,7 @@ run.
 """
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from diffusion.config import folders, registry
@@ -175,19 +176,19 @@ def stamped(config: Mapping[str, Any]) -> dict[str, Any]:
     return {KEY: FORMAT, "config": registry.named(config), **({} if own is None else {_MADE_WITH: str(own)})}
 
 
-def upgraded(contents: Mapping[str, Any], source: object) -> dict[str, Any]:
+def upgraded(contents: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
     """`contents` (format, config, ...) of the file `source` as this version would have written it, its config ready to
     be built. Tensors are shared, not copied.
 
     Raises UserError for a format of a later version, and for a config that names what is not ours.
     """
-    number, contents = _number(contents, source), _copied(contents)
+    number, copy = _number(contents, source), _copied({**contents})
     with reading(source, "a file of this program"):  # made by hand, it may hold anything
         for step in _STEPS[number:]:
-            step(contents)
-    made_with = contents.get(_MADE_WITH)
+            step(copy)
+    made_with = copy.get(_MADE_WITH)
     hint = f"; it was made with --config-dir {made_with}" if isinstance(made_with, str) else ""
-    return {**contents, KEY: FORMAT, "config": registry.resolved(contents["config"], source, hint)}
+    return {**copy, KEY: FORMAT, "config": registry.resolved(copy["config"], source, hint)}
 
 
 def snapshot(contents: Mapping[str, Any], source: object) -> dict[str, Any]:
@@ -195,10 +196,10 @@ def snapshot(contents: Mapping[str, Any], source: object) -> dict[str, Any]:
 
     Raises UserError for a format of a later version.
     """
-    number, contents = _number(contents, source), _copied(contents)
+    number, copy = _number(contents, source), _copied({**contents})
     for rename in _NAMES[number:]:
-        _rename_weights(contents, rename)
-    return {**contents, KEY: FORMAT}
+        _rename_weights(copy, rename)
+    return {**copy, KEY: FORMAT}
 
 
 def _number(contents: Mapping[str, Any], source: object) -> int:

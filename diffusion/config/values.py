@@ -8,7 +8,7 @@ import inspect
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, cast, get_type_hints
 
 from annotated_types import Ge, Gt, Interval, Len, Predicate
 
@@ -95,9 +95,9 @@ def checked(made: Made) -> Made:
         return call(*given.args, **given.kwargs)
 
     if not isinstance(made, type):
-        return checking
-    made.__init__ = checking
-    return made
+        return cast("Made", checking)
+    setattr(made, "__init__", checking)  # noqa: B010 (types have no assignable __init__)
+    return cast("Made", made)
 
 
 def _read(made: Callable[..., Any], name: str, value: Any, kind: Kind) -> Any:
@@ -106,7 +106,7 @@ def _read(made: Callable[..., Any], name: str, value: Any, kind: Kind) -> Any:
     except ValueError:
         group = registered().get(f"{made.__module__}.{made.__qualname__}")
         key = f"{group}.{name}" if group else name
-        raise UserError(f"{key}={_brief(value)}: expected {kind.words}") from None
+        raise UserError(f"{key}={_brief(value)}: expected {kind.description}") from None
 
 
 def _brief(value: Any) -> str:

@@ -1,12 +1,12 @@
-"""The yaml files of a user's own folder: whether each is what a file of its place has to be.
+"""The yaml files of config groups: their defaults lists, and the checks of those in a user's own folder.
 
-Hydra and OmegaConf would answer most of these slips with a traceback of their own.
+Hydra and OmegaConf would answer most of these mistakes with a traceback.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from omegaconf import OmegaConf
@@ -16,13 +16,33 @@ from diffusion.config.typed import suggest
 from diffusion.ground.errors import UserError
 
 _NAME = re.compile(r"[A-Za-z_][\w .-]*", re.ASCII)
-_WORDS = ("null", "true", "false")  # which are no names
+_RESERVED = ("null", "true", "false")
+
+
+class Default(NamedTuple):
+    """An entry `group@key: choice` of a defaults list. override: it changes the choice of another file's entry."""
+
+    group: str
+    key: str
+    choice: str | None
+    override: bool
+
+
+def defaults(tree: Mapping[str, Any]) -> Iterator[Default]:
+    """The entries of a file's defaults list that choose in a group, without `_self_` and names of the same group."""
+    for entry in tree.get("defaults", []):
+        if isinstance(entry, str):
+            continue
+        [(text, choice)] = entry.items()
+        group, _, key = text.removeprefix("override ").removeprefix("/").partition("@")
+        choice = f"[{','.join(choice)}]" if isinstance(choice, list) else choice
+        yield Default(group, key or group, choice, text.startswith("override "))
 
 
 def check(folder: Path, files: list[Path], groups: list[str], named: tuple[str, ...]) -> None:
-    """groups: that there are without this folder; named: those whose files hold parts by name.
+    """groups: those of the package; named: those whose files hold parts by name.
 
-    Raises UserError for the first file that is not as it has to be, and where there is none at all.
+    Raises UserError for the first invalid file, and where there is no file.
     """
     if not files:
         inside = f"; did you mean {folder / 'conf'}?" if (folder / "conf").is_dir() else ""
@@ -30,14 +50,15 @@ def check(folder: Path, files: list[Path], groups: list[str], named: tuple[str, 
     if folder.name in groups:
         raise UserError(f"--config-dir={folder} is the folder of a group: name the one above it, {folder.parent}")
     contents = {file: _read(file) for file in files}
-    known = {*groups, *(group for tree in contents.values() for group in _groups(tree))}
+    for file, tree in contents.items():
+        _check_defaults(file, tree)
+    known = {*groups, *(entry.group for tree in contents.values() for entry in defaults(tree))}
     for file, tree in contents.items():
         group = None if file.parent == folder else file.parent.name
         if group is not None and group not in known:
             raise UserError(f"{file}: there is no group {group}{suggest(group, known)}")
-        if not _NAME.fullmatch(file.stem) or file.stem in _WORDS:
+        if not _NAME.fullmatch(file.stem) or file.stem in _RESERVED:
             raise UserError(f"{file}: a choice is named by letters, digits, - and _, a letter first")
-        _check_defaults(file, tree)
         if group in named:
             _check_named(file, tree)
 
@@ -57,7 +78,7 @@ def _read(file: Path) -> dict[str, Any]:
             raise UserError(f"{file}: the key {key!r} is no text: put it in quotes")
         if key == "_target_" and not (isinstance(value, str) and "." in value):
             raise UserError(f"{file}: _target_={value}: expected MODULE.NAME")
-    return tree
+    return {str(key): value for key, value in tree.items()}
 
 
 def _items(tree: Any) -> Iterator[tuple[Any, Any]]:
@@ -69,14 +90,6 @@ def _items(tree: Any) -> Iterator[tuple[Any, Any]]:
         for key, value in tree.items():
             yield key, value
             yield from _items(value)
-
-
-def _groups(tree: Mapping[str, Any]) -> Iterator[str]:
-    """That its defaults list has."""
-    defaults = tree.get("defaults")
-    for entry in defaults if isinstance(defaults, list) else ():
-        if isinstance(entry, dict):
-            yield from (str(name).removeprefix("override ").removeprefix("/").partition("@")[0] for name in entry)
 
 
 def _check_defaults(file: Path, tree: Mapping[str, Any]) -> None:

@@ -17,6 +17,11 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def rank() -> int:
+    """The number of this process among those of the run, 0 for the first or only one."""
+    return rank_zero_only.rank  # pyright: ignore[reportFunctionMemberAccess] (Lightning sets it)
+
+
 def check() -> None:
     """Raises UserError where the environment says that there are several processes, but not all that each must know:
     Lightning would break, wait for the others for ever, or train as if it were one of them."""

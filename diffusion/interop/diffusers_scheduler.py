@@ -8,7 +8,7 @@ import torch
 from diffusion import clipping
 from diffusion.ground.errors import UserError
 from diffusion.lit.module import LitDiffusion
-from diffusion.runs.compose import choice
+from diffusion.runs.groups import choice
 from diffusion.schedule import Schedule
 
 # Their constructor's defaults: what a scheduler_config.json does not say.

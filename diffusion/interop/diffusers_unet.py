@@ -8,7 +8,7 @@ from diffusion.config.kinds import kind_of
 from diffusion.ground.errors import UserError
 from diffusion.lit.module import LitDiffusion
 from diffusion.networks.unet import UNet
-from diffusion.runs.compose import choice
+from diffusion.runs.groups import choice
 
 # Their constructor's defaults: what a config.json does not say.
 DEFAULTS = {

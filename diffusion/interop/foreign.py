@@ -7,10 +7,10 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from diffusion.config import upgrades
+from diffusion.config.plain import plain
 from diffusion.ground.errors import UserError, reading
 from diffusion.ground.files import atomic
 from diffusion.runs import checkpoint
@@ -94,7 +94,7 @@ def train_config(foreign: Foreign) -> dict[str, Any]:
     """The config of a training that would have made this model: conf/train.yaml on a folder of images, and what
     `foreign.config` says otherwise. Resolved, in plain containers."""
     composed = configs.compose("train", ["dataset=image_folder", "dataset.path=data"])
-    return configs.over(OmegaConf.to_container(composed, resolve=True), foreign.config)
+    return configs.over(plain(composed), foreign.config)
 
 
 def write(foreign: Foreign, path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from diffusion.ground.errors import UserError, reading
 from diffusion.interop.foreign import Foreign, by_module, load, rename
 from diffusion.runs import build
-from diffusion.runs.compose import choice
+from diffusion.runs.groups import choice
 
 # Their modules -> ours, inside a residual block, either attention, and at the ends of the network.
 RESIDUAL = {

@@ -45,8 +45,8 @@ def schedule(node: Mapping[str, Any]) -> Schedule:
 
 def conditioners(config: Mapping[str, Any]) -> dict[str, Conditioner]:
     """The conditioners of a config, by name; self-conditioning is one of them, the last."""
-    made = {name: instantiate(node) for name, node in config["conditioning"].items()}
-    return made | ({PREVIOUS: Previous()} if config["self_conditioning"] else {})
+    made: dict[str, Conditioner] = {name: instantiate(node) for name, node in config["conditioning"].items()}
+    return {**made, PREVIOUS: Previous()} if config["self_conditioning"] else made
 
 
 def with_steps_of(schedule: Schedule, node: Mapping[str, Any], key: str = "sampler") -> dict[str, Any]:

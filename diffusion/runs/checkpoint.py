@@ -168,7 +168,7 @@ def load(ckpt: str | Path, weights: str | float = "ema", device: str | torch.dev
     path, contents = opened(ckpt)
     model = trained(contents, path, Weights.of(weights), device)
     with suppress(UserError):  # a weaker model that has moved: whoever samples with this guidance is told
-        model.guidance = guidance(model.config["guidance"], model, contents, path)
+        model.guidance = guidance(contents["config"]["guidance"], model, (path, contents))
     return model
 
 
@@ -180,18 +180,21 @@ def trained(contents: dict[str, Any], path: Path, weights: Weights, device: str 
 
 
 def guidance(
-    node: Mapping[str, Any], model: LitDiffusion, contents: dict[str, Any] | None = None, path: Path | None = None
+    node: Mapping[str, Any], model: LitDiffusion, source: tuple[Path, dict[str, Any]] | None = None
 ) -> Guidance:
-    """The guidance of its config, for `model`, beside which its weaker model is loaded where it asks for one: that of
-    another checkpoint, or of contents, those of `path`, from which `model` is.
+    """The guidance of its config, for `model`. The weaker model that it may need is loaded from its own checkpoint, or
+    from `source`: the checkpoint of `model` and its contents.
 
-    Raises UserError where there is none, or none that predicts the same x_t under the same conditions.
+    Raises UserError where the weaker model is missing, or does not predict the same x_t under the same conditions.
     """
     made = build.instantiate(node)
-    if not isinstance(made, TwoModels) or (made.ckpt is None and contents is None):
+    if not isinstance(made, TwoModels):
         return made
     if made.ckpt is not None:
-        path, contents = opened(made.ckpt)
+        source = opened(made.ckpt)
+    if source is None:
+        return made
+    path, contents = source
     if made.step is not None:
         contents = snapshots.earlier(contents, path.parent / snapshots.FOLDER, made.step)
     weights = made.weights or ("raw" if made.step is None else "ema")

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from filelock import FileLock, Timeout
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from diffusion.config import folders
 from diffusion.config.registry import WIRING
 from diffusion.config.values import File, Name
+from diffusion.ground import launch
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import atomic
 from diffusion.runs import checkpoint, manifest
@@ -63,7 +63,7 @@ class Run:
         _check_resume(config, named)
         checked = None if resume in (None, "auto") else checkpoint.find(resume)
         self.folder = self._place(named, checked)
-        if rank_zero_only.rank == 0:
+        if launch.rank() == 0:
             self._check_free()
             if self.folder.is_dir():
                 self._take()
@@ -86,7 +86,7 @@ class Run:
 
         contents: of the manifest; step: where this session begins.
         """
-        if rank_zero_only.rank != 0:
+        if launch.rank() != 0:
             return
         fresh, around = self._is_empty(), [folder for folder in self.folder.parents if not folder.exists()]
         try:
@@ -116,10 +116,13 @@ class Run:
                 folder.rmdir()
 
     def _place(self, named: Path | None, ckpt: Path | None) -> Path:
-        if rank_zero_only.rank != 0 and _SHARED in os.environ:
+        if launch.rank() != 0 and _SHARED in os.environ:
             return Path(os.environ[_SHARED])
-        goes_on = ckpt and self.config["resume_mode"] == "full" and ckpt.parent.name == "checkpoints"
-        return named or (checkpoint.run_folder(ckpt) if goes_on else _new(self.config))
+        if named is not None:
+            return named
+        if ckpt and self.config["resume_mode"] == "full" and ckpt.parent.name == "checkpoints":
+            return checkpoint.run_folder(ckpt)
+        return _new(self.config)
 
     def _take(self) -> None:
         if self._lock is not None:
@@ -189,8 +192,8 @@ def _section(config: Mapping[str, Any], key: str) -> dict[str, Any] | None:
     """The section at a dotted key, the whole where it is empty, None where there is none."""
     found: Any = config
     for part in key.split(".") if key else ():
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return found if isinstance(found, Mapping) else None
+        found = found.get(part) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else None
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

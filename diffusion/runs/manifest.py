@@ -1,4 +1,4 @@
-"""manifest.json of a run folder: all that it takes to repeat a run, or to see why it came out otherwise."""
+"""manifest.json of a run folder: what is needed to repeat a run, or to explain a different result."""
 
 import os
 import platform
@@ -17,8 +17,7 @@ from diffusion.ground.files import read_json, write_json
 
 NAME = "manifest.json"
 _SHOWS = ("callbacks", "logger")
-# Keys of the config that say where and from what a session starts, and what shows it; they are not part of what is
-# trained.
+# Keys of the config about a session (where it starts, how it is shown), which are not part of what is trained.
 OF_THE_SESSION = ("run", "resume", "resume_mode", "rerun", *_SHOWS)
 _PACKAGES = ("diffusion", "torch", "torchvision", "lightning", "hydra-core", "numpy", "pillow", "wandb")
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -26,8 +25,7 @@ _COMPARED = ("versions", "git", "data", "hardware")
 
 
 def describe(config: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest of a run that begins now. config: resolved, in plain containers; data: what `Data.describe`
-    gives."""
+    """The manifest of a run that begins now. config: resolved, in plain containers; data: from `Data.describe`."""
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "seed": config["seed"],
@@ -40,7 +38,7 @@ def describe(config: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, An
 
 
 def program() -> dict[str, Any]:
-    """The code at work: its commit, where it is a checkout, and the versions of it and of what it stands on."""
+    """The commit of this program, if it is a checkout, and the versions of it and of its dependencies."""
     return {
         "git": _git(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
@@ -48,16 +46,16 @@ def program() -> dict[str, Any]:
 
 
 def write(folder: Path, contents: Mapping[str, Any], step: int) -> None:
-    """Writes the manifest of a session that begins at `step`; the sessions before it are listed in it."""
+    """Writes the manifest of a session that begins at `step`, with the list of earlier sessions."""
     earlier = read(folder)["sessions"] if (folder / NAME).exists() else []
     session = {"started": contents["started"], "step": step, "command": contents["command"]}
     write_json(folder / NAME, {**contents, "sessions": [*earlier, session]})
 
 
 def read(run: str | Path) -> dict[str, Any]:
-    """The manifest of a run folder; its config is without what showed the run, which may be parts that are not here.
+    """The manifest of a run folder, without callbacks and loggers in its config, whose classes may be missing here.
 
-    Raises UserError where there is none, or none of ours.
+    Raises UserError where there is none, or it is not a manifest of this program.
     """
     path = Path(run) if Path(run).is_file() else Path(run) / NAME
     try:
@@ -75,16 +73,17 @@ def read(run: str | Path) -> dict[str, Any]:
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What differs between two manifests besides the config, as `differences` has it."""
-    found = differences(*({key: each.get(key) for key in _COMPARED} for each in (old, new)))
-    found.pop("data.name", None)  # the config tells what a set is called, the fingerprint what is in it
+    """The `differences` between two manifests, without those of the config."""
+    before, now = ({key: each.get(key) for key in _COMPARED} for each in (old, new))
+    found = differences(before, now)
+    found.pop("data.name", None)  # in the config; what matters here is the fingerprint
     return found
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> (old, new), for each value in which two trees of dicts differ; None stands for what is not there.
+    """Dotted key -> (old, new), for each value in which two trees of dicts differ; None stands for a missing value.
 
-    Where two objects of different classes (`_target_`) stand, they differ as a whole.
+    Two nodes of different classes (`_target_`) differ as a whole.
     """
     both = isinstance(old, Mapping) and isinstance(new, Mapping)
     if not both or old.get("_target_") != new.get("_target_"):
@@ -95,7 +94,7 @@ def differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, An
     return found
 
 
-def words(found: Mapping[str, tuple[Any, Any]]) -> str:
+def text(found: Mapping[str, tuple[Any, Any]]) -> str:
     """Differences as one line: a 1 -> 2, b x -> y."""
     return ", ".join(f"{key} {old} -> {new}" for key, (old, new) in found.items())
 
@@ -112,13 +111,13 @@ def _version(package: str) -> str | None:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit of the tree that holds this package, and whether it was changed since; None where it is no checkout."""
+    """Commit of the tree that contains this package, and whether it was changed since; None if it is no checkout."""
     if not (_ROOT / ".git").exists():
         return None
     try:
         commit, status = (
-            subprocess.run(["git", "-C", _ROOT, *words], capture_output=True, text=True, check=True, timeout=20).stdout
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+            subprocess.run(["git", "-C", _ROOT, *args], capture_output=True, text=True, check=True, timeout=20).stdout
+            for args in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -22,7 +22,7 @@ from diffusion.guidance import Guidance, TwoModels
 from diffusion.lit import notices
 from diffusion.lit.module import LitDiffusion
 from diffusion.runs import build, checkpoint
-from diffusion.runs.compose import choice
+from diffusion.runs.groups import choice
 from diffusion.samplers.base import Sampler
 from diffusion.sampling.conditions import Conditions
 from diffusion.tasks.generate import Generate
@@ -83,10 +83,11 @@ class Sampling:
             nodes["sampler"] = _sampler_node(section["sampler"], task, model, f"{prefix}sampler.steps" in given, prefix)
             sampler = build.instantiate(nodes["sampler"])
         sampler.check(model.denoiser.schedule, model.objective.learns_variance)
-        if contents is None and section["guidance"] is None:
+        source = None if ckpt is None or contents is None else (ckpt, contents)
+        if source is None and section["guidance"] is None:
             guidance = model.guidance
         else:
-            guidance = checkpoint.guidance(nodes["guidance"], model, contents, ckpt)
+            guidance = checkpoint.guidance(nodes["guidance"], model, source)
         if isinstance(guidance, TwoModels) and guidance.weaker is not None:
             nodes["guidance"]["weaker_sha256"] = checkpoint.weights_sha256(guidance.weaker.denoiser)
         return cls(

@@ -16,6 +16,7 @@ from diffusion.commands import cli
 from diffusion.config import folders
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
+from diffusion.runs.groups import groups_of, known_keys
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BELONGS = "belongs to training: the checkpoint fixes it"
@@ -307,14 +308,14 @@ def test_ctrl_c(command, capsys):
 def test_help_names_every_group_choice_and_stable_key(name, option, capsys):
     assert cli.main(name, ["seed=nonsense", option]) == 0
     page = capsys.readouterr().out
-    for group in configs.groups(name).values():
+    for group in groups_of(name).values():
         if len(group.choices) == 1:  # its keys are among the others
             continue
         [line] = [line for line in page.splitlines() if line.split()[:1] == [group.key] and "=" not in line]
         assert [choice.rstrip("*,") for choice in line.split()[1:]] == group.choices
     section = page.partition("keys:")[2].partition("groups")[0].partition("options")[0]
     keys = [line.split()[0] for line in section.splitlines() if line and not line.startswith("   ")]
-    composed = configs.known_keys(configs.compose(name), configs.groups(name))
+    composed = known_keys(configs.compose(name), groups_of(name))
     assert set(keys) <= set(composed)
     assert keys
     assert max(map(len, page.splitlines())) <= 120

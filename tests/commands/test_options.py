@@ -5,6 +5,7 @@ from omegaconf import OmegaConf
 
 from diffusion.config import folders
 from diffusion.runs import compose as configs
+from diffusion.runs.groups import groups_of
 from tests.helpers.commands import command
 
 
@@ -53,7 +54,7 @@ def test_the_choices_of_all_groups_are_shown(capsys):
     done = command("train", "--info", "defaults", "experiment=digits", "sampler=heun", capsys=capsys)
     shown = dict(line.split() for line in done.out.splitlines())
     assert (shown["sampler"], shown["experiment"], shown["dataset"]) == ("heun", "digits", "digits")  # the recipe's
-    assert shown.keys() == configs.groups("train").keys()
+    assert shown.keys() == groups_of("train").keys()
 
 
 def test_the_folders_are_shown(capsys):

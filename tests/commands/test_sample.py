@@ -12,6 +12,7 @@ from diffusion.evaluation import plots
 from diffusion.ground import images
 from diffusion.lit.module import LitDiffusion
 from diffusion.runs import compose as configs
+from diffusion.runs.groups import choice, groups_of, known_keys
 from tests.helpers.commands import command
 from tests.helpers.random_model import random_model
 
@@ -142,7 +143,7 @@ REFUSED = {
 def keys_of(task):
     name = "compare" if task == "compare" else "sample"
     words = [word.format(place="x") for word in WAYS[task]]
-    keys = configs.known_keys(configs.compose(name, words), configs.groups(name))
+    keys = known_keys(configs.compose(name, words), groups_of(name))
     return [key for key in keys if key not in ("task", "output", "compile")]  # compile: see test_compilation.py
 
 
@@ -194,8 +195,8 @@ HYPERPARAMETERS = {
 
 
 def test_every_hyperparameter_is_tried():
-    for name in configs.groups("sample")["sampler"].choices:
-        assert {*configs.choice("sampler", name)} == {"_target_", "steps", "times", *HYPERPARAMETERS[name]}
+    for name in groups_of("sample")["sampler"].choices:
+        assert {*choice("sampler", name)} == {"_target_", "steps", "times", *HYPERPARAMETERS[name]}
 
 
 @pytest.mark.parametrize(("name", "key"), [(name, key) for name, keys in HYPERPARAMETERS.items() for key in keys])
@@ -291,7 +292,7 @@ def test_a_cell_that_cannot_be_drawn_says_so(sample, monkeypatch):
     assert rows[0]["heun"][0][0] is not None
 
 
-@pytest.mark.parametrize("sampler", configs.groups("sample")["sampler"].choices)
+@pytest.mark.parametrize("sampler", groups_of("sample")["sampler"].choices)
 def test_a_default_number_of_steps_is_at_most_that_of_the_schedule(sampler, sample):
     ours = sample("ckpt={place}/model.ckpt", "n=1", f"sampler={sampler}").described
     assert ours["sampler"]["steps"] in (None, 10, 20)

@@ -9,13 +9,14 @@ from diffusion.config.registry import TARGET
 from diffusion.config.signatures import Default, parameters
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
-from diffusion.runs.compose import RENAMED
+from diffusion.runs.groups import folders_by_key, groups_of, known_keys
+from diffusion.runs.unknown import RENAMED
 
 COMMANDS = [*folders.commands()]
 
 
-def groups_of(command, **chosen):
-    return {key: group.folder for key, group in configs.groups(command, chosen).items()}
+def folders_of(command, **chosen):
+    return folders_by_key(groups_of(command, chosen))
 
 
 def every_node():
@@ -37,10 +38,10 @@ def nodes(tree):
 
 def composed(command):
     """Config by config, with each choice of each group once: its keys, and its groups."""
-    yield configs.compose(command), groups_of(command)
-    for key, group in configs.groups(command).items():
+    yield configs.compose(command), folders_of(command)
+    for key, group in groups_of(command).items():
         for choice in group.choices:
-            yield configs.compose(command, [f"{key}={choice}"]), groups_of(command, **{key: choice})
+            yield configs.compose(command, [f"{key}={choice}"]), folders_of(command, **{key: choice})
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -48,7 +49,7 @@ def test_every_key_of_a_command_is_annotated(command):
     unknown = set()
     for config, groups in composed(command):
         tree = OmegaConf.to_container(config, resolve=False)
-        for key, default in configs.known_keys(config, configs.groups(command)).items():
+        for key, default in known_keys(config, groups_of(command)).items():
             if not isinstance(default, dict) and key not in groups:
                 unknown |= set() if keys.parameters_at(key, command, groups, tree) else {key}
     assert not unknown
@@ -58,7 +59,7 @@ def test_every_key_of_a_command_is_annotated(command):
 def test_every_default_is_one_of_the_values_that_its_key_takes(command):
     for config, groups in composed(command):
         tree = OmegaConf.to_container(config, resolve=False)
-        for key, default in configs.known_keys(config, configs.groups(command)).items():
+        for key, default in known_keys(config, groups_of(command)).items():
             typed = not isinstance(default, dict) and key not in groups and default != "???"
             if typed and not (isinstance(default, str) and "${" in default):
                 keys.kind_at(key, command, groups, tree).read(default)
@@ -100,13 +101,13 @@ def test_a_default_in_python_is_one_of_the_yamls_of_its_group(group, node):
 )
 def test_how_a_value_is_taken_is_known_before_anything_is_chosen(command, key, taken):
     """For a sweep: a comma is part of a path."""
-    assert configs.kind(key, command, configs.groups(command)).taken == taken
+    assert configs.kind(key, command, groups_of(command)).taken == taken
 
 
 def test_a_key_of_several_samplers_is_read_by_any_of_them():
-    kind = configs.kind("sampler.order", "sample", configs.groups("sample"))
+    kind = configs.kind("sampler.order", "sample", groups_of("sample"))
     assert [kind.read(order) for order in (1, 2, 3)] == [1, 2, 3]
-    assert kind.words == "1, 2 or 3"
+    assert kind.description == "1, 2 or 3"
 
 
 def test_a_number_that_none_of_them_takes_is_refused():
@@ -117,12 +118,12 @@ def test_a_number_that_none_of_them_takes_is_refused():
 def test_what_a_key_was_called_is_answered_with_what_it_is_called_now(capsys):
     from diffusion.commands.cli import main
 
-    known = configs.known_keys(configs.compose("train"), configs.groups("train"))
+    known = known_keys(configs.compose("train"), groups_of("train"))
     for old, new in RENAMED.items():
         old, now = (f"{name}n" if name.endswith(".") else name for name in (old, new))
         assert main("train", [f"{old}=1"]) == 2
-        assert f"the key is called {now} now; say {now}=1" in capsys.readouterr().err
-        assert now in known or now in configs.groups("train") or now.startswith(("conditioning.", "logger."))
+        assert f"this key is now called {now}; use {now}=1" in capsys.readouterr().err
+        assert now in known or now in groups_of("train") or now.startswith(("conditioning.", "logger."))
 
 
 def test_all_that_can_be_built_has_a_base():

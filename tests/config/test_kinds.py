@@ -59,7 +59,7 @@ WORDS = [
 
 @pytest.mark.parametrize(("annotation", "words"), WORDS, ids=str)
 def test_words(annotation, words):
-    assert kind_of(annotation).words == words
+    assert kind_of(annotation).description == words
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_class_in_a_union_is_taken_and_not_spoken_of():
     x = torch.zeros(2)
     kind = kind_of(torch.Tensor | Sequence[float])
     assert kind.read(x) is x
-    assert kind.words == "a list such as [a,b], each a number"
+    assert kind.description == "a list such as [a,b], each a number"
 
 
 @pytest.mark.parametrize(
@@ -175,4 +175,4 @@ def test_what_is_not_understood(annotation):
     ],
 )
 def test_a_default_says_what_it_can(default, words):
-    assert kind_like(default).words == words
+    assert kind_like(default).description == words

@@ -11,6 +11,7 @@ from diffusion.denoiser import Denoiser
 from diffusion.ground.errors import UserError
 from diffusion.runs import build
 from diffusion.runs import compose as configs
+from diffusion.runs.groups import groups_of
 
 
 @pytest.mark.parametrize("words", [[], ["ema=power", "sampler=ddim", "schedule=table", "schedule.betas=[0.1,0.2]"]])
@@ -24,9 +25,9 @@ def test_a_config_comes_back_as_it_was(words):
 
 def test_every_group_with_classes_is_known():
     """A group whose choices name a class is a node of the config, or belongs to another command than training."""
-    groups = {group.folder for group in configs.groups("train").values()}
+    groups = {group.folder for group in groups_of("train").values()}
     named = {group for group in groups if registry.classes(group)}
-    assert named == {*registry.NODES.values(), *registry.NAMED.values(), *registry.WITHIN}
+    assert named == {*registry.NODES.values(), *registry.NAMED, *registry.WITHIN}
 
 
 def test_no_two_classes_of_a_group_share_a_name():

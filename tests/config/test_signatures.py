@@ -91,7 +91,7 @@ def own(tmp_path, monkeypatch):
 
 
 def words(target):
-    return {name: each.kind and each.kind.words for name, each in parameters(target).items()}
+    return {name: each.kind and each.kind.description for name, each in parameters(target).items()}
 
 
 def defaults(target):
@@ -127,7 +127,7 @@ def test_a_function_and_sections_within_sections(own):
     found = parameters("own.parts.make")
     assert list(found) == ["steps", "x", "run", "odd"]
     assert words("own.parts.make") == {"steps": "a whole number, or null", "x": None, "run": "a section", "odd": None}
-    assert {name: each.kind.words for name, each in found["run"].nested.items()} == {
+    assert {name: each.kind.description for name, each in found["run"].nested.items()} == {
         "folder": "a text, or null",
         "seed": "a whole number, 1 or more",
     }

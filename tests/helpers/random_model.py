@@ -7,6 +7,7 @@ import torch
 from diffusion.config import upgrades
 from diffusion.runs import build
 from diffusion.runs import compose as configs
+from diffusion.runs.groups import choice
 from tests.helpers.commands import words
 
 
@@ -14,7 +15,7 @@ def random_model(path: Path, *given, classes=None) -> Path:
     """Writes the checkpoint that a training by those words would, its weights and their average at random."""
     config = configs.OmegaConf.to_container(configs.compose("train", words(*given)), resolve=True)
     if classes:
-        config["conditioning"] = {"label": {**configs.choice("conditioning", "label")["label"], "classes": classes}}
+        config["conditioning"] = {"label": {**choice("conditioning", "label")["label"], "classes": classes}}
     states = []
     generator = torch.Generator().manual_seed(config["seed"])
     for _ in range(2):

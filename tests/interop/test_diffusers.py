@@ -18,6 +18,7 @@ from diffusion.interop import diffusers as interop
 from diffusion.interop import foreign
 from diffusion.runs import checkpoint
 from diffusion.runs import compose as configs
+from diffusion.runs.groups import choice
 
 pytestmark = pytest.mark.filterwarnings("ignore:alpha_bar_T", "ignore::FutureWarning", "ignore::DeprecationWarning")
 STEPS = 10
@@ -334,8 +335,8 @@ def test_broken_json(changed, file, text):
 
 def test_a_model_alone_has_their_default_scheduler(saved, capsys):
     read = interop.read(saved / "unet")
-    assert read.config["schedule"] == configs.choice("schedule", "linear")
-    assert read.config["clipping"] == configs.choice("clipping", "static")
+    assert read.config["schedule"] == choice("schedule", "linear")
+    assert read.config["clipping"] == choice("clipping", "static")
 
 
 def weights_of(folder):

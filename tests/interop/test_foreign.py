@@ -12,6 +12,7 @@ from diffusion.interop import safetensors as ours
 from diffusion.interop.foreign import Foreign, rename, unname
 from diffusion.runs import checkpoint
 from diffusion.runs import compose as configs
+from diffusion.runs.groups import choice
 
 A, B, C = torch.arange(2.0), torch.arange(2.0, 4), torch.zeros(1)
 TABLE = {"q": "qkv", "k": "qkv", "v": "qkv", "bias": "b"}
@@ -53,7 +54,7 @@ def test_a_checkpoint_of_it(theirs, tmp_path):
     contents = checkpoint.read(tmp_path / "made.ckpt")
     assert contents["global_step"] == 7
     assert contents["config"]["dataset"]["_target_"] == "diffusion.data.image_folder.ImageFolder"
-    assert contents["config"]["schedule"] == configs.choice("schedule", "linear")
+    assert contents["config"]["schedule"] == choice("schedule", "linear")
     for which, weights in ("raw", theirs.weights), ("ema", theirs.ema):
         loaded = checkpoint.load(tmp_path / "made.ckpt", which).denoiser.network.state_dict()
         assert all(torch.equal(loaded[name], weight) for name, weight in weights.items())

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from diffusion.interop import diffusers as interop
-from diffusion.runs import build, compose
+from diffusion.runs import build
+from diffusion.runs.groups import choice
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -48,7 +49,7 @@ def test_equals_diffusers(theirs, ours, tmp_path):
     peer = diffusers.UNet2DModel(sample_size=16, in_channels=3, out_channels=3, norm_num_groups=8, **theirs).eval()
     peer.save_pretrained(tmp_path)
     read = interop.read(tmp_path)
-    paper = compose.choice("network", "unet_ddpm") | {"dropout": 0.0, "norm_groups": 8}
+    paper = choice("network", "unet_ddpm") | {"dropout": 0.0, "norm_groups": 8}
     assert read.config["network"] == paper | ours
     network = build.instantiate(read.config["network"], in_channels=3, out_channels=3, size=16).eval()
     network.load_state_dict(read.weights)  # strict: every weight of one is a weight of the other

@@ -9,7 +9,8 @@ from omegaconf import OmegaConf
 from diffusion import schedule
 from diffusion.ground.errors import Notice, UserError
 from diffusion.runs import build
-from diffusion.runs.compose import choice, compose
+from diffusion.runs.compose import compose
+from diffusion.runs.groups import choice
 from tests.helpers.commands import command, words
 
 DATASETS = ["digits", "mnist", "fashion_mnist", "cifar10", "image_folder"]

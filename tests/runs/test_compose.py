@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from diffusion.config import folders
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
+from diffusion.runs.groups import groups_of, known_keys
 
 
 def test_home_is_expanded_and_null_is_null(monkeypatch):
@@ -114,7 +115,7 @@ def test_conf_is_found_in_a_wheel_and_in_a_checkout(tmp_path, monkeypatch):
 
 def every_choice():
     for name in folders.commands():
-        for group in configs.groups(name).values():
+        for group in groups_of(name).values():
             for choice in group.choices:
                 yield name, group.key, choice
 
@@ -132,22 +133,22 @@ def test_every_yaml_composes(name, key, choice):
 
 
 def test_every_yaml_belongs_to_a_group():
-    known = {group.folder for name in folders.commands() for group in configs.groups(name).values()} | {"sampling"}
+    known = {group.folder for name in folders.commands() for group in groups_of(name).values()} | {"sampling"}
     assert {file.parent.name for file in folders.package().glob("*/*.yaml")} <= known
-    assert all(group.default is None or group.default in group.choices for group in configs.groups("train").values())
+    assert all(group.default is None or group.default in group.choices for group in groups_of("train").values())
 
 
 def test_recipes_set_only_keys_that_are_read():
     """A recipe's yaml is merged without a check: a misspelt key would be ignored in silence."""
-    known = configs.groups("train")
-    read = set(configs.known_keys(configs.compose("train"), known))
+    known = groups_of("train")
+    read = set(known_keys(configs.compose("train"), known))
     for group in known.values():
         for choice in [] if group.key in ("experiment", "debug") else group.choices:
             values = OmegaConf.load(folders.package() / group.folder / f"{choice}.yaml")
-            read |= {f"{group.key}.{name}" for name in configs.known_keys(values, known)}
+            read |= {f"{group.key}.{name}" for name in known_keys(values, known)}
     for key in "experiment", "debug":
         for choice in known[key].choices:
-            assert set(configs.known_keys(configs.compose("train", [f"{key}={choice}"]), known)) <= read
+            assert set(known_keys(configs.compose("train", [f"{key}={choice}"]), known)) <= read
 
 
 @pytest.mark.parametrize("command", ["sample", "compare", "evaluate"])

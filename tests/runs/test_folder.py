@@ -329,7 +329,7 @@ def test_differences_are_of_leaves_and_of_whole_objects():
     new = {"a": {"x": 1, "y": [2]}, "s": {"_target_": "m.cosine", "s": 9}, "came": None}
     found = manifest.differences(old, new)
     assert found == {"a.y": ([1], [2]), "s": ("linear", "cosine"), "gone": (1, None)}
-    assert manifest.words(found) == "a.y [1] -> [2], gone 1 -> None, s linear -> cosine"
+    assert manifest.text(found) == "a.y [1] -> [2], gone 1 -> None, s linear -> cosine"
     assert manifest.differences(old, old) == {}
 
 

@@ -10,7 +10,7 @@ import torch
 from diffusion import schedule
 from diffusion.ground.errors import Notice
 from diffusion.runs import build
-from diffusion.runs.compose import choice
+from diffusion.runs.groups import choice
 from diffusion.samplers.dpm_solver_pp import DPMSolverPP
 from tests.helpers.exact import MixtureDenoiser
 

@@ -17,7 +17,8 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from diffusion.ground.errors import UserError
-from diffusion.runs.compose import choice, compose
+from diffusion.runs.compose import compose
+from diffusion.runs.groups import choice
 from diffusion.training.callbacks.preview import Preview
 from diffusion.training.loggers.base import Shows, build_loggers, of_numbers_alone
 from diffusion.training.loggers.metrics_file import MetricsFile

@@ -20,7 +20,7 @@ from diffusion.optimization.averages import Decay
 from diffusion.training.callbacks.ema import EMA
 from diffusion.training.callbacks.preview import Preview
 from diffusion.training.callbacks.progress import Progress
-from diffusion.runs.compose import choice
+from diffusion.runs.groups import choice
 from diffusion.training.loggers.base import build_loggers
 from tests.helpers.painter import Painter
 
