@@ -65,23 +65,36 @@ def _main(command: str | None, arguments: Sequence[str]) -> int:
     if command is None or (given.help and command not in folders.commands()):
         print(pages.overview())
         return 0 if given.help else 2
-    known = folders.commands()
-    if command not in known:
-        raise UserError(f"{command}: no such command; choose one of {', '.join(known)}{suggest(command, known)}")
+    _check(command)
     if given.help:
         print(pages.help_page(command))
         return 0
     if given.multirun:
         return _multirun(command, overrides)
-    config = configs.compose(command, overrides)
     if given.shown is not None:
-        print(given.shown(command, overrides, config), end="")
+        print(given.shown(command, overrides, configs.compose(command, overrides)), end="")
         return 0
-    configs.check_complete(config)
-    path = _function(known[command])(config)
+    path = run(command, *overrides)
     if path is not None and _is_first_process():
         print(path, flush=True)
     return 0
+
+
+def run(command: str, *overrides: str) -> Path:
+    """Runs a command from Python: `run("train", "dataset=digits")` does what `python train.py dataset=digits` does.
+
+    Returns the path of what it made. Raises UserError for a user's mistake.
+    """
+    _check(command)
+    config = configs.compose(command, overrides)
+    configs.check_complete(config)
+    return _function(folders.commands()[command])(config)
+
+
+def _check(command: str) -> None:
+    known = folders.commands()
+    if command not in known:
+        raise UserError(f"{command}: no such command; choose one of {', '.join(known)}{suggest(command, known)}")
 
 
 def _function(path: str) -> Any:
