@@ -72,12 +72,12 @@ def run(composed: Annotated[DictConfig, EvaluateKeys]) -> Path:
         **manifest.program(),
     }
     for same in results.add(row, score.figure)[-1:]:
-        print(f"the same was measured before ({same.get('date')}: {same.get('value')}); both rows are kept")
+        print(f"measured before with the same protocol ({same.get('date')}: {same.get('value')}); both rows are kept")
     return results.path
 
 
 def _metric(node: Mapping[str, Any], model: LitDiffusion) -> Metric:
-    """The metric of its config; `clipping` is of those that take one."""
+    """The metric of its config, with its `clipping` built."""
     node = dict(node)
     clipping = build.clipping(node.pop("clipping", None), model.space)
     return build.instantiate(node, None, **({} if clipping is None else {"clipping": clipping}))
@@ -86,7 +86,7 @@ def _metric(node: Mapping[str, Any], model: LitDiffusion) -> Metric:
 def _sampling(
     config: Mapping[str, Any], metric: Metric, trained: Trained
 ) -> tuple[dict[str, Sampling], dict[str, Mapping[str, Any]]]:
-    """What a metric that draws samples is called with, and what the protocol says of it; both empty of another one.
+    """The arguments and the entries of the protocol of a metric that draws samples; both empty for other metrics.
     Raises UserError for a key without an effect."""
     if not metric.samples:
         refuse(config["given"], unused_all(f"metric={metric.name} draws no samples"))
@@ -99,10 +99,10 @@ def _sampling(
 
 
 def _data(model: LitDiffusion, path: str | None) -> Data:
-    """The data set of the training, from another folder where there is a path."""
+    """The data set of the training, from the folder `path` if there is one."""
     node = model.config["dataset"]
     if path is not None and "path" not in node:
-        raise UserError(f"dataset.path={path}: the data set of this model lies in no folder")
+        raise UserError(f"dataset.path={path}: the data set of this model has no folder")
     data = build.instantiate(node if path is None else {**node, "path": path}, seed=model.seed)
     data.prepare_data()
     if model.classes is not None and list(data.classes or []) != list(model.classes):
@@ -115,16 +115,16 @@ def _data(model: LitDiffusion, path: str | None) -> Data:
 
 
 def _say_changes(now: Mapping[str, Any], ckpt: Path) -> None:
-    """One line where the data are not those of the training, as far as the run of the checkpoint has recorded them."""
+    """Prints a line where the data differ from those that the run of the checkpoint recorded."""
     if ckpt.parent.name != "checkpoints" or not (checkpoint.run_folder(ckpt) / manifest.NAME).exists():
         return
     try:
         before = dict(manifest.read(checkpoint.run_folder(ckpt))["data"])
     except (UserError, KeyError, TypeError, ValueError) as error:
-        print(f"whether the data are those of the training is not known ({type(error).__name__}: {error})")
+        print(f"cannot check that the data are those of the training ({type(error).__name__}: {error})")
         return
     old, new = ({key: each.get(key) for key in now if key != "name"} for each in (before, now))
     found = manifest.differences(old, new)
     if found:
         same = "" if found.keys() - {"fingerprint"} else " (as many images, others)"
-        print(f"the data are not those of the training: {manifest.text(found)}{same}")
+        print(f"the data differ from those of the training: {manifest.text(found)}{same}")

@@ -15,16 +15,16 @@ from diffusion.config.source import definition
 from diffusion.runs.groups import Group, groups_of, root_files, several
 
 _LINE = re.compile(r"^(?P<space> *)(?P<key>[\w.]+):(?P<value>[^#]*?)(?:\s+#\s*(?P<comment>.*))?$")
-_NONE = re.compile(r"\bNone\b")  # what it is called on the command line
+_NONE = re.compile(r"\bNone\b")  # its name on the command line
 _WIDTH, _COLUMN = 120, 30
 
 
 def overview() -> str:
-    """The commands, each with the first line of its page."""
+    """The commands, each with the first line of its help page."""
     lines = ["usage: python -m diffusion COMMAND [OPTION] [KEY=VALUE] ...", "", "commands:"]
     for name, path in folders.commands().items():
         lines.append(f"  {name:<{_COLUMN - 2}}{documentation(path).partition(chr(10))[0]}")
-    return "\n".join([*lines, "", "python -m diffusion COMMAND --help is the page of one."])
+    return "\n".join([*lines, "", "python -m diffusion COMMAND --help shows its keys."])
 
 
 def documentation(path: str) -> str:

@@ -1,4 +1,4 @@
-"""docs/configuration.md: every command, group, choice and key, as the yaml files, annotations and docstrings have them.
+"""docs/configuration.md: every command, group, choice and key, from the yaml files, annotations and docstrings.
 
 `python -m diffusion.commands.reference docs/configuration.md` writes it.
 """
@@ -26,8 +26,8 @@ _TOP = """\
 docstrings; a test fails when it is stale.*
 
 `python NAME.py GROUP=CHOICE KEY=VALUE` runs the command NAME; so do `python -m diffusion NAME` and, once installed,
-`diffusion-NAME`. A group is a folder of `conf/`, a choice a file in it; `sampler=ddim sampler.steps=20` takes
-`conf/sampler/ddim.yaml` with another number of steps. A value is checked against what its key takes before anything is
+`diffusion-NAME`. A group is a folder of `conf/`, a choice a file in it; `sampler=ddim sampler.steps=20` uses
+`conf/sampler/ddim.yaml` with another number of steps. Every value is checked before anything is
 built. `--print` shows the composed config, `--help` the keys of a command, `-m` runs several values one after another.
 
 `--config-dir my/conf`, or the environment variable `DIFFUSION_CONFIG_DIR`, adds choices, parts and commands of your own
@@ -137,7 +137,7 @@ def _markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[st
 
 def _renamed() -> Iterator[str]:
     yield "## Renamed keys\n"
-    yield "A key under its former name is answered with its present one.\n"
+    yield "A former name is refused with a message that gives the current one.\n"
     rows = [(f"`{old}`", f"`{new}`") for old, new in RENAMED.items()]
     yield "\n".join(_markdown(("formerly", "now"), rows))
 

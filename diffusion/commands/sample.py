@@ -5,7 +5,7 @@ usage: python sample.py ckpt=RUN_FOLDER [OPTION] [GROUP=CHOICE] [KEY=VALUE] ...
   python sample.py ckpt=runs/mnist/first                 64 images and their grid
   python sample.py ckpt=runs/mnist/first n=16 seed=1 output=my/samples
   python sample.py ckpt=runs/mnist/first/best sampler=ddim sampler.steps=50
-  python sample.py ckpt=runs/mnist/first keep=every:100  pictures of the states on the way as well
+  python sample.py ckpt=runs/mnist/first keep=every:100  also pictures of intermediate states
   python sample.py ckpt=runs/digits/labels y=[7,3]       of these classes
 """
 

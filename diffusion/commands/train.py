@@ -7,7 +7,7 @@ usage: python train.py [OPTION] [GROUP=CHOICE] [KEY=VALUE] ...
   python train.py dataset=image_folder dataset.path=my/pictures dataset.size=32
   python train.py dataset=arrays dataset.path=my/arrays  floats of any shape: train/x.npy (N, C, H, W), val/x.npy
   python train.py schedule=cosine trainer.max_minutes=10
-  python train.py run.name=first resume=auto             go on where the run `first` stopped
+  python train.py run.name=first resume=auto             continue the run `first`
   python train.py -m schedule=linear,cosine seed=1,2     four runs, one after the other
 """
 
@@ -41,11 +41,11 @@ from diffusion.training.strategies import StrategyKeys
 from diffusion.training.trainer import TrainerKeys, callbacks, make_trainer
 
 LESS_MEMORY = (
-    "lower dataset.batch_size, and raise trainer.accumulate as much for as many images a step; if it was a preview, "
+    "lower dataset.batch_size and raise trainer.accumulate by the same factor; if it was a preview, "
     "lower callbacks.preview.n"
 )
 _LIMITS = ("max_steps", "max_minutes", "max_epochs")
-# Besides the weights, what a run needs to go on as if it had not stopped.
+# Besides the weights, what an exact resume needs.
 _PARTS = {"callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states"}
 
 
@@ -54,7 +54,7 @@ class ScheduleKeys(TypedDict):
 
 
 class TrainKeys(TypedDict):
-    """conf/train.yaml. The keys of the nodes are what their constructors take."""
+    """conf/train.yaml. The keys of the nodes are the arguments of their constructors."""
 
     seed: Natural
     resume: File | None
@@ -106,12 +106,12 @@ def _train(
 ) -> None:
     around = callbacks(config, this.folder)
     trainer = make_trainer(config, this.folder, around.values())
-    # What can be wrong is found out before there is a run folder.
+    # Mistakes are found before the run folder is made.
     model.sampler.check(model.denoiser.schedule, model.objective.learns_variance)
     for key, callback in around.items():
         if isinstance(callback, Pictures):
             callback.check(model, given, f"{key}.")
-    trainer.precision_plugin.convert_module(model)  # Lightning would, but after it has loaded the weights of a resume
+    trainer.precision_plugin.convert_module(model)  # Lightning does, but after it has loaded the weights of a resume
     goes_on = saved is not None and config["resume_mode"] == "full"
     if config["compile"]:
         compile_network(model.denoiser.network, trainer.strategy.root_device)
@@ -124,7 +124,7 @@ def _train(
     step = saved["global_step"] if goes_on else 0
     if trainer.is_global_zero:
         data.prepare_data()
-        config["dataset"] |= data.settled()  # a later session, or an evaluation, finds it decided
+        config["dataset"] |= data.settled()  # for later sessions and evaluations
         data.train_dataloader()
         notices.of_pictures(model.space.shape[0])
         if isinstance(data, ImageData):
@@ -145,38 +145,38 @@ def _train(
         done = max(step, trainer.global_step)
         if not done:
             this.abandon()
-        if not isinstance(error, SystemExit):  # how Lightning ends a run that was told to stop
+        if not isinstance(error, SystemExit):  # Lightning ends an interrupted run by it
             raise
-        say(f"stopped at step {done}" + f"; resume={this.folder} goes on from there" * bool(done))
+        say(f"stopped at step {done}" + f"; resume={this.folder} continues from there" * bool(done))
         raise KeyboardInterrupt from None
 
 
 def _keep_rules(config: Mapping[str, Any], old: Mapping[str, Any], rules: Sequence[str]) -> None:
     for key, (kept, given) in folder.keep_rules(config, old, rules).items():
-        say(f"{key}={kept}, as the run began; {given} is for new runs")
+        say(f"{key}={kept}, as in the first session; {given} is for new runs")
 
 
 def _check_end(config: Mapping[str, Any]) -> None:
-    """Raises UserError where the learning rate is to fall to the end of a run that has none."""
+    """Raises UserError where the learning rate falls to the end of a run without a limit."""
     limits = [f"trainer.{name}" for name in _LIMITS]
     if config["lr_schedule"].get("steps", 0) is None and all(config["trainer"][name] is None for name in _LIMITS):
         raise UserError(
-            "lr_schedule=cosine falls to the end of the run, but no limit ends it: "
-            f"say {'=, '.join(limits)}=, or lr_schedule.steps="
+            "lr_schedule=cosine falls to the end of the run, but the run has no limit: "
+            f"set {'=, '.join(limits)}=, or lr_schedule.steps="
         )
 
 
 def _fit_sampler(config: dict[str, Any], given: Sequence[str]) -> None:
-    """A number of steps that nobody asked for is at most the schedule's."""
+    """Limits the default number of steps to that of the schedule."""
     if "sampler.steps" not in given:
         config["sampler"] = build.with_steps_of(build.schedule(config["schedule"]), config["sampler"])
 
 
 def _settle_space(config: dict[str, Any], data: Data, saved: Mapping[str, Any] | None) -> None:
-    """Fills what the data decide of the space: their shape, and its statistics, which a run that goes on keeps. Raises
-    UserError where it does not take what they store."""
+    """Fills the shape and the statistics of the space from the data; a resumed run keeps its statistics. Raises
+    UserError where the space does not take the stored type."""
     dtype, shape = data.declaration
-    if not isinstance(data, ImageData):  # whose channels and size say it
+    if not isinstance(data, ImageData):  # which has channels and size instead
         config["dataset"]["shape"] = list(shape)
     if saved is not None and config["resume_mode"] == "full":
         folder.keep_statistics(config, saved["config"])
@@ -187,12 +187,12 @@ def _settle_space(config: dict[str, Any], data: Data, saved: Mapping[str, Any] |
 
     space = build.space(config)
     if not space.takes(dtype):
-        raise UserError(f"{data.name} stores {dtype}, but its space takes {space.stores}: say space=standardized")
+        raise UserError(f"{data.name} stores {dtype}, but its space takes {space.stores}: use space=standardized")
     config["space"] |= space.settled(training_split)
 
 
 def _settle_conditioning(conditioning: Mapping[str, dict], data: Data, given: Sequence[str]) -> None:
-    """Fills what the data decide of each condition. Raises UserError where that was typed."""
+    """Fills the settings of each condition that the data determine. Raises UserError where such a setting was typed."""
     for name, node in conditioning.items():
         made_by = cast("type[Conditioner]", build.class_at(node["_target_"]))
         settled = made_by.settle(name, data)
@@ -203,29 +203,29 @@ def _settle_conditioning(conditioning: Mapping[str, dict], data: Data, given: Se
 
 
 def _finished(config: Mapping[str, Any], saved: Mapping[str, Any], this: folder.Run) -> bool:
-    """Says what a resume goes on from; True where nothing is left to train."""
+    """Reports what a resume starts from; True where nothing is left to train."""
     folder.check_same_model(saved["config"], config, config["resume_mode"])
     if config["resume_mode"] == "full" and (missing := _PARTS - saved.keys()):
         raise UserError(
-            f"{this.ckpt} holds no {', '.join(sorted(missing))}: take its weights alone, resume_mode=weights"
+            f"{this.ckpt} holds no {', '.join(sorted(missing))}: use its weights alone, resume_mode=weights"
         )
     step, averaged = saved.get("global_step"), "ema_state_dict" in saved
     if config["resume_mode"] == "weights":
         weights = "averaged weights" if averaged else "weights"
-        say(f"starting from the {weights} of {this.ckpt} (step {step}); all else begins anew")
+        say(f"starting from the {weights} of {this.ckpt} (step {step}); everything else starts anew")
         return False
     if reached := _limit_reached(config["trainer"], saved):
         say(f"nothing left to train: {reached} reached (step {step} in {this.ckpt})")
         return True
     say(
         f"resuming {this.ckpt} at step {step}, epoch {saved['epoch']}: "
-        f"restored weights{', their average' * averaged}, optimiser, learning rate, place in the data"
+        f"restored weights{', their average' * averaged}, optimiser, learning rate, position in the data"
     )
     return False
 
 
 def _limit_reached(limits: Mapping[str, Any], saved: Mapping[str, Any]) -> str | None:
-    """The limit at which the saved run has arrived, or None."""
+    """The limit that the saved run has reached, or None."""
     seconds = beginning.seconds_trained(saved)
     for name, done in (
         ("max_steps", saved["global_step"]),
@@ -240,7 +240,7 @@ def _limit_reached(limits: Mapping[str, Any], saved: Mapping[str, Any]) -> str |
 def _say_changes(
     config: Mapping[str, Any], contents: Mapping[str, Any], this: folder.Run, saved: Mapping[str, Any] | None
 ) -> None:
-    """Names what is not as it was in the run that is gone on with, or repeated."""
+    """Reports what differs from the run that is resumed or repeated."""
     found = folder.changed(saved["config"], config) if saved else {}
     before = config["rerun"] or this.folder
     if config["rerun"] or (saved and (this.folder / manifest.NAME).exists()):

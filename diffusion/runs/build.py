@@ -1,4 +1,4 @@
-"""Config -> objects: the wiring diagram, and the only place that instantiates by name."""
+"""Config -> objects: how the parts are connected, and the only module that instantiates by name."""
 
 import inspect
 import warnings
@@ -21,10 +21,10 @@ from diffusion.spaces.base import Space
 
 
 def instantiate(node: Mapping[str, Any], offered: Mapping[str, Any] | None = None, **given: Any) -> Any:
-    """Builds what node's `_target_` names from its other keys, `given`, and what else it takes of `offered`.
+    """Builds the `_target_` of a node from its other keys, `given`, and those of `offered` that it takes.
 
-    Raises UserError for a target that is not registered, or is not what its group holds, and for arguments it does not
-    take.
+    Raises UserError for a target that is not registered or not of its group's base class, and for arguments that it
+    does not take.
     """
     target = class_at(node.get(TARGET))
     takes = inspect.signature(target)
@@ -44,14 +44,14 @@ def schedule(node: Mapping[str, Any]) -> Schedule:
 
 
 def conditioners(config: Mapping[str, Any]) -> dict[str, Conditioner]:
-    """The conditioners of a config, by name; self-conditioning is one of them, the last."""
+    """The conditioners of a config, by name; that of self-conditioning is the last."""
     made: dict[str, Conditioner] = {name: instantiate(node) for name, node in config["conditioning"].items()}
     return {**made, PREVIOUS: Previous()} if config["self_conditioning"] else made
 
 
 def with_steps_of(schedule: Schedule, node: Mapping[str, Any], key: str = "sampler") -> dict[str, Any]:
-    """The config `node` of a sampler whose number of steps nobody asked for: not more than the schedule has, and where
-    its times are a list, theirs. A Notice says so. key: what the command line calls it."""
+    """The config `node` of a sampler with its default number of steps limited to those of the schedule, or of its list
+    of times. A Notice reports a change. key: of the sampler on the command line."""
     steps, times = node.get("steps"), node.get("times")
     if steps is not None:
         steps = len(times) - 1 if isinstance(times, list | tuple) else min(steps, schedule.T)
@@ -62,20 +62,20 @@ def with_steps_of(schedule: Schedule, node: Mapping[str, Any], key: str = "sampl
 
 
 def space(config: Mapping[str, Any]) -> Space:
-    """The space of a training's config, around what its data set stores."""
+    """The space of a training's config, for the shape that its data set stores."""
     dataset = config["dataset"]
     shape = dataset.get("shape") or (dataset["channels"], dataset["size"], dataset["size"])
     return instantiate(config["space"], shape=shape)
 
 
 def clipping(node: Mapping[str, Any] | None, space: Space) -> Clipping | None:
-    """The clipping of its config, to the bounds of `space`; None where none is chosen."""
+    """The clipping of its config, to the bounds of `space`; None for no choice."""
     return None if node is None else instantiate(node, {"bounds": space.bounds})
 
 
 def model(config: Mapping[str, Any]) -> LitDiffusion:
-    """The untrained LitDiffusion of a resolved config in plain containers; its weights follow from config's seed. What
-    only a training asks for is not built: see `trainable`.
+    """The untrained LitDiffusion of a resolved config in plain containers; config's seed determines its weights. What
+    only training needs is not built: see `trainable`.
 
     Raises: UserError for a `_target_` that is not registered.
     """
@@ -99,7 +99,7 @@ def model(config: Mapping[str, Any]) -> LitDiffusion:
         and objective.weighting(denoiser.schedule, torch.tensor(denoiser.schedule.T)) == 0
     ):
         raise UserError(
-            "with zero_terminal_snr this weighting gives x_T no weight, it is never learnt: use weighting=snr"
+            "with zero_terminal_snr this weighting gives x_T no weight, so it is never learnt: use weighting=snr"
         )
     return LitDiffusion(
         denoiser,
@@ -121,7 +121,9 @@ def trainable(config: Mapping[str, Any]) -> LitDiffusion:
     Raises: UserError as `model` does, and for a key of the training that has no effect.
     """
     if config["self_conditioning_clipping"] is not None and not config["self_conditioning"]:
-        raise UserError("self_conditioning_clipping has no effect: it is of what self_conditioning=true shows")
+        raise UserError(
+            "self_conditioning_clipping has no effect: it clips what self_conditioning=true shows the network"
+        )
     made = model(config)
     made.optimizer = instantiate(config["optimizer"], decay=instantiate(config["lr_schedule"]))
     made.timesteps = instantiate(config["timesteps"])

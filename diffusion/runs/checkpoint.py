@@ -28,19 +28,19 @@ from diffusion.runs.weights import Weights
 
 log = logging.getLogger(__name__)
 
-_DENOISER = "denoiser."  # of the names in a state dict: what draws images
+_DENOISER = "denoiser."  # prefix in a state dict of the weights that sampling needs
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint writer, but whole or not at all. A disk that is full or gone costs the checkpoint, not the
-    run: what was written before stays, and the caller finds no new file. What is loaded is of today's format."""
+    """Lightning's checkpoint writer, but atomic. A full or missing disk costs the checkpoint, not the run: the earlier
+    file stays, and the caller finds no new file. Loaded contents are upgraded to the current format."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         try:
             with atomic(path) as temporary, open(temporary, "wb") as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:
-            # torch speaks of an enforce that failed; the reason is what its writer met
+            # torch reports a failed enforce; the reason is the exception of its writer
             reason = error if isinstance(error, OSError) else error.__context__
             if not isinstance(reason, OSError):
                 raise
@@ -52,13 +52,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         contents = super().load_checkpoint(path, *args, **kwargs)
-        return upgrades.upgraded(contents, path) if contents.get("config") else contents  # a user's own module has none
+        return (
+            upgrades.upgraded(contents, path) if contents.get("config") else contents
+        )  # another program's module has none
 
 
 def find(ckpt: str | Path) -> Path:
-    """The checkpoint file that `ckpt` means: a file; a run folder (its newest whole one); RUN/last or RUN/best.
+    """The checkpoint file of `ckpt`: a file itself; of a run folder its newest undamaged one; RUN/last or RUN/best.
 
-    Says so where a newer one than the one returned is damaged. Raises UserError that says what was looked for.
+    Reports newer ones that are damaged. Raises UserError that names what was looked for.
     """
     for path in (candidates := _candidates(Path(ckpt))):
         if path == Path(ckpt) or archive.is_whole(path):
@@ -68,7 +70,7 @@ def find(ckpt: str | Path) -> Path:
 
 
 def opened(ckpt: str | Path) -> tuple[Path, dict[str, Any]]:
-    """The file that `find` finds and its contents, as `read` has them, in one pass over it."""
+    """The file that `find` returns and the contents that `read` returns, in one pass over the file."""
     for path in (candidates := _candidates(Path(ckpt))):
         try:
             return path, read(path)
@@ -80,12 +82,12 @@ def opened(ckpt: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def run_folder(ckpt: Path) -> Path:
-    """The folder of the run that a checkpoint file belongs to; where it lies alone, the folder it lies in."""
+    """The folder of the run that a checkpoint file belongs to; of a file outside a run, the folder that contains it."""
     return ckpt.parent.parent if ckpt.parent.name == "checkpoints" else ckpt.parent
 
 
 def _candidates(ckpt: Path) -> list[Path]:
-    """The file `ckpt`; or those that may stand for RUN/last, the newest first, or for RUN/best."""
+    """The file `ckpt`, or the possible files for RUN/last, newest first, or for RUN/best."""
     if ckpt.is_file():
         return [ckpt]
     run, name = (ckpt.parent, ckpt.name) if ckpt.name in ("last", "best") else (ckpt, "last")
@@ -103,7 +105,7 @@ def _candidates(ckpt: Path) -> list[Path]:
 
 
 def _say_damaged(path: Path) -> None:
-    rank_zero_info(f"{path} is damaged (cut off, or changed on the disk): looking for the one before it")
+    rank_zero_info(f"{path} is damaged (cut off, or changed on the disk): trying the one before it")
 
 
 def _all_damaged(ckpt: str | Path, candidates: list[Path]) -> UserError:
@@ -111,11 +113,11 @@ def _all_damaged(ckpt: str | Path, candidates: list[Path]) -> UserError:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The contents of a checkpoint of ours: plain tensors and containers on the CPU, nothing unpickled; of an
-    earlier format, brought up to this one.
+    """The contents of a checkpoint: plain tensors and containers on the CPU, nothing unpickled; an earlier format is
+    upgraded.
 
     Raises UserError for a file that is damaged, of another program or of a later format, and for a config that names
-    what is not ours.
+    unregistered classes.
     """
     contents = archive.read(path, "a readable checkpoint")
     if not isinstance(contents, dict) or not isinstance(contents.get("config"), dict) or "state_dict" not in contents:
@@ -128,18 +130,18 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def model_of(config: Mapping[str, Any], source: str | Path) -> LitDiffusion:
-    """The untrained model of a config that came from `source`. Raises UserError where it builds none."""
+    """The untrained model of a config from `source`. Raises UserError for an invalid config."""
     try:
         return build.model(config)
     except UserError:
         raise
-    except Exception as error:  # values of a kind that no command line would have let through
+    except Exception as error:  # values that no command line accepts
         raise UserError(f"{source}: its config builds no model ({type(error).__name__}: {error})") from error
 
 
 def put_weights(model: LitDiffusion, weights: Mapping[str, Tensor]) -> None:
-    """Loads the denoiser of a checkpoint's state dict into `model`; what only its training asked for, such as a learnt
-    weighting, is left out. Raises UserError where it is of another network."""
+    """Loads the denoiser of a checkpoint's state dict into `model`, without what only training needs, such as a learnt
+    weighting. Raises UserError where the network is another one."""
     try:
         names = {name: name.removeprefix(_DENOISER) for name in weights if name.startswith(_DENOISER)}
         model.denoiser.load_state_dict({ours: weights[name] for name, ours in names.items()})
@@ -148,12 +150,12 @@ def put_weights(model: LitDiffusion, weights: Mapping[str, Tensor]) -> None:
 
 
 def put_state(model: LitDiffusion, state: Mapping[str, Tensor]) -> None:
-    """Loads all of a checkpoint's state dict into `model`. Raises UserError where it is of another model."""
+    """Loads a checkpoint's complete state dict into `model`. Raises UserError where the model is another one."""
     put_weights(model, state)
     if odd := sorted(model.state_dict().keys() ^ state.keys()):
         raise UserError(
             f"the checkpoint was trained with another loss or weighting ({', '.join(odd[:3])} in one only): resume "
-            "with the words the run began with, or start from its weights (resume_mode=weights)"
+            "with the overrides of the first session, or start from its weights (resume_mode=weights)"
         )
     model.load_state_dict(state)
 
@@ -163,17 +165,17 @@ def load(ckpt: str | Path, weights: str | float = "ema", device: str | torch.dev
 
     weights: `ema` (the first average), `raw`, the name of an average such as `half_life_50000`, or after `ema=power` a
     number: the width, sigma_rel, of an average that is reconstructed from the snapshots beside the checkpoint.
-    Raises UserError where there is none, it is damaged, or it holds no such weights.
+    Raises UserError where it is missing or damaged, or has no such weights.
     """
     path, contents = opened(ckpt)
     model = trained(contents, path, Weights.of(weights), device)
-    with suppress(UserError):  # a weaker model that has moved: whoever samples with this guidance is told
+    with suppress(UserError):  # a weaker model that has moved: an error only for who samples with this guidance
         model.guidance = guidance(contents["config"]["guidance"], model, (path, contents))
     return model
 
 
 def trained(contents: dict[str, Any], path: Path, weights: Weights, device: str | torch.device = "cpu") -> LitDiffusion:
-    """The same of the contents of a checkpoint that was read from `path`."""
+    """The trained model of the contents of a checkpoint that was read from `path`."""
     model = model_of(contents["config"], path)
     put_weights(model, weights.in_checkpoint(contents, path))
     return model.to(device).eval()

@@ -1,4 +1,4 @@
-"""Run folders: where one is, that it is never reused by accident, and what a resume starts from."""
+"""Run folders: their location, their protection from accidental reuse, and what a resume starts from."""
 
 import os
 import re
@@ -21,23 +21,23 @@ from diffusion.ground.errors import UserError
 from diffusion.ground.files import atomic
 from diffusion.runs import checkpoint, manifest
 
-# Processes that Lightning launches for the other devices read here which run they belong to.
+# The environment variable from which the processes of the other devices learn their run folder.
 _SHARED = "DIFFUSION_RUN_DIR"
 _LOCK = ".lock"
 _SHAPE = ("dataset.channels", "dataset.size", "dataset.shape")
 _FREE = re.compile(r"conditioning\.\w+\.drop")  # of the training, not of the network
 _NETWORK = ("network", "self_conditioning", "conditioning", *_SHAPE)
-# How a run reads its data, what it holds back from training, how its rate rises and falls, how its sums are rounded: a
-# run that goes on keeps what it began with.
+# Rules of a run for its data, its validation split, its learning rate and its rounding: a resume keeps those of the
+# first session.
 RULES = ("dataset.split", "dataset.range", "optimizer.warmup_share", "lr_schedule.steps", "kernels")
-# What was computed from the training data, and is part of the model since.
+# Computed from the training data, and part of the model.
 STATISTICS = tuple(f"conditioning.vector.{key}" for key in ("mean", "std", "low", "high"))
-_UNLESS_GIVEN = {"lr_schedule.steps": None, "kernels": "auto"}  # another value than this one means what it says
+_UNLESS_GIVEN = {"lr_schedule.steps": None, "kernels": "auto"}  # a value other than this one was set on purpose
 _UNCHANGED = {"full": (*_NETWORK, "schedule", "prediction", "space", "dataset.name"), "weights": _NETWORK}
 
 
 class RunKeys(TypedDict):
-    """Where a run is. The key `run` of conf/train.yaml."""
+    """The location of a run: the key `run` of conf/train.yaml."""
 
     root: File
     name: Name | None
@@ -45,14 +45,14 @@ class RunKeys(TypedDict):
 
 
 class Run:
-    """The folder of one training run. As a context it is this process's own: no second run can be in it.
+    """The folder of one training run. As a context manager it is locked against a second run.
 
-    The lock is the operating system's, so that of a process that died, however it died, is gone with it.
+    The lock is the operating system's, so it ends with the process, however that ends.
 
-    folder: of the run; it may not be there before `create`.
+    folder: of the run; it may not exist before `create`.
     ckpt:   the checkpoint to start from, or None.
 
-    Raises: UserError where the folder is taken, a checkpoint is missing, or the words do not say which run is meant.
+    Raises: UserError where the folder is in use, a checkpoint is missing, or the config does not determine the run.
     """
 
     def __init__(self, config: Mapping[str, Any]):
@@ -106,8 +106,7 @@ class Run:
         os.environ[_SHARED] = str(self.folder.absolute())
 
     def abandon(self) -> None:
-        """Takes back what `create` made: for a run that has not trained one step, so that its command can be given
-        again."""
+        """Removes what `create` made, of a run that has not trained one step, so that its command can be repeated."""
         self.__exit__()
         for folder in self._made[:1]:
             shutil.rmtree(folder, ignore_errors=True)
@@ -154,17 +153,16 @@ def check_same_model(old: Mapping[str, Any], new: Mapping[str, Any], mode: str =
         if _within(key, _UNCHANGED[mode]):
             instead = ", start from its weights (resume_mode=weights)" if not _within(key, _NETWORK) else ""
             raise UserError(
-                f"{key} differs from the checkpoint's ({before} -> {now}): resume with the words the run began with"
-                f"{instead}, or start a new run"
+                f"{key} differs from the checkpoint's ({before} -> {now}): resume with the overrides of the first "
+                f"session{instead}, or start a new run"
             )
 
 
 def keep_rules(
     config: Mapping[str, Any], old: Mapping[str, Any], rules: Sequence[str] = RULES
 ) -> dict[str, tuple[Any, Any]]:
-    """Puts the `rules` of `old`, the config of a checkpoint, into `config`: a later default, or a word that is
-    forgotten on resume, never moves training images into validation. Returns what that changed, dotted key ->
-    (kept, given)."""
+    """Copies the `rules` of `old`, the config of a checkpoint, into `config`: a new default, or an override forgotten
+    on resume, never moves training images into validation. Returns the changes, dotted key -> (kept, given)."""
     found = {}
     for rule in rules:
         section, _, key = rule.rpartition(".")
@@ -182,14 +180,14 @@ def keep_rules(
 
 
 def keep_statistics(config: Mapping[str, Any], old: Mapping[str, Any]) -> None:
-    """Fills the values of the space that are not set with those of `old`, the config of a checkpoint."""
+    """Fills the unset values of the space with those of `old`, the config of a checkpoint."""
     space, before = config["space"], old.get("space", {})
     if space["_target_"] == before.get("_target_"):
         space |= {key: before.get(key) for key, value in space.items() if value is None}
 
 
 def _section(config: Mapping[str, Any], key: str) -> dict[str, Any] | None:
-    """The section at a dotted key, the whole where it is empty, None where there is none."""
+    """The section at a dotted key; the whole config for an empty key; None if there is no such section."""
     found: Any = config
     for part in key.split(".") if key else ():
         found = found.get(part) if isinstance(found, dict) else None
@@ -197,7 +195,7 @@ def _section(config: Mapping[str, Any], key: str) -> dict[str, Any] | None:
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What differs between the config of a checkpoint and this one, dotted key -> (old, new), where it matters."""
+    """The differences between the config of a checkpoint and this one that matter: dotted key -> (old, new)."""
     aside = {*manifest.OF_THE_SESSION, *WIRING}
     return {key: each for key, each in manifest.differences(old, new).items() if key.partition(".")[0] not in aside}
 
@@ -210,9 +208,9 @@ def _within(key: str, sections: Sequence[str]) -> bool:
 def _check_resume(config: Mapping[str, Any], named: Path | None) -> None:
     resume, mode = config["resume"], config["resume_mode"]
     if mode == "weights" and resume in (None, "auto"):
-        raise UserError("resume_mode=weights begins a new run: from which checkpoint? Say resume=RUN")
+        raise UserError("resume_mode=weights begins a new run: from which checkpoint? Set resume=RUN")
     if resume == "auto" and named is None:
-        raise UserError("resume=auto: of which run? Say run.name=... or run.dir=...")
+        raise UserError("resume=auto: which run? Set run.name=... or run.dir=...")
 
 
 def _named(config: Mapping[str, Any]) -> Path | None:
@@ -220,12 +218,12 @@ def _named(config: Mapping[str, Any]) -> Path | None:
     if run["dir"]:
         return Path(run["dir"])
     if run["name"] and (run["name"] in (".", "..") or Path(run["name"]).name != run["name"]):
-        raise UserError(f"run.name={run['name']}: expected the name of a folder; a path is said by run.dir=")
+        raise UserError(f"run.name={run['name']}: expected the name of a folder; use run.dir= for a path")
     return Path(run["root"], config["dataset"]["name"], run["name"]) if run["name"] else None
 
 
 def _new(config: Mapping[str, Any]) -> Path:
-    if "RANK" in os.environ:  # started by torchrun: every process would make up a name of its own
-        raise UserError("under torchrun the processes must agree on the run folder: say run.name=... or run.dir=...")
+    if "RANK" in os.environ:  # started by torchrun: each process would choose a different name
+        raise UserError("under torchrun the processes must agree on the run folder: set run.name=... or run.dir=...")
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     return Path(config["run"]["root"], config["dataset"]["name"], f"{stamp}-{secrets.token_hex(2)}")

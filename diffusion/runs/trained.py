@@ -17,7 +17,7 @@ from diffusion.runs.weights import Weights
 
 
 class TrainedKeys(TypedDict):
-    """The keys of a command that opens a trained model and makes something of it."""
+    """The keys of a command that opens a trained model."""
 
     ckpt: File
     weights: WeightsName
@@ -30,9 +30,9 @@ class TrainedKeys(TypedDict):
 
 @dataclass(frozen=True)
 class Trained:
-    """A model in eval mode on its device, the checkpoint `ckpt` that it is of, and that file's contents.
+    """A model in eval mode on its device, its checkpoint file `ckpt`, and that file's contents.
 
-    weights: which of them the model has, as the command line says it.
+    weights: the weights that the model has, as on the command line.
     """
 
     model: LitDiffusion
@@ -42,7 +42,7 @@ class Trained:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Trained":
-        """Raises UserError for a checkpoint, weights or a device that are not there."""
+        """Raises UserError for a missing checkpoint, weights or device."""
         ckpt, contents = checkpoint.opened(config["ckpt"])
         model = checkpoint.trained(contents, ckpt, Weights.of(config["weights"]), device_of(config["accelerator"]))
         use_kernels(model, config["kernels"] == "auto")
@@ -51,7 +51,7 @@ class Trained:
         return cls(model, ckpt, contents, config["weights"])
 
     def settings(self) -> dict[str, Any]:
-        """What samples.json says of it."""
+        """The entries of samples.json about the model."""
         return {
             "checkpoint": str(self.ckpt),
             "weights": self.weights,
@@ -59,7 +59,7 @@ class Trained:
         }
 
     def output(self, folder: str | None) -> Path:
-        """The folder for samples, a new one in the run folder where none is given."""
+        """The folder for samples; None means a new one in the run folder."""
         if folder:
             return Path(folder)
         return checkpoint.run_folder(self.ckpt) / "generated" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")

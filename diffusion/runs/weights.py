@@ -1,4 +1,4 @@
-"""Which of the weights in a checkpoint are meant, and where they are."""
+"""The choice among the weights in a checkpoint."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from diffusion.optimization import snapshots
 
 @dataclass(frozen=True)
 class Weights:
-    """Those of the average `name`; those of an average of width sigma_rel, reconstructed from snapshots (ema=power); or
-    the raw ones, which the optimiser left. Where none of these is said, those of the first average."""
+    """The average `name`; an average of `width` sigma_rel, reconstructed from snapshots (ema=power); or the raw weights
+    of the optimiser. The default is the first average."""
 
     name: str | None = None
     width: float | None = None
     raw: bool = False
 
     @classmethod
-    def of(cls, word: str | float) -> "Weights":
-        """What `weights=` is told: ema, raw, the name of an average, or a width."""
-        if not isinstance(word, str):
-            return cls(width=word)
-        return cls(raw=True) if word == "raw" else cls(name=None if word == "ema" else word)
+    def of(cls, value: str | float) -> "Weights":
+        """From the value of `weights=`: ema, raw, the name of an average, or a width."""
+        if not isinstance(value, str):
+            return cls(width=value)
+        return cls(raw=True) if value == "raw" else cls(name=None if value == "ema" else value)
 
     def in_checkpoint(self, contents: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-        """The state dict of these weights. contents: of the checkpoint `path`, beside which its snapshots lie. Raises
+        """The state dict of these weights. contents: of the checkpoint `path`, whose folder has the snapshots. Raises
         UserError where it has no such weights."""
         raw, averages = contents["state_dict"], contents.get("averages", {})
         if self.raw:
