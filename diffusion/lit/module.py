@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from diffusion.clipping import Clip, Clipping
 from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import PREVIOUS, Condition
+from diffusion.conditioners.label import Label
 from diffusion.config import upgrades
 from diffusion.config.values import whole
 from diffusion.data.base import Batch
@@ -58,7 +59,7 @@ class LitDiffusion(LightningModule):
         shown_clip: Clipping | None = None,
         conditioning: Mapping[str, Conditioner] | None = None,
         seed: int = 0,
-        config: dict | None = None,
+        config: dict[str, Any] | None = None,
     ):
         super().__init__()
         self.denoiser = denoiser
@@ -84,13 +85,13 @@ class LitDiffusion(LightningModule):
     def classes(self) -> Sequence[str] | None:
         """The names of the labels that the network is given, or None."""
         label = self.conditioning.get("label")
-        return None if label is None else label.classes
+        return label.classes if isinstance(label, Label) else None
 
     # Training: Algorithm 1
 
     def setup(self, stage: str) -> None:
         """What is stored stays as it is until it is encoded: half precision would round it before."""
-        self.trainer.precision_plugin.convert_input = lambda batch: batch
+        setattr(self.trainer.precision_plugin, "convert_input", lambda batch: batch)  # noqa: B010 (a method of Lightning's)
 
     def on_fit_start(self) -> None:
         notices.of_training(self.shown_clip, self.space.clip, self.guidance, self.conditioning)
@@ -109,7 +110,7 @@ class LitDiffusion(LightningModule):
     def training_step(self, batch: TrainingPair, batch_idx: int) -> Tensor:
         noised = self._noised(batch)
         loss = self.objective(self.denoiser, noised, self._with_previous(batch, noised))
-        self.timesteps.observe(batch.t, loss, self.all_gather)
+        self.timesteps.observe(batch.t, loss, cast("Callable[[Tensor], Tensor]", self.all_gather))
         loss = (batch.importance * loss).mean()
         size = len(batch.x)  # Lightning would look for it in the condition
         self.log("train/loss", loss, prog_bar=True, batch_size=size)
@@ -118,7 +119,7 @@ class LitDiffusion(LightningModule):
 
     def _noised(self, batch: TrainingPair) -> Noised:
         """In float32, or in float64 where the network is: never in half precision."""
-        x_0 = self.space.encode(batch.x).to(torch.promote_types(torch.float32, self.dtype))
+        x_0 = self.space.encode(batch.x).to(torch.promote_types(torch.float32, cast("torch.dtype", self.dtype)))
         return Noised.of(self.denoiser.schedule, x_0, batch.t, batch.eps)
 
     @torch.no_grad()
@@ -152,7 +153,9 @@ class LitDiffusion(LightningModule):
         return self.denoiser.named_parameters("denoiser", remove_duplicate=False)
 
     def on_train_start(self) -> None:
-        self.lr_schedulers().begin(self.trainer)
+        schedule = self.lr_schedulers()
+        assert isinstance(schedule, Rate)
+        schedule.begin(self.trainer)
 
     def lr_scheduler_step(self, scheduler: Rate, metric: None) -> None:
         scheduler.estimate(self.trainer)  # so that a checkpoint of this step has it
@@ -182,9 +185,9 @@ class LitDiffusion(LightningModule):
         return loss
 
     def on_validation_epoch_end(self) -> None:
-        sums, counts = (sum(column) for column in zip(*self._validation, strict=True))
+        both = torch.stack([torch.stack(each) for each in self._validation]).sum(0)  # (2, 4)
         self._validation.clear()
-        sums, counts = self.trainer.strategy.reduce(torch.stack([sums, counts]), reduce_op="sum")
+        sums, counts = self.trainer.strategy.reduce(both, reduce_op="sum")
         self.log("val/loss", (sums.sum() / counts.sum()).float(), prog_bar=True)
         for quarter, (total, count) in enumerate(zip(sums, counts, strict=True), start=1):
             if count:  # with less than four images there are quarters without one

@@ -134,4 +134,5 @@ class Hybrid(L2):
 def by_quarter(loss: Tensor, t: Tensor, T: int) -> tuple[Tensor, Tensor]:
     """Sum of the losses and count of images in each quarter of 1..T: (4,), (4,), `precise`. loss, t: (B,)."""
     quarter, loss = ((t - 1) * 4 / T).long().clamp(max=3), precise(loss)
-    return tuple(loss.new_zeros(4).index_add(0, quarter, each) for each in (loss, torch.ones_like(loss)))
+    sums, counts = (loss.new_zeros(4).index_add(0, quarter, each) for each in (loss, torch.ones_like(loss)))
+    return sums, counts

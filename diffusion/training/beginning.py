@@ -11,6 +11,7 @@ from diffusion.conditioners.condition import PREVIOUS
 from diffusion.config.registry import TARGET
 from diffusion.data.base import Data
 from diffusion.lit.module import LitDiffusion
+from diffusion.training.callbacks import of_trainer
 from diffusion.training.callbacks.cadence import Cadence
 from diffusion.training.callbacks.loops import epochs_done
 from diffusion.training.callbacks.pictures import Pictures
@@ -92,9 +93,10 @@ def seconds_trained(saved: Mapping[str, Any]) -> float:
 
 
 def _pictures(trainer: Trainer, saved: Mapping[str, Any] | None) -> str:
-    if not any(isinstance(each, Pictures) for each in trainer.callbacks):
+    if of_trainer.callback(trainer, Pictures) is None:
         return "none of what is learnt"
-    [when] = [each for each in trainer.callbacks if isinstance(each, Validations)]
+    when = of_trainer.callback(trainer, Validations)
+    assert when is not None  # one of the fixed callbacks
     cadence = when.preview if when.preview.given else when.validate
     if not cadence.given:
         then = "so often that they and validations take at most a tenth of the time"

@@ -4,13 +4,13 @@ import os
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.strategies import DeepSpeedStrategy
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from diffusion.config import registry
 from diffusion.config.values import Count, Natural, NonNegative, Positive, Precision
@@ -103,7 +103,7 @@ def make_trainer(config: Mapping[str, Any], run_folder: Path, callbacks: Iterabl
             devices=plan["devices"],
             strategy=strategies.strategy(plan),
             num_nodes=plan["num_nodes"],
-            precision=precision(trainer["precision"], plan["accelerator"]),
+            precision=cast("Any", precision(trainer["precision"], plan["accelerator"])),  # one of Lightning's literals
             max_steps=trainer["max_steps"] or -1,
             max_epochs=trainer["max_epochs"] or -1,
             max_time=None if minutes is None else timedelta(minutes=minutes),

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from diffusion.config.values import Count, Positive, checked
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import give_name, remove_remains
-from diffusion.training.callbacks import loops
+from diffusion.lit.module import LitDiffusion
+from diffusion.training.callbacks import loops, of_trainer
 from diffusion.training.callbacks.cadence import Cadence
 from diffusion.training.callbacks.signals import Signals
 from diffusion.training.strategies import SHARDED
@@ -38,19 +39,20 @@ class WholeStep:
 
     @classmethod
     def of(cls, trainer: Trainer) -> "WholeStep":
+        data = of_trainer.data(trainer)
         return cls(
             step=trainer.global_step,
             batches=loops.batches_begun(trainer),
-            position=trainer.datamodule.state_dict() if trainer.datamodule is not None else {},
-            timesteps=copy.deepcopy(trainer.lightning_module.timesteps.state_dict()),
+            position={} if data is None else data.state_dict(),
+            timesteps=copy.deepcopy(of_trainer.model(trainer).timesteps.state_dict()),
         )
 
     def go_back(self, trainer: Trainer) -> None:
         """Batches that were begun since count as never seen: they reached no optimiser step."""
         loops.forget_batches(trainer, loops.batches_begun(trainer) - self.batches)
-        if trainer.datamodule is not None:
-            trainer.datamodule.load_state_dict(self.position)
-        trainer.lightning_module.timesteps.load_state_dict(self.timesteps)
+        if (data := of_trainer.data(trainer)) is not None:
+            data.load_state_dict(dict(self.position))
+        of_trainer.model(trainer).timesteps.load_state_dict(self.timesteps)
 
 
 @checked
@@ -104,7 +106,7 @@ class Checkpoints(Checkpoint):
         else:
             log.warning("the validation images are not those of the best checkpoint so far: best.ckpt is chosen anew")
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         if trainer.is_global_zero:
             remove_remains(self.folder)
         if trainer.ckpt_path:
@@ -125,7 +127,7 @@ class Checkpoints(Checkpoint):
         if not loops.validation_follows(trainer):
             self._act(trainer)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         if trainer.sanity_checking or loops.is_last_step(trainer):
             return  # found saved at its last step, a run has nothing left to do: that one is saved once it is validated
         with loops.owing_validation(trainer):
@@ -137,7 +139,7 @@ class Checkpoints(Checkpoint):
             if self._stopping and not loops.is_last_step(trainer):  # after the last step there is only this left to do
                 _stop()  # it is saved in on_exception, when the raw weights are back in the module
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         if trainer.sanity_checking:
             return
         loss, best = trainer.callback_metrics["val/loss"].item(), self.best
@@ -145,14 +147,14 @@ class Checkpoints(Checkpoint):
         if not self._save(trainer, ("last", "best") if loss < best else ("last",)):
             self.best = best
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         if trainer.is_global_zero and self._saved_step != trainer.global_step:
             raise UserError(
                 f"steps {self._saved_step + 1} to {trainer.global_step} are in no checkpoint: {self.folder} is full; "
                 f"the newest is {self.last or 'none'}: make room, and go on from it by resume=auto"
             )
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LitDiffusion, exception: BaseException) -> None:
         if self.signals.at_once or self._tried_step == self._whole.step:
             return
         if trainer.global_step != self._whole.step or (isinstance(trainer.strategy, SHARDED) and not self._stopping):
@@ -170,7 +172,7 @@ class Checkpoints(Checkpoint):
         if saved and not self._stopping:
             log.warning("the run broke; saved step %d before that: %s", trainer.global_step, self.last)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LitDiffusion, stage: str) -> None:
         self.signals.ignore()
 
     def _decide(self, trainer: Trainer) -> None:

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torch.nn import functional as F
 
 from diffusion.config.values import Count
 from diffusion.evaluation import plots
+from diffusion.lit.module import LitDiffusion
 from diffusion.lit.pairs import TrainingPair
 from diffusion.training.callbacks.pictures import Pictures, publish
 from diffusion.training.callbacks.validations import Validations
@@ -23,12 +24,12 @@ class ScheduleCurve(Callback):
     def __init__(self, run_folder: Path | str) -> None:
         self.folder = Path(run_folder)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         if trainer.global_step == 0 and trainer.is_global_zero:
             publish(trainer, lambda: {"schedule": self._draw(pl_module)})
 
     @torch.no_grad()  # of a schedule or weighting that learns
-    def _draw(self, pl_module: LightningModule) -> Path:
+    def _draw(self, pl_module: LitDiffusion) -> Path:
         schedule = pl_module.denoiser.schedule
         t, _ = pl_module.timesteps.draw(pl_module.seed, torch.arange(_DRAWS), schedule)
         weighting = getattr(pl_module.objective, "weighting", None)  # L_vlb has weights of its own
@@ -42,19 +43,19 @@ class LossCurve(Pictures):
         super().__init__(samples, validations, keep)
         self._losses: list[Tensor] = []  # (B, 2): t and loss, of this process's batches
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         self._losses.clear()
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Tensor, batch: TrainingPair, batch_idx: int
+        self, trainer: Trainer, pl_module: LitDiffusion, outputs: Tensor, batch: TrainingPair, batch_idx: int
     ) -> None:
         self._losses.append(torch.stack([batch.t, outputs.float()], dim=1))
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         self._losses = [_of_all_processes(trainer, torch.cat(self._losses))]  # a collective act, whoever draws
         super().on_validation_epoch_end(trainer, pl_module)
 
-    def draw(self, pl_module: LightningModule, when: str) -> dict[str, Path]:
+    def draw(self, pl_module: LitDiffusion, when: str) -> dict[str, Path]:
         t, losses = self._losses[0].cpu().unbind(1)
         figure = plots.draw_losses(t, losses, pl_module.denoiser.schedule.T)
         return {"val/loss_against_t": plots.write_figure(self.folder / f"loss_{when}.png", figure)}

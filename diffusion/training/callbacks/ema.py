@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, _foreach_copy_, _foreach_lerp_  # pyright: ignore[reportPrivateImportUsage] (torch documents no other)
 
 from diffusion.ground.errors import UserError
+from diffusion.lit.module import LitDiffusion
 from diffusion.optimization import snapshots
 from diffusion.optimization.averages import Power, Profiles
 from diffusion.training.strategies import SHARDED
@@ -38,7 +39,7 @@ class EMA(Callback):
         self._step = 0  # the optimiser step that the averages have seen last
         self._raw: list[Tensor] | None = None  # the module's own weights while the average is in their place
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LitDiffusion, stage: str) -> None:
         if isinstance(trainer.strategy, SHARDED):
             raise UserError(
                 "the moving average needs whole weights on every process, but this strategy shards them: "
@@ -54,13 +55,13 @@ class EMA(Callback):
             for name in self.profiles.names
         }
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         self._step = trainer.global_step
         self._weights = list(_parameters(pl_module).values())  # looked up once: there is a module tree to walk
 
     @torch.no_grad()
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LitDiffusion, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step == self._step:
             return  # gradients are being accumulated: no optimiser step since
@@ -68,26 +69,26 @@ class EMA(Callback):
         weights = [weight.float() for weight in self._weights]
         decays = self.profiles.decays(self._step, self.batch_size)
         for average, decay in zip(self.averages.values(), decays, strict=True):
-            torch._foreach_lerp_(list(average.values()), weights, 1 - decay)
+            _foreach_lerp_(list(average.values()), weights, 1 - decay)
         if self.profiles.snapshots and self.folder and trainer.is_global_zero:
             self._take_snapshot(trainer, self.folder, self.profiles.snapshots)
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         if self.averages:
             self._use_average(pl_module)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         self._use_raw(pl_module)  # Lightning runs the callbacks that write checkpoints after all others
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LitDiffusion, exception: BaseException) -> None:
         self._use_raw(pl_module)  # what broke may have been the validation, and a checkpoint may be written next
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LitDiffusion, checkpoint: dict[str, Any]) -> None:
         if self.averages:  # none where it is saved by a trainer that never trained
             checkpoint["ema_state_dict"] = {**checkpoint["state_dict"], **self.first}
             checkpoint["averages"] = {name: dict(average) for name, average in self.averages.items()}
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LitDiffusion, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint.get("averages", {})
         if isinstance(self.profiles, Power) and not saved.keys() >= self.averages.keys():
             raise UserError(
@@ -112,17 +113,17 @@ class EMA(Callback):
             snapshots.thin(folder, self._step, least)
 
     @torch.no_grad()
-    def _use_average(self, pl_module: LightningModule) -> None:
+    def _use_average(self, pl_module: LitDiffusion) -> None:
         # Copied in place: the parameters keep their addresses, which captured graphs, flat buffers and optimisers may
         # have noted, and the average itself is not touched, whatever the module's precision and however this ends.
         weights = list(_parameters(pl_module).values())
         self._raw = [weight.clone() for weight in weights]
-        torch._foreach_copy_(weights, list(self.first.values()))
+        _foreach_copy_(weights, list(self.first.values()))
 
     @torch.no_grad()
-    def _use_raw(self, pl_module: LightningModule) -> None:
+    def _use_raw(self, pl_module: LitDiffusion) -> None:
         if self._raw is not None:
-            torch._foreach_copy_(list(_parameters(pl_module).values()), self._raw)
+            _foreach_copy_(list(_parameters(pl_module).values()), self._raw)
             self._raw = None
 
 

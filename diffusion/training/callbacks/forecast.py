@@ -4,10 +4,11 @@ import math
 import time
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Timer
 
-from diffusion.training.callbacks import loops
+from diffusion.lit.module import LitDiffusion
+from diffusion.training.callbacks import loops, of_trainer
 from diffusion.training.callbacks.validations import SHARE, Validations
 
 _WARM_UP = 10  # steps that are not typical
@@ -18,7 +19,7 @@ class Forecast(Callback):
     """Says once in a session how long what is left of the run will take, by the time of a few steps after the first;
     validations in between are not counted. A run that is over before that says nothing."""
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         self._first = trainer.global_step
         self._since: tuple[int, float] | None = None  # step and clock where the measurement began
         self._paused: float | None = None  # since when
@@ -37,7 +38,7 @@ class Forecast(Callback):
             if trainer.is_global_zero and trainer.progress_bar_callback and not loops.run_ends(trainer):
                 trainer.progress_bar_callback.print(text(trainer, seconds / steps))
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         self._paused = time.monotonic()
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
@@ -50,11 +51,11 @@ class Forecast(Callback):
 
 def text(trainer: Trainer, seconds: float) -> str:
     """seconds: of a step."""
-    validations = next((each for each in trainer.callbacks if isinstance(each, Validations)), None)
+    validations = of_trainer.callback(trainer, Validations)
     by_clock = validations is not None and not validations.validate.given
     whole = seconds / (1 - SHARE) if by_clock else seconds  # with its share of a validation
     left, note = trainer.estimated_stepping_batches - trainer.global_step, "" if by_clock else ", without validations"
-    timer = next((each for each in trainer.callbacks if isinstance(each, Timer)), None)
+    timer = of_trainer.callback(trainer, Timer)
     time_left = timer.time_remaining() if timer else None
     if time_left is not None and time_left < left * whole:
         left = round(time_left / whole)

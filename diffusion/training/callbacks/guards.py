@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
 
 from diffusion.ground.errors import UserError
+from diffusion.lit.module import LitDiffusion
+from diffusion.training.callbacks import of_trainer
 from diffusion.training.callbacks.checkpoints import Checkpoints
 
 log = logging.getLogger(__name__)
@@ -24,10 +26,10 @@ class RangeGuard(Callback):
     Raises: UserError with min, max and std where they are not.
     """
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         self._looked = False
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LitDiffusion, batch: Any, batch_idx: int) -> None:
         if not self._looked and not pl_module.space.takes(batch.x.dtype):
             x = batch.x.float()
             raise UserError(
@@ -60,20 +62,20 @@ class GradientGuard(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.skipped = state_dict["skipped"]
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         self._losses: list[Tensor] = []  # of this step: more than one where gradients are accumulated
         self._t: list[Tensor] = []
         self._in_a_row: list[Tensor] = []  # t of each step skipped since the last that was not
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LitDiffusion, batch: Any, batch_idx: int) -> None:
         if len(self._in_a_row) >= self.patience:  # between two steps: what is whole can be saved
             raise UserError(self._words(trainer))
         self._t.append(batch.t)
 
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+    def on_before_backward(self, trainer: Trainer, pl_module: LitDiffusion, loss: Tensor) -> None:
         self._losses.append(loss.detach())
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LitDiffusion, optimizer: Optimizer) -> None:
         finite = torch.stack(self._losses).isfinite().all()
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
@@ -110,7 +112,8 @@ class GradientGuard(Callback):
             )
 
     def _words(self, trainer: Trainer) -> str:
-        last = next((callback.last for callback in trainer.callbacks if isinstance(callback, Checkpoints)), None)
+        checkpoints = of_trainer.callback(trainer, Checkpoints)
+        last = None if checkpoints is None else checkpoints.last
         return (
             f"{self.patience} steps in a row had a loss or gradient that is not finite, the last of them step "
             f"{trainer.global_step} with t in {_range(self._in_a_row)}; {self.skipped} were skipped in the whole run, "

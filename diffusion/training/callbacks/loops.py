@@ -44,7 +44,8 @@ def forget_batches(trainer: Trainer, n: int) -> None:
     if n:
         progress = trainer.fit_loop.epoch_loop.batch_progress
         for count in (progress.total, progress.current):
-            count.ready = count.started = count.processed = count.completed = count.ready - n
+            seen = count.ready - n
+            count.load_state_dict(dict.fromkeys(("ready", "started", "processed", "completed"), seen))
         progress.is_last_batch = False
 
 
@@ -56,7 +57,7 @@ def is_last_step(trainer: Trainer) -> bool:
 def run_ends(trainer: Trainer) -> bool:
     """Whether nothing is trained after this step, whichever limit it is that ends the run."""
     epochs = epochs_ended(trainer)
-    return is_last_step(trainer) or (epochs is not None and 0 <= trainer.max_epochs <= epochs)
+    return is_last_step(trainer) or (epochs is not None and 0 <= (trainer.max_epochs or -1) <= epochs)
 
 
 def epochs_ended(trainer: Trainer) -> int | None:
@@ -85,7 +86,7 @@ def resumes_at_validation(trainer: Trainer) -> bool:
 def validation_follows(trainer: Trainer) -> bool:
     """Whether there is a validation after this batch. A run that is resumed from here would leave that out."""
     loop = trainer.fit_loop
-    return is_last_step(trainer) or loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+    return is_last_step(trainer) or loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # pyright: ignore[reportArgumentType] (there is one while it runs)
 
 
 @contextmanager
@@ -97,6 +98,6 @@ def owing_validation(trainer: Trainer) -> Iterator[None]:
     progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
     progress.total.reset()
     progress.current.reset()
-    progress.total.ready = progress.total.started = 1
+    progress.total.load_state_dict({"ready": 1, "started": 1, "processed": 0, "completed": 0})
     yield
     progress.total.reset()

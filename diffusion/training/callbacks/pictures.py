@@ -6,10 +6,11 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
 from diffusion.config.values import Count
+from diffusion.lit.module import LitDiffusion
 from diffusion.training.callbacks.cadence import Cadence
 from diffusion.training.callbacks.validations import Validations
 from diffusion.training.loggers.base import Shows
@@ -42,15 +43,15 @@ class Pictures(Callback):
         self.validations = validations
         self.keep = keep
 
-    def check(self, model: LightningModule, given: Iterable[str] = (), prefix: str = "") -> None:
+    def check(self, model: LitDiffusion, given: Iterable[str] = (), prefix: str = "") -> None:
         """Before a training, when there is no run folder yet: raises UserError for pictures that cannot be drawn of
         `model`. given: the keys of the command line; those of this callback begin with `prefix`."""
 
     @abstractmethod
-    def draw(self, pl_module: LightningModule, when: str) -> Mapping[str, Path]:
+    def draw(self, pl_module: LitDiffusion, when: str) -> Mapping[str, Path]:
         """Writes files whose names end with `when`; returns them under the names that the loggers are to use."""
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         due = self.validations is None or self.validations.drawing
         if trainer.sanity_checking or not due or not trainer.is_global_zero:
             return

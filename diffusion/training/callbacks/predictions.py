@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
 from diffusion.config.values import Count
 from diffusion.ground import images, random
+from diffusion.lit.module import LitDiffusion
 from diffusion.lit.pairs import TrainingPair
 from diffusion.process import q_sample
 from diffusion.training.callbacks.pictures import Pictures
@@ -29,12 +30,13 @@ class Predictions(Pictures):
         self._first: tuple[Tensor, Condition] | None = None
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs, batch: TrainingPair, batch_idx: int
+        self, trainer: Trainer, pl_module: LitDiffusion, outputs, batch: TrainingPair, batch_idx: int
     ) -> None:
         if batch_idx == 0:
             self._first = batch.x[:_IMAGES], batch.condition.rows(slice(_IMAGES))
 
-    def draw(self, pl_module: LightningModule, when: str) -> dict[str, Path]:
+    def draw(self, pl_module: LitDiffusion, when: str) -> dict[str, Path]:
+        assert self._first is not None  # a validation has had its first batch
         (x, condition), denoiser = self._first, pl_module.denoiser
         x_0 = pl_module.space.encode(x)
         eps = random.normal(0, "validation/eps", torch.arange(len(x)), x_0.shape[1:]).to(x.device)

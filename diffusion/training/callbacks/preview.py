@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from diffusion.config.values import Count, Natural, Node, Positive, Verbatim
 from diffusion.ground import images
+from diffusion.lit.module import LitDiffusion
 from diffusion.sampling import grids
 from diffusion.sampling.conditions import Conditions
 from diffusion.sampling.section import Sampling, refuse, under
@@ -69,8 +69,11 @@ class Preview(Pictures):
         self.sampling: Sampling | None = None
         self.are_examples = False  # the conditions
 
-    def check(self, model: LightningModule, given: Iterable[str] = (), prefix: str = "") -> None:
+    def check(self, model: LitDiffusion, given: Iterable[str] = (), prefix: str = "") -> None:
         """Refuses a key of the command line without an effect, too."""
+        self._checked(model, given, prefix)
+
+    def _checked(self, model: LitDiffusion, given: Iterable[str] = (), prefix: str = "") -> Sampling:
         with under(prefix):
             sampling = Sampling.of(self.section, model, given=given, prefix=prefix)
             self.are_examples = not sampling.conditions.rows
@@ -81,11 +84,10 @@ class Preview(Pictures):
         sampling.guidance.wrap(model.denoiser)  # where it lacks its weaker model
         refuse(given, unused, prefix)
         self.sampling = sampling
+        return sampling
 
-    def draw(self, pl_module: LightningModule, when: str) -> dict[str, Path]:
-        if self.sampling is None:
-            self.check(pl_module)
-        sampling = self.sampling
+    def draw(self, pl_module: LitDiffusion, when: str) -> dict[str, Path]:
+        sampling = self.sampling or self._checked(pl_module)
         times = sampling.times(pl_module)
         steps = len(times) - 1
         every = -(-steps // (_FRAMES - 1))
@@ -96,7 +98,7 @@ class Preview(Pictures):
                 pl_module, torch.arange(sampling.n), keep=keep, purpose="preview", progress=False
             )
         ]
-        grid = self._grid(torch.cat([states[-1] for states in batches]), pl_module.classes)
+        grid = self._grid(torch.cat([states[-1] for states in batches]), sampling, pl_module.classes)
         states = batches[0]
         shown = images.evenly(len(states), _STRIP)
         titles = [f"t={t:.0f}" for t in times[list(keep)][shown]]
@@ -108,9 +110,9 @@ class Preview(Pictures):
             "preview/states": images.write_gif(self.folder / f"states_{when}.gif", frames),
         }
 
-    def _grid(self, x_0: Tensor, classes: Sequence[str] | None) -> Tensor:
+    def _grid(self, x_0: Tensor, sampling: Sampling, classes: Sequence[str] | None) -> Tensor:
         """With examples of labels a column a class."""
-        columns, conditions = self.sampling.task.columns, self.sampling.conditions
+        columns, conditions = sampling.task.columns, sampling.conditions
         if self.are_examples:
             return images.grid(x_0, columns=columns or (len(classes) if classes else None))
         rows = grids.rows(len(x_0), conditions, columns)

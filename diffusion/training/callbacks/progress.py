@@ -6,11 +6,12 @@ import sys
 import time
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar, Timer
 from tqdm import tqdm
 
-from diffusion.training.callbacks import loops
+from diffusion.lit.module import LitDiffusion
+from diffusion.training.callbacks import loops, of_trainer
 from diffusion.training.callbacks.validations import Validations
 
 
@@ -45,7 +46,7 @@ class Progress(ProgressBar):
             self._shown = float("-inf")
         print(*args, **{"flush": True, **kwargs})
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         self._start = time.monotonic()
         self._first_step = trainer.global_step
         self._epoch = trainer.current_epoch + 1  # resumed in the middle of one, there is no start of an epoch
@@ -54,21 +55,21 @@ class Progress(ProgressBar):
         self._write = tqdm.status_printer(sys.stderr) if self._terminal else _print_line
         self._shown = float("-inf")
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         self._epoch = trainer.current_epoch + 1  # the trainer's own is one further at the end of training
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LitDiffusion, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._session_images += len(batch[0]) * trainer.world_size
         if time.monotonic() - self._shown >= self._every:
             self._show(trainer, pl_module)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         if self._start is not None and self._terminal:
             self._show(trainer, pl_module, "validating")
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         self._show(trainer, pl_module)
         self._close()
         if self._enabled:
@@ -77,7 +78,7 @@ class Progress(ProgressBar):
                 f"{self._images / max(self._seconds, 1e-9):,.0f} images/s"
             )
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LitDiffusion, exception: BaseException) -> None:
         self._close()
 
     def state_dict(self) -> dict[str, Any]:
@@ -86,7 +87,7 @@ class Progress(ProgressBar):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._images, self._seconds = state_dict["images"], state_dict["seconds"]
 
-    def line(self, trainer: Trainer, pl_module: LightningModule, note: str = "") -> str:
+    def line(self, trainer: Trainer, pl_module: LitDiffusion, note: str = "") -> str:
         """The line as of now, without control characters."""
         elapsed = max(self._elapsed(), 1e-9)
         # The last words are the first to be cut off in a narrow terminal.
@@ -105,16 +106,17 @@ class Progress(ProgressBar):
             postfix=", ".join(words),
         )
 
-    def _total_steps(self, trainer: Trainer, elapsed: float) -> int | None:
+    def _total_steps(self, trainer: Trainer, elapsed: float) -> float:
+        """inf where nothing limits the run."""
         total = trainer.estimated_stepping_batches
-        timer = next((callback for callback in trainer.callbacks if isinstance(callback, Timer)), None)
+        timer = of_trainer.callback(trainer, Timer)
         seconds_left = timer.time_remaining() if timer else None
         if seconds_left is not None:
             rate = (trainer.global_step - self._first_step) / elapsed
             total = min(total, trainer.global_step + round(rate * max(seconds_left, 0)))
-        return None if total == float("inf") else total
+        return total
 
-    def _show(self, trainer: Trainer, pl_module: LightningModule, note: str = "") -> None:
+    def _show(self, trainer: Trainer, pl_module: LitDiffusion, note: str = "") -> None:
         if self._enabled:
             self._write(self.line(trainer, pl_module, note))
             self._shown = time.monotonic()
@@ -131,7 +133,7 @@ class Progress(ProgressBar):
 
 
 def _next_pictures(trainer: Trainer) -> list[str]:
-    when = next((callback for callback in trainer.callbacks if isinstance(callback, Validations)), None)
+    when = of_trainer.callback(trainer, Validations)
     seconds = when.seconds_left()[1] if when and not loops.run_ends(trainer) else math.inf
     return [f"pictures in {tqdm.format_interval(seconds)}"] if 0 < seconds < math.inf else []
 

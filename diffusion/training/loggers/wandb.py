@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
+from diffusion.ground import launch
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import atomic
 
@@ -71,13 +72,16 @@ class Wandb(WandbLogger):
         # The file itself, since W&B rescales the contrast of arrays it takes for floats. Lightning passes the step on
         # as the metric `trainer/global_step`: W&B's own step may only grow, and drops what comes late.
         shown = wandb.Video if path.suffix == ".gif" else wandb.Image
-        self.log_metrics({name: shown(str(path))}, step=step)
+        self._log({name: shown(str(path))}, step)
 
     @rank_zero_only
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
         import wandb
 
-        self.log_metrics({name: wandb.Table(list(columns), [list(row) for row in rows])}, step=step)
+        self._log({name: wandb.Table(list(columns), [list(row) for row in rows])}, step)
+
+    def _log(self, values: dict[str, Any], step: int) -> None:
+        self.log_metrics(values, step=step)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -88,13 +92,14 @@ class Wandb(WandbLogger):
         run.finish(exit_code=0 if status == "success" else 1)
         if run.offline:
             # A resumed run has a folder for each session; `wandb sync` takes them in order, and skips what it has sent.
-            sessions = shlex.quote(str(Path(self.save_dir) / "wandb")) + "/offline-run-*"
+            sessions = shlex.quote(str(Path(self.save_dir or ".") / "wandb")) + "/offline-run-*"
             print(f"W&B was offline; to upload this run: wandb sync {sessions}")
 
 
 def _mode(wanted: str, settings: Any) -> str:
     """What W&B is to be told. Neither asks the user for a key, as `wandb.init` would, nor uses the network."""
     import wandb
+    from wandb.errors import AuthenticationError
 
     mode = os.environ.get("WANDB_MODE", "online") if wanted == "auto" else wanted
     if mode not in ("online", "shared"):
@@ -102,7 +107,7 @@ def _mode(wanted: str, settings: Any) -> str:
     wandb.setup(settings)  # the login would announce itself
     try:
         logged_in = wandb.login(prompt=False, verify=False)
-    except wandb.errors.AuthenticationError as error:
+    except AuthenticationError as error:
         raise UserError(f"W&B cannot use your key ({error}): run `wandb login` again, or choose logger=none") from error
     if wanted == "online" and not logged_in:
         raise UserError(
@@ -114,7 +119,7 @@ def _mode(wanted: str, settings: Any) -> str:
 def _run_id(run_folder: Path) -> str | None:
     """The id of the run folder's W&B run, kept in it; None on the ranks that open no run."""
     path = run_folder / "wandb_run_id"
-    if rank_zero_only.rank != 0:
+    if launch.rank() != 0:
         return None
     if not path.exists():
         with atomic(path) as temporary:
