@@ -54,6 +54,7 @@ class Static(Clipping):
         return "static"
 
     def __call__(self, x_0: Tensor) -> Tensor:
+        assert self.bounds is not None  # see __post_init__
         return x_0.clamp(*self.bounds)
 
 

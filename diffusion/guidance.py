@@ -125,6 +125,7 @@ class Auto(TwoModels):
     diffusion model with a bad version of itself"). Two evaluations, one by each model."""
 
     def pair(self, denoiser, x_t, t, condition):
+        assert self.weaker is not None  # see `wrap`
         return denoiser(x_t, t, condition), self.weaker(x_t, t, condition)
 
 

@@ -1,7 +1,8 @@
 """What opens a condition: a conditioner for each name in it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -107,7 +108,7 @@ class Conditioners(nn.ModuleDict):
             if conditioner.yields not in takes:
                 raise UserError(
                     f"conditioning.{name} yields {_A[conditioner.yields]}, but this network takes "
-                    f"{' and '.join(map(_A.get, takes)) or 'no condition'}: choose another network"
+                    f"{' and '.join(_A[each] for each in takes) or 'no condition'}: choose another network"
                 )
         super().__init__({name: conditioner.module(width, channels) for name, conditioner in described.items()})
         self.yields = {name: conditioner.yields for name, conditioner in described.items()}
@@ -115,19 +116,24 @@ class Conditioners(nn.ModuleDict):
     @property
     def channels(self) -> int:
         """How many are concatenated with those of x."""
-        return sum(opened.channels for opened in self.values())
+        return sum(opened.channels for _, opened in self._opened())
+
+    def _opened(self) -> Iterator[tuple[str, Opened]]:
+        for name, module in self.items():
+            assert isinstance(module, Opened)
+            yield name, module
 
     def forward(self, condition: Condition | None, x: Tensor) -> Given:
         """x: (B, C, H, W), what the network sees; condition: of B images, None for an empty one."""
         found: dict[str, list[Tensor]] = {}
-        for name, opened in self.items():
+        for name, opened in self._opened():
             if condition is not None and name in condition.tensors:
                 yielded = opened(condition.tensors[name], condition.absent.get(name))
             else:
                 yielded = opened(opened.blank(x), torch.ones(x.shape[0], dtype=torch.bool, device=x.device))
             found.setdefault(self.yields[name], []).append(yielded)
         return Given(
-            embedding=sum(found[EMBEDDING]) if EMBEDDING in found else None,
+            embedding=reduce(torch.add, found[EMBEDDING]) if EMBEDDING in found else None,
             channels=torch.cat(found[CHANNELS], dim=1).to(x) if CHANNELS in found else None,
             tokens=torch.cat(found[TOKENS], dim=1) if TOKENS in found else None,
         )

@@ -52,7 +52,7 @@ class Label(Conditioner):
         return torch.arange(n) % len(self.classes)
 
     def titles(self, rows: Tensor) -> list[str]:
-        return [self.classes[row] for row in rows.tolist()]
+        return [self.classes[int(row)] for row in rows]
 
     def _number(self, name: str, one: Any) -> int:
         if isinstance(one, str) and one in self.classes:

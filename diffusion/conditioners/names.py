@@ -29,9 +29,11 @@ def read(key: str, text: str, names: Sequence[str]) -> list[int] | None:
     if not (text.startswith("[") and text.endswith("]")):
         raise UserError(_unknown(key, text, names))
     asked = items(text[1:-1])
-    labels = [_label(item, names) for item in asked]
-    if None in labels:
-        raise UserError(_unknown(key, asked[labels.index(None)], names))
+    labels = []
+    for item in asked:
+        if (label := _label(item, names)) is None:
+            raise UserError(_unknown(key, item, names))
+        labels.append(label)
     if not labels:
         raise UserError(f"{key}={text}: no class is in the list; {_known(names)}")
     return labels

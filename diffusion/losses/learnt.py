@@ -27,6 +27,9 @@ class Learnt(Weighting, nn.Module):
     channels: of the features.
     """
 
+    frequencies: Tensor
+    phases: Tensor
+
     def __init__(self, channels: Count = 128):
         super().__init__()
         index = torch.arange(channels)

@@ -86,7 +86,9 @@ class LossSecondMoment(Uniform):
         self.counts: Tensor | None = None  # (T,)
 
     def draw(self, seed, index, schedule):
-        self._prepare(schedule.T)
+        if self.losses is None:
+            self.losses = torch.zeros(schedule.T, self.length, dtype=torch.float64)
+            self.counts = torch.zeros(schedule.T, dtype=torch.int64)
         p = self.probabilities()
         u = self.uniform(seed, index)
         t = torch.searchsorted(p.cumsum(0), u, right=True).clamp(max=schedule.T - 1)
@@ -94,6 +96,8 @@ class LossSecondMoment(Uniform):
 
     def probabilities(self) -> Tensor:
         """Of t = 1..T, float64 (T,)."""
+        assert self.losses is not None  # t has been drawn
+        assert self.counts is not None
         T = len(self.counts)
         if (self.counts < self.length).any():
             return torch.full((T,), 1 / T, dtype=torch.float64)
@@ -102,6 +106,8 @@ class LossSecondMoment(Uniform):
 
     def observe(self, t, loss, gather):
         """Remembers the losses of all processes, but for those that are not finite."""
+        assert self.losses is not None  # t has been drawn
+        assert self.counts is not None
         t, loss = (gather(x.detach()).flatten().cpu() for x in (t, loss))
         finite = loss.isfinite()
         for k, value in zip((t[finite].long() - 1).tolist(), loss[finite].double().tolist(), strict=True):
@@ -113,8 +119,3 @@ class LossSecondMoment(Uniform):
 
     def load_state_dict(self, state):
         self.losses, self.counts = state.get("losses"), state.get("counts")
-
-    def _prepare(self, T: int) -> None:
-        if self.losses is None:
-            self.losses = torch.zeros(T, self.length, dtype=torch.float64)
-            self.counts = torch.zeros(T, dtype=torch.int64)

@@ -100,7 +100,7 @@ class AdamW(Optimizer):
         optimizer = torch.optim.AdamW(
             [group for group in groups if group["params"]],
             lr=self.lr,
-            betas=tuple(self.betas),
+            betas=(self.betas[0], self.betas[1]),
             weight_decay=self.weight_decay,
             fused=True,
         )

@@ -4,7 +4,7 @@ import math
 from typing import Any, Protocol
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_info
 from torch.optim.lr_scheduler import LRScheduler
@@ -16,15 +16,22 @@ _AIMED_AT = 0.95  # of them: a validation that is still to come must not leave t
 class Plan(Protocol):
     """What the rate should be; `optimizers.AdamW` is one."""
 
-    lr: float
-    warmup_steps: int
-    warmup_share: float | None
+    @property
+    def lr(self) -> float: ...
+
+    @property
+    def warmup_steps(self) -> int: ...
+
+    @property
+    def warmup_share(self) -> float | None: ...
 
     def warmup(self, end: int | None) -> int:
         """The steps of the warm-up in a run of `end` steps, None where that is not known."""
+        ...
 
     def factor(self, step: int, end: int | None) -> float:
         """The share of lr used in optimiser step `step`, counted from 0."""
+        ...
 
 
 class Rate(LRScheduler):
@@ -53,7 +60,7 @@ class Rate(LRScheduler):
         """The steps of the whole run, None where they are not known (yet)."""
         return min((steps for steps in (self.counted, self.estimated) if steps is not None), default=None)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[Any]:
         return [lr * self.plan.factor(self.last_epoch, self.end) for lr in self.base_lrs]
 
     def begin(self, trainer: Trainer) -> None:
@@ -66,7 +73,7 @@ class Rate(LRScheduler):
             rank_zero_info(f"learning rate: {self.base_lrs[0]:g} -> {self.plan.lr:g}")
         self.base_lrs = [self.plan.lr] * len(self.base_lrs)
         steps, timer, before = trainer.estimated_stepping_batches, _timer(trainer), self.estimated
-        self.counted = steps if 0 < steps < math.inf else None
+        self.counted = int(steps) if 0 < steps < math.inf else None
         seconds = timer and timer._duration
         if self.seconds != seconds:
             self.seconds, self.estimated = seconds, None
@@ -80,19 +87,21 @@ class Rate(LRScheduler):
     def estimate(self, trainer: Trainer, before: int | None = None) -> None:
         """Once it is time, between two steps: how many there will be, the same number in every process. before: what
         was estimated for another limit."""
-        if self.seconds is None or self.estimated is not None:
+        timer = _timer(trainer)
+        if self.seconds is None or self.estimated is not None or timer is None or self.timed_from is None:
             return
-        done, elapsed = trainer.global_step - self.timed_from, _timer(trainer).time_elapsed()
+        done, elapsed = trainer.global_step - self.timed_from, timer.time_elapsed()
         allowed = math.ceil(done * _AIMED_AT * self.seconds / elapsed) if elapsed >= _MEASURED * self.seconds else 0
         allowed = trainer.strategy.broadcast(allowed)
         if not allowed:
             return
         old, self.estimated = self.end, self.timed_from + allowed
-        half = self.end // 2
-        if self.plan.factor(half, old) != self.plan.factor(half, self.end):
+        end = self.estimated if old is None else min(old, self.estimated)
+        half = end // 2
+        if self.plan.factor(half, old) != self.plan.factor(half, end):
             was = f"{before:,} -> " if before else ""
             rank_zero_info(
-                f"learning rate: fitted to {was}{self.end:,} steps, about what "
+                f"learning rate: fitted to {was}{end:,} steps, about what "
                 f"trainer.max_minutes={self.seconds / 60:g} allow at the speed of this run"
             )
             self._say_warmup()
@@ -114,4 +123,5 @@ class Rate(LRScheduler):
 
 def _timer(trainer: Trainer) -> Timer | None:
     """Lightning's clock of a run with a limit in time."""
-    return next((each for each in trainer.callbacks if isinstance(each, Timer) and each._duration is not None), None)
+    callbacks: list[Callback] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue] (set by a connector)
+    return next((each for each in callbacks if isinstance(each, Timer) and each._duration is not None), None)

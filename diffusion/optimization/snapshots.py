@@ -78,7 +78,7 @@ def earlier(contents: Mapping[str, Any], folder: Path, step: int) -> dict[str, A
 
 def _shares(folder: Path, steps: list[int], stored: list[float], sigma_rel: float) -> list[list[float]]:
     """How much the average of each stored width (columns) after each of `steps` (rows) has in that of sigma_rel."""
-    sources = np.repeat(steps, len(stored)), stored * len(steps)
+    sources = [step for step in steps for _ in stored], stored * len(steps)
     shares, missed = coefficients(*sources, steps[-1], sigma_rel)
     if missed > _TOLERANCE:
         tried = {*stored, *(np.arange(1, 58) / 200)}

@@ -4,9 +4,11 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from diffusion.conditioners.condition import PREVIOUS, Condition
@@ -119,7 +121,7 @@ class Sampler(ABC):
 
 def combine(*terms: tuple[Tensor, Tensor]) -> Tensor:
     """The sum of scale * x over pairs (scale, x). scale: scalar or (B,), float64; x: (B, C, H, W)."""
-    return sum(broadcast(scale, x) * x for scale, x in terms)
+    return reduce(torch.add, (broadcast(scale, x) * x for scale, x in terms))
 
 
 def half_log_snr(alpha: Tensor, sigma: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class DDPM(Sampler):
         variance: Literal["auto", "fixed_small", "fixed_large", "learned"] | Fraction = "auto",
     ):
         super().__init__(steps, times)
-        self.mix = _MIX.get(variance, variance)  # None: as the network says
+        self.mix = _MIX[variance] if isinstance(variance, str) else variance  # None: as the network says
         self.must_be_learnt = variance == "learned"
 
     def check(self, schedule: Schedule, learns_variance: bool = False) -> None:

@@ -131,11 +131,12 @@ def _down(steps: int) -> Tensor:
 
 
 def _even_in_log_snr(schedule: Schedule, ends: Tensor, places: Tensor) -> Tensor:
-    return schedule.t_of_log_snr(torch.lerp(*ends, places)).cpu()
+    return schedule.t_of_log_snr(torch.lerp(ends[0], ends[1], places)).cpu()
 
 
 def _even_in_root(schedule: Schedule, ends: Tensor, places: Tensor, rho: float = 7.0) -> Tensor:
-    return schedule.t_of_log_snr(-2 * rho * torch.lerp(*(ends / (-2 * rho)).exp(), places).log()).cpu()
+    roots = (ends / (-2 * rho)).exp()
+    return schedule.t_of_log_snr(-2 * rho * torch.lerp(roots[0], roots[1], places).log()).cpu()
 
 
 def _ends(schedule: Schedule) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -81,7 +81,7 @@ class Sampling:
         nodes["task"] = {**section["task"], **_pictures(section["task"])}
         if sampler is None:
             nodes["sampler"] = _sampler_node(section["sampler"], task, model, f"{prefix}sampler.steps" in given, prefix)
-            sampler = build.instantiate(nodes["sampler"])
+            sampler = cast("Sampler", build.instantiate(nodes["sampler"]))
         sampler.check(model.denoiser.schedule, model.objective.learns_variance)
         source = None if ckpt is None or contents is None else (ckpt, contents)
         if source is None and section["guidance"] is None:
@@ -124,7 +124,7 @@ class Sampling:
     def say_turns(self) -> None:
         """A Notice where the n images are not of all the conditions."""
         if turns := self.conditions.period:
-            drawn = self.task.streams(torch.tensor(self.n - 1)).item() + 1
+            drawn = int(self.task.streams(torch.tensor(self.n - 1))) + 1
             notices.of_turns(turns, drawn, self.n, turns * (self.task.columns or 1))
 
     def unused(self, model: LitDiffusion) -> dict[str, str]:

@@ -34,7 +34,7 @@ class Space(ABC):
     @property
     def x_0_shape(self) -> tuple[int, ...]:
         """(C, H, W) of one x_0."""
-        return self.shape
+        return tuple(self.shape)
 
     @abstractmethod
     def takes(self, dtype: torch.dtype) -> bool:

@@ -74,14 +74,14 @@ class Standardized(Space):
 
     @property
     def _scale(self) -> Sequence[float]:
-        return [std or 1.0 for std in self.std]
+        return [std or 1.0 for std in self.std or ()]
 
     def settled(self, load: Callable[[], Any]) -> Mapping[str, Any]:
         missing = {name for name in _STATISTICS if getattr(self, name) is None}
         if not missing:
             return {}
         x = load()
-        found = dict(zip(_STATISTICS, (*_mean_and_std(x), *_limits(x)), strict=True))
+        found: dict[str, list[float]] = dict(zip(_STATISTICS, (*_mean_and_std(x), *_limits(x)), strict=True))
         return {name: found[name] for name in missing}
 
 
@@ -99,8 +99,9 @@ def _tensor(values: tuple[float, ...], dtype: torch.dtype, device: torch.device)
     return torch.tensor(values, dtype=dtype)[:, None, None].to(device)
 
 
-def _like(values: Sequence[float], x: Tensor) -> Tensor:
+def _like(values: Sequence[float] | None, x: Tensor) -> Tensor:
     """(C, 1, 1), in the type and on the device of x."""
+    assert values is not None  # filled before the space is used
     return _tensor(tuple(values), x.dtype, x.device)
 
 
@@ -108,7 +109,7 @@ def _mean_and_std(x: Any) -> tuple[list[float], list[float]]:
     """Of each channel, in one pass: sums of squares about the mean of each part, joined as in Chan et al. 1979. Of a
     channel with a single value they are that value and 0, without the rounding of sums."""
     first, constant = x[0:1].double()[0, :, 0, 0], torch.ones(x.shape[1], dtype=torch.bool)
-    count, mean, squares = 0, 0.0, 0.0
+    count, mean, squares = 0, torch.zeros_like(first), torch.zeros_like(first)
     for part in _parts(x):
         constant &= (part == first[:, None, None]).all(0).flatten(1).all(1)
         n = part[:, 0].numel()

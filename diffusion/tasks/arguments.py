@@ -16,7 +16,7 @@ from diffusion.samplers.base import Sampler
 from diffusion.spaces.base import Space
 from diffusion.tasks.generate import Generate
 
-_OBJECTS: dict[str, tuple[type, str]] = {  # the class that is expected, and an example
+_OBJECTS: dict[str, tuple[Any, str]] = {  # the class that is expected, and an example
     "sampler": (Sampler, "diffusion.samplers.ddim.DDIM(steps=50)"),
     "task": (Generate, "diffusion.tasks.img2img.Img2Img(image, t, model.space)"),
     "guidance": (Guidance, "diffusion.guidance.ClassifierFree(scale=2.0)"),

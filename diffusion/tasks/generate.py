@@ -111,7 +111,9 @@ def generate(
 def _kept(keep: Sequence[int] | None, steps: int) -> list[int]:
     if keep is None:
         return [steps]
-    numbers = [whole_or_none(number) for number in keep] if isinstance(keep, Sequence) else []
-    if not numbers or None in numbers or sorted({*numbers}) != numbers or numbers[0] < 0 or numbers[-1] != steps:
+    given = [whole_or_none(number) for number in keep] if isinstance(keep, Sequence) else []
+    numbers = [number for number in given if number is not None]
+    rising = len(numbers) == len(given) > 0 and sorted({*numbers}) == numbers
+    if not rising or numbers[0] < 0 or numbers[-1] != steps:
         raise UserError(f"keep={keep!r}: expected numbers of states that rise, from 0 or more to {steps}")
     return numbers

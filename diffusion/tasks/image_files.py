@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diffusion.config.values import File
 from diffusion.data import decoding, stored
 from diffusion.data.decoding import Limits
 from diffusion.data.rows import Rows, opened
@@ -18,7 +19,7 @@ from diffusion.spaces.base import Space
 _LITTLE = 1 / 8  # of the values that a file could hold
 
 
-def read(key: str, path: str, space: Space, limits: Limits | None = None) -> Tensor:
+def read(key: str, path: File, space: Space, limits: Limits | None = None) -> Tensor:
     """x_0 of `space`, float32 (1, C, H, W), of the file at `path`: a picture, resized and cropped at the centre; of a
     space that does not hold pictures a .npy file, stored values of shape (C, H, W).
 
@@ -27,12 +28,12 @@ def read(key: str, path: str, space: Space, limits: Limits | None = None) -> Ten
     """
     if not space.holds_pictures:
         return space.encode(_array(key, path, space)).unsqueeze(0)
-    channels, *size = space.shape
-    picture = decoding.read_picture(Path(path), tuple(size), channels, limits)
+    channels, height, width = space.shape
+    picture = decoding.read_picture(Path(path), (height, width), channels, limits)
     if isinstance(picture, str):
         raise UserError(f"{key}={path}: not a readable picture ({picture})")
     values = picture.values
-    if limits is None and (values.top or 0) > 255 and values.largest < _LITTLE * values.top:
+    if limits is None and (top := values.top or 0) > 255 and values.largest < _LITTLE * top:
         warnings.warn(
             f"{key}={path} holds values up to {values.largest:g} of {values.top:g}, and is read nearly black",
             Notice,
@@ -41,7 +42,7 @@ def read(key: str, path: str, space: Space, limits: Limits | None = None) -> Ten
     return space.encode(torch.tensor(picture.pixels)).unsqueeze(0)
 
 
-def _array(key: str, path: str, space: Space) -> Tensor:
+def _array(key: str, path: File, space: Space) -> Tensor:
     wanted = f"expected an array of shape {space.shape} in the data's units, a .npy file"
     name = f"{key}={path}"
     if Path(path).suffix != ".npy":
@@ -55,7 +56,7 @@ def _array(key: str, path: str, space: Space) -> Tensor:
     return x
 
 
-def read_mask(path: str, image: str, space: Space) -> Tensor:
+def read_mask(path: File, image: File, space: Space) -> Tensor:
     """Where the mask at `path` is white, over more than half of a pixel: bool (1, 1, H, W), resized and cropped as the
     picture at `image` is. What is transparent counts as black; a mask of floats goes from 0 to 1.
 
@@ -76,16 +77,16 @@ def read_mask(path: str, image: str, space: Space) -> Tensor:
     left = (width - shown * size[1]) / 2 / width * mask_width
     top = (height - shown * size[0]) / 2 / height * mask_height
     box = (left, top, mask_width - left, mask_height - top)
-    white = np.asarray(grey.resize(size[::-1], Image.Resampling.BOX, box)) > 127
+    white = np.asarray(grey.resize((size[1], size[0]), Image.Resampling.BOX, box)) > 127
     if white.all() or not white.any():
         raise UserError(
-            f"task.mask={path}: {_why(grey, white.all(), size)}; white pixels are drawn anew, black and transparent "
-            "ones kept"
+            f"task.mask={path}: {_why(grey, bool(white.all()), size)}; white pixels are drawn anew, black and "
+            "transparent ones kept"
         )
     return torch.tensor(white)[None, None]
 
 
-def _stored(key: str, path: str) -> stored.Stored:
+def _stored(key: str, path: File) -> stored.Stored:
     try:
         return stored.read(Path(path))
     except Exception as error:  # decoders raise whatever they like
@@ -101,7 +102,8 @@ def _alike(one: tuple[int, int], other: tuple[int, int]) -> bool:
 
 def _why(grey: Image.Image, is_white: bool, size: Sequence[int]) -> str:
     """What is wrong with a mask that came out all white or all black."""
-    lowest, highest = grey.getextrema()
+    values = np.asarray(grey)
+    lowest, highest = int(values.min()), int(values.max())
     pixels = "x".join(map(str, size[::-1]))
     if is_white:
         lost = f": its black parts are lost in the {pixels} pixels at the centre" if lowest <= 127 else ""

@@ -87,7 +87,7 @@ class Interpolate(Generate):
         return slerp(a, b, weight.to(shared.device))
 
 
-def _end(key: str, given: str | int, space: Space, limits: Limits | None) -> int | Tensor:
+def _end(key: str, given: End, space: Space, limits: Limits | None) -> int | Tensor:
     text = str(given)
     if re.fullmatch(r"-\d+", text):
         raise UserError(f"{key}={text}: expected a seed, a whole number, 0 or more, or the file of a picture")

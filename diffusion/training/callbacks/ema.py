@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor, _foreach_copy_, _foreach_lerp_  # pyright: ignore[reportPrivateImportUsage] (torch documents no other)
 
 from diffusion.ground.errors import UserError
@@ -127,5 +127,5 @@ class EMA(Callback):
             self._raw = None
 
 
-def _parameters(module: LightningModule) -> dict[str, Tensor]:
+def _parameters(module: LitDiffusion) -> dict[str, Tensor]:
     return {name: weight.detach() for name, weight in module.averaged_parameters()}
