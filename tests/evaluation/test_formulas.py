@@ -101,6 +101,7 @@ def test_frechet_infinity_is_the_intercept():
     assert (found.sizes[0], found.sizes[-1]) == (70, 700)
     assert found.values[-1] == close(frechet(Moments.of(X), Moments.of(Y)))
     assert found.value == close(np.polyfit(1 / np.array(found.sizes), found.values, 1)[1])
+    assert frechet_infinity(X[:60], Moments.of(Y), seed=0).sizes[0] == 24  # 2 d
     subset = X[permutation(0, "frechet_infinity/3", 700)[: found.sizes[3]]]
     assert found.values[3] == close(frechet(Moments.of(subset), Moments.of(Y)))
 
@@ -163,7 +164,7 @@ def quantile_distance(x, y):
     return np.mean((np.repeat(np.sort(x), n // len(x)) - np.repeat(np.sort(y), n // len(y))) ** 2)
 
 
-@pytest.mark.parametrize("n", [700, 350, 300, 7])
+@pytest.mark.parametrize("n", [700, 699, 300, 7])
 def test_mind_is_the_repeated_sets(n):
     directions = normal(3, "mind", torch.arange(30), (12,)).double().numpy()
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -218,6 +219,15 @@ def test_nearest_of_copies():
     assert (distances[:, 0] == 0).all()
     np.testing.assert_array_equal(indices[:, 0], range(700))
     np.testing.assert_allclose(distances[:, 1], nearest(X, X, 2)[0][:, 1], rtol=1e-8)
+
+
+def test_nearest_orders_by_the_distance_of_the_differences():
+    """Two clusters so far apart that the distances within one are below the rounding of their squares."""
+    reference = torch.cat([gaussian(1, 20, 3), gaussian(2, 20, 3) + 1e9])
+    distances, indices = nearest(reference, reference, 20)
+    expected = np.array(cdist(reference, reference))
+    np.testing.assert_allclose(distances, np.sort(expected)[:, :20], rtol=1e-12)
+    np.testing.assert_array_equal(indices, expected.argsort()[:, :20])
 
 
 @pytest.mark.parametrize("k", [3, 5])
@@ -284,7 +294,7 @@ def test_authenticity_is_numpys():
 
 def test_authenticity_of_copies_and_of_new_points():
     train = gaussian(0, 4000, 1)
-    assert authenticity(train, train) == 0
+    assert authenticity(train, train) == authenticity(train, train.repeat(2, 1)) == 0
     # On a line two of three nearest neighbours are mutual.
     assert authenticity(gaussian(1, 4000, 1), train) == close(1 / 3, rel=0.1)
     assert authenticity(train + 100, train) == 1
@@ -333,6 +343,13 @@ def test_copies_of_digits_are_found():
     torch.testing.assert_close(found.sources[at], originals)
     assert found.control == 0.01
     assert found.rate < 0.04
+
+
+def test_the_control_is_the_rate_of_the_held_out_images():
+    train, held_out = clusters(10, 300), clusters(20, 150)
+    found = copies(held_out, train, held_out)
+    assert found.rate == found.control == 1 / 150
+    assert found.threshold == found.ratios.min().item()
 
 
 def test_new_points_are_called_copies_at_most_at_the_level():
