@@ -75,6 +75,7 @@ class ClassifierFree(Guidance):
         return None
 
     def pair(self, denoiser, x_t, t, condition):
+        assert condition is not None  # see `needs`
         both = denoiser(torch.cat([x_t, x_t]), torch.cat([t, t]) if t.ndim else t, condition.cat(condition.without()))
         alpha, sigma = denoiser.schedule(t)
         mixes = (None, None) if both.variance_mix is None else both.variance_mix.chunk(2)

@@ -3,6 +3,7 @@ x_0 = c_skip x_t + c_out output."""
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
 from diffusion.config.values import Positive, checked
@@ -12,11 +13,15 @@ from diffusion.schedule import Schedule
 class Parametrization(ABC):
     """How a network's output stands for x_0, at scales alpha_t, sigma_t (any shape that broadcasts)."""
 
-    scales_input = False  # whether there is an `input_scale`
+    scales_input = False  # whether `input_scale` is not 1
 
     @abstractmethod
     def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """c_skip and c_out of x_0 = c_skip x_t + c_out output."""
+
+    def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """c_in, by which x_t is multiplied before the network sees it."""
+        return torch.ones_like(alpha)
 
     def clock(self, t: Tensor, schedule: Schedule) -> Tensor:
         """What the network is told for t, the shape of t: by default its own number of the step, since published
@@ -82,8 +87,7 @@ class EDM(Parametrization):
     def target(self, x_0, eps, alpha, sigma):
         return (sigma / self.sigma_data * x_0 - self.sigma_data * alpha * eps) / self._q(alpha, sigma)
 
-    def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """c_in, by which x_t is multiplied before the network sees it."""
+    def input_scale(self, alpha, sigma):
         return 1 / self._q(alpha, sigma)
 
     def _q(self, alpha: Tensor, sigma: Tensor) -> Tensor:

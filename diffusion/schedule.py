@@ -134,7 +134,7 @@ class Table(Schedule):
 
     def t_of_log_alpha_bar(self, log_alpha_bar: Tensor) -> Tensor:
         table = self._near(log_alpha_bar)
-        value = precise(log_alpha_bar).clamp(table[-1], 0)
+        value = precise(log_alpha_bar).maximum(table[-1]).clamp(max=0)
         k = torch.searchsorted(-table, -value, right=True).clamp(1, self.T) - 1
         below, above = table[k], table[k + 1]
         return k + torch.where(value == above, 1.0, (value - below) / (above - below))

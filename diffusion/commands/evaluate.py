@@ -79,8 +79,9 @@ def run(composed: Annotated[DictConfig, EvaluateKeys]) -> Path:
 def _metric(node: Mapping[str, Any], model: LitDiffusion) -> Metric:
     """The metric of its config, with its `clipping` built."""
     node = dict(node)
-    clipping = build.clipping(node.pop("clipping", None), model.space)
-    return build.instantiate(node, None, **({} if clipping is None else {"clipping": clipping}))
+    if (clipping := node.pop("clipping", None)) is not None:
+        node["clipping"] = build.clipping(clipping, model.space)
+    return build.instantiate(node)
 
 
 def _sampling(

@@ -121,7 +121,7 @@ def _train(
             checkpoint.put_state(model, raw)
         else:
             checkpoint.put_weights(model, saved.get("ema_state_dict", raw))
-    step = saved["global_step"] if goes_on else 0
+    step = saved["global_step"] if saved is not None and goes_on else 0
     if trainer.is_global_zero:
         data.prepare_data()
         config["dataset"] |= data.settled()  # for later sessions and evaluations

@@ -94,6 +94,13 @@ def kind_of(annotation: Any) -> Kind | None:
     return _PLAIN.get(annotation) if isinstance(annotation, type) or annotation in (None, Any) else None
 
 
+def read_as(annotation: Any, value: Any) -> Any:
+    """`value` as the kind of an annotation reads it. Raises ValueError for another value, or an unknown annotation."""
+    if (kind := kind_of(annotation)) is None:
+        raise ValueError(f"{annotation} says nothing of values")
+    return kind.read(value)
+
+
 def kind_like(default: Any) -> Kind:
     """The kind of a key of which nothing is known but its default."""
     if isinstance(default, list):

@@ -37,7 +37,6 @@ class Arrays(Data):
     def __init__(self, *, val_fraction: OpenFraction = 0.05, **common):
         super().__init__(**common)
         self.val_fraction = val_fraction
-        self.root = Path(self.path).expanduser()
         self._reported = False
 
     @cached_property

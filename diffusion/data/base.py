@@ -91,13 +91,20 @@ class Data(LightningDataModule, ABC):
             raise UserError(f"dataset.name={name}: expected the name of a folder, without a path")
         self.path = path
         self.batch_size = batch_size
-        self.name = name or type(self).__name__
+        self.name: str = name or type(self).__name__
         self.seed = seed
         self.flip = flip
         self.val_images = val_images
         self.shape = shape
         self.position = 0
         self._splits: dict[str, tuple[Tensor, Condition]] = {}
+
+    @property
+    def root(self) -> Path:
+        """The folder `path`. Raises UserError where there is none."""
+        if self.path is None:
+            raise UserError(f"dataset.path is missing: {self.name} needs a folder")
+        return Path(self.path).expanduser()
 
     @property
     @abstractmethod
@@ -129,10 +136,11 @@ class Data(LightningDataModule, ABC):
             rows = torch.arange(0, len(images), -(-len(images) // _FINGERPRINTED))
             labels = condition.filled("label", -1)
             labels = torch.full((len(images),), -1) if labels is None else labels
-            others = (condition.filled(other, 0) for other in sorted({*condition.asked} - {"label"}))
+            names = sorted({*condition.asked} - {"label"})
+            others = (each for name in names if (each := condition.filled(name, 0)) is not None)
             parts = (images[few] for few in rows.split(_AT_A_TIME))  # they may not fit into memory together
             for part in (torch.tensor(images.shape), labels, *parts, *others):
-                digest.update(part.contiguous().numpy())
+                digest.update(part.contiguous().numpy().data)
         return digest.hexdigest()
 
     def settled(self) -> dict[str, Any]:
@@ -236,7 +244,8 @@ class TrainingBatches:
         return len(self.images) // self.data.batch_size
 
     def __iter__(self) -> Iterator[Batch]:
-        data, per_epoch, known = self.data, len(self), None
+        data, per_epoch = self.data, len(self)
+        known, order = None, torch.empty(0)
         for _ in range(per_epoch):
             epoch, number = divmod(data.position, per_epoch)
             if epoch != known:

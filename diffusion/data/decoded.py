@@ -70,7 +70,7 @@ class Request(NamedTuple):
             values = [found for _, found in self._each(read_values, "finding the range")]
             readable = [found for found in values if not isinstance(found, str)]
             return ranges.found(readable, str(self.root)) if readable else None
-        return None if self.range == "container" else self.range
+        return None if isinstance(self.range, str) else self.range
 
     def decode(self, folder: Path, limits: Limits | None) -> None:
         """Writes what `Decoded.read` reads into `folder`."""

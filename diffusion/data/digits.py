@@ -1,6 +1,6 @@
 """scikit-learn's handwritten digits: 8x8, grey, part of the package, nothing to download."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class Digits(ImageData):
             from sklearn.datasets import load_digits
         except ImportError as error:
             raise UserError("dataset=digits is part of scikit-learn: pip install scikit-learn") from error
-        digits = load_digits()
+        digits: Any = load_digits()  # a Bunch
         rows = slice(None, -VAL_IMAGES) if split == "train" else slice(-VAL_IMAGES, None)
         images = torch.from_numpy(digits.images[rows]) * (255 / 16)  # stored as 0..16
         return images.round().byte().unsqueeze(1), labelled(torch.from_numpy(digits.target[rows]).long())

@@ -2,7 +2,6 @@
 
 import logging
 from functools import cached_property
-from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
@@ -63,14 +62,14 @@ class ImageFolder(ImageData):
         self.val_fraction = val_fraction
         self.split_rule = split
         self.on_broken = on_broken
-        self.range = range if isinstance(range, str) else tuple(map(float, range))
-        self.cache = DecodedCache(cache)
+        self.range: Range = range if isinstance(range, str) else (float(range[0]), float(range[1]))
+        self.cache = DecodedCache(None if cache is None else str(cache))
         self._reported = False
 
     @cached_property
     def layout(self) -> Layout:
         """What lies below `path`. Raises UserError where that is no picture."""
-        return _LAYOUTS[self.split_rule](Path(self.path).expanduser())
+        return _LAYOUTS[self.split_rule](self.root)
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -83,14 +82,14 @@ class ImageFolder(ImageData):
         if self._reported:
             return
         self._reported = True
-        print(*report(self.path, self.layout, decoded.files, self._n_val), sep="\n", flush=True)
+        print(*report(str(self.path), self.layout, decoded.files, self._n_val), sep="\n", flush=True)
         if decoded.skipped:
             log.warning("%s: left out %s", self.path, broken(decoded.skipped))
         for line in ranges.lines(self.range, decoded.limits, decoded.seen, len(decoded.files)):
             log.warning("%s: %s", self.path, line)
 
     def settled(self) -> dict[str, Any]:
-        return {"range": list(self.decoded.limits)} if self.range == "auto" else {}
+        return {"range": [*(self.decoded.limits or ())]} if self.range == "auto" else {}
 
     def load(self, split: str) -> tuple[Tensor, Condition]:
         """Raises UserError where fewer than two images can be read, or any cannot and on_broken="error"."""
@@ -98,16 +97,15 @@ class ImageFolder(ImageData):
         images = torch.from_numpy(self.decoded.images[rows])
         if not self.classes:
             return images, Condition(len(images))
-        label = {name: k for k, name in enumerate(self.classes)}
-        return images, labelled(
-            torch.tensor([label.get(self.layout.class_of(file), -1) for file in self.decoded.files[rows]])
-        )
+        label: dict[str | None, int] = {name: k for k, name in enumerate(self.classes)}
+        labels = [label.get(self.layout.class_of(file), -1) for file in self.decoded.files[rows]]
+        return images, labelled(torch.tensor(labels))
 
     @cached_property
     def own_size(self) -> int:
         sides = []
         for file in self.decoded.files[:_MEASURED]:
-            with opened(Path(self.path).expanduser() / file) as image:
+            with opened(self.root / file) as image:
                 sides.append(min(image.size))
         return int(median(sides))
 
@@ -119,7 +117,7 @@ class ImageFolder(ImageData):
     def decoded(self) -> Decoded:
         """The images that can be read. Raises UserError where these are too few."""
         files = self.layout.files
-        decoded = self.cache.decoded(Path(self.path).expanduser(), files, self.size, self.channels, self.range)
+        decoded = self.cache.decoded(self.root, files, self.size, self.channels, self.range)
         if decoded.skipped and self.on_broken == "error":
             raise UserError(f"{self.path}: {broken(decoded.skipped)}: mend them, or set dataset.on_broken=skip")
         n, named = len(decoded.files), f". {broken(decoded.skipped)}" if decoded.skipped else ""

@@ -63,7 +63,7 @@ class Layout(ABC):
     @cached_property
     def classes(self) -> tuple[str, ...] | None:
         """The names of the class folders, sorted, where there are at least two."""
-        names = sorted({self.class_of(file) for file in self.files} - {None})
+        names = sorted({name for file in self.files if (name := self.class_of(file)) is not None})
         return tuple(names) if len(names) > 1 else None
 
 
@@ -115,7 +115,8 @@ class Hashed(Layout):
 
     def _place(self, file: str) -> float:
         """What is below val_fraction, a number between 0 and 1, is for validation."""
-        return chance(file) + {"val": -1, None: 0, "train": 1}[self.sides.get(self._head(file))]
+        side = self.sides.get(self._head(file) or "")
+        return chance(file) + {"val": -1, None: 0, "train": 1}[side]
 
 
 class Permuted(Layout):

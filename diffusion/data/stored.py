@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from diffusion.data.formats import opened
 
@@ -62,11 +62,11 @@ def read(path: Path, least: int | None = None) -> Stored:
         return _eight_bits(image, rawmode, tags)
 
 
-def _mend_order(image: Image.Image) -> None:
+def _mend_order(image: ImageFile.ImageFile) -> None:
     """Pillow turns the bytes of these numbers that its TIFF library has turned already, where they are compressed."""
     image.tile = [
         tile._replace(args=(_NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:]))
-        if tile.codec_name == "libtiff"
+        if tile.codec_name == "libtiff" and isinstance(tile.args, tuple)
         else tile
         for tile in image.tile
     ]
@@ -130,7 +130,7 @@ def _deep_colour(path: Path, image: Image.Image, rawmode: str) -> Stored:
     if rawmode.endswith(("L", "B")) and ";16" in rawmode:
         order = rawmode[-1]
     elif image.format == "TIFF" and ";16" not in rawmode:  # planes, of which Pillow would take two values for one
-        order = "L" if image.tag_v2.prefix == b"II" else "B"
+        order = "L" if getattr(image, "tag_v2").prefix == b"II" else "B"  # noqa: B009 (of TIFF files alone)
     high = low = _bytes(path, order)
     if rawmode.partition(";")[0] in ("RGB", "RGBA", "RGBX", "R"):  # others have no name for the other order
         low = _bytes(path, "B" if order == "L" else "L")
@@ -160,7 +160,7 @@ def _keyed(values: np.ndarray, image: Image.Image) -> np.ndarray | None:
     return None if transparent is None else np.where((values == transparent).all(-1), 0, 255).astype(np.uint8)
 
 
-def _rawmode(image: Image.Image) -> str:
+def _rawmode(image: ImageFile.ImageFile) -> str:
     """Pillow's name for the bits of the file; "" where it has none."""
     args = image.tile[0].args if image.tile else ""
     name = args[0] if isinstance(args, tuple) and args else args

@@ -2,7 +2,9 @@
 
 import contextlib
 import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +32,7 @@ class TorchvisionData(ImageData):
     Downloaded to `path` once, checked by hash, unless it is there already.
     """
 
-    source: type[datasets.VisionDataset]
+    source: Callable[..., Any]
     folder: str
     """Where below `path` the downloaded files belong."""
     files: tuple[str, ...]
@@ -53,9 +55,10 @@ class TorchvisionData(ImageData):
         images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
         return to_size(images, self.size).contiguous(), labelled(torch.as_tensor(found.targets).long())
 
-    def _open(self, split: str) -> datasets.VisionDataset:
+    def _open(self, split: str) -> Any:
+        """The set of torchvision: its images are `data`, its labels `targets`."""
         try:
-            return self.source(Path(self.path).expanduser(), train=split == "train", download=False)
+            return self.source(self.root, train=split == "train", download=False)
         except Exception as error:
             if "not found" in str(error):  # torchvision has no class of its own for it
                 raise _MissingError from error
@@ -65,7 +68,7 @@ class TorchvisionData(ImageData):
 
     def _download(self) -> None:
         try:
-            self.source(Path(self.path).expanduser(), download=True)
+            self.source(self.root, download=True)
         except (OSError, RuntimeError) as error:
             self._remove_empty_folders()
             reason = str(error).splitlines()[0]
@@ -73,13 +76,13 @@ class TorchvisionData(ImageData):
 
     def _remove_empty_folders(self) -> None:
         """Those below `path` that torchvision has made, to put nothing into."""
-        root = Path(self.path).expanduser().resolve()
+        root = self.root.resolve()
         with contextlib.suppress(OSError):
             for folder in itertools.takewhile(lambda folder: folder != root, (self._home(), *self._home().parents)):
                 folder.rmdir()
 
     def _home(self) -> Path:
-        return Path(self.path).expanduser().resolve() / self.folder
+        return self.root.resolve() / self.folder
 
     def _by_hand(self) -> str:
         return f"put {', '.join(self.files)} into {self._home()}, or set dataset.path to a folder with {self.folder}"

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from diffusion.config import folders
+from diffusion.config.plain import load, plain
 from diffusion.ground import images
 from diffusion.ground.files import atomic
 from diffusion.losses.weighting import Simple, Weighting
@@ -142,8 +143,8 @@ def write_figure(path: Path | str, figure: Figure) -> Path:
 
 
 def main() -> None:
-    nodes = {name: OmegaConf.load(file) for name, file in folders.choices("schedule").items()}
-    known = {name: OmegaConf.to_container(node) for name, node in nodes.items() if not OmegaConf.missing_keys(node)}
+    nodes = {name: load(file) for name, file in folders.choices("schedule").items()}
+    known = {name: plain(node) for name, node in nodes.items() if not OmegaConf.missing_keys(node)}
     schedules = {name: build.schedule(node) for name, node in known.items()}
     print(write_figure(sys.argv[1] if len(sys.argv) > 1 else "schedules.png", draw_schedules(schedules)))
 

@@ -8,7 +8,8 @@ from diffusion.ground.errors import UserError
 def device_of(accelerator: str) -> torch.device:
     """`auto`, the machine's accelerator or else its CPU, or a device by name. Raises UserError where there is none."""
     if accelerator == "auto":
-        return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+        found = torch.accelerator.current_accelerator(check_available=True)
+        return torch.device("cpu") if found is None else found
     try:
         return torch.empty(0, device=accelerator).device
     except (RuntimeError, AssertionError):

@@ -32,7 +32,7 @@ def show_notices(speaks: bool) -> None:
         elif speaks:
             print(f"note: {message}", file=sys.stderr, flush=True)
 
-    one_line.others = show
+    setattr(one_line, "others", show)  # noqa: B010 (functions declare no attributes)
     warnings.showwarning = one_line
     warnings.filterwarnings("default", category=Notice)
 

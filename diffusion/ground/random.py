@@ -56,7 +56,7 @@ def normal(seed: int, purpose: str, index: Tensor, shape: Sequence[int]) -> Tens
 
 def permutation(seed: int, purpose: str, n: int) -> Tensor:
     """A random order of 0..n-1, int64 (n,)."""
-    stream = stream_seeds(seed, purpose, torch.tensor([0])).item()
+    stream = int(stream_seeds(seed, purpose, torch.tensor([0])))
     return torch.randperm(n, generator=torch.Generator().manual_seed(stream))
 
 
@@ -65,7 +65,7 @@ def seed_torch(seed: int, step: int, rank: int, device: torch.device) -> None:
 
     Only the generators in use: torch.manual_seed looks for every kind of device, 1 ms in each step.
     """
-    stream = stream_seeds(seed, f"torch/{rank}", torch.tensor([step])).item()
+    stream = int(stream_seeds(seed, f"torch/{rank}", torch.tensor([step])))
     torch.default_generator.manual_seed(stream)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(stream)

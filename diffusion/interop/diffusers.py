@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from diffusion.config.kinds import kind_of
+from diffusion.config.kinds import read_as
 from diffusion.config.values import Count
 from diffusion.ground.errors import UserError, reading
 from diffusion.ground.files import atomic_folder
@@ -61,7 +61,7 @@ def read(path: Path) -> Foreign:
     file = folder / "config.json"
     with reading(file, "the config of a UNet2DModel"):
         told = _told(file, ["UNet2DModel"], unet.DEFAULTS, unet.ONLY)
-        network, channels, size = unet.node_of(told), kind_of(Count).read(told["in_channels"]), told["sample_size"]
+        network, channels, size = unet.node_of(told), read_as(Count, told["in_channels"]), told["sample_size"]
     process = _process(scheduler_folder / "scheduler_config.json")
     out_channels = channels * (2 if "loss" in process else 1)
     if told["out_channels"] != out_channels:

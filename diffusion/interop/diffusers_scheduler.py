@@ -1,7 +1,7 @@
 """The config of diffusers' `DDPMScheduler`, to and from our schedule, prediction, clipping and variance."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -43,6 +43,7 @@ _VARIANCES = {  # theirs -> ours
     "fixed_large": "fixed_large",
     "learned_range": "learned",
 }
+_Value = TypeVar("_Value")
 _SPACINGS = ("leading", "trailing", "linspace")
 _NO_BOUND = 1e6  # their dynamic thresholding has an upper bound, ours has none
 
@@ -66,7 +67,7 @@ def nodes_of(told: Mapping[str, Any]) -> dict[str, Any]:
     return process
 
 
-def _one_of(told: Mapping[str, Any], name: str, table: Mapping[str, str]) -> str:
+def _one_of(told: Mapping[str, Any], name: str, table: Mapping[str, _Value]) -> _Value:
     if told[name] not in table:
         raise UserError(f"{name}={told[name]} cannot be expressed, only {', '.join(table)}")
     return table[told[name]]
@@ -85,11 +86,11 @@ def _schedule(told: Mapping[str, Any]) -> dict[str, Any]:
         return {**choice("schedule", kind), **ends, **own}
     first, last = ends.values()
     curves = {
-        "linear": lambda: torch.linspace(first, last, T, dtype=torch.float64),
-        "scaled_linear": lambda: torch.linspace(first**0.5, last**0.5, T, dtype=torch.float64) ** 2,
-        "sigmoid": lambda: torch.sigmoid(torch.linspace(-6, 6, T, dtype=torch.float64)) * (last - first) + first,
+        "linear": torch.linspace(first, last, T, dtype=torch.float64),
+        "scaled_linear": torch.linspace(first**0.5, last**0.5, T, dtype=torch.float64) ** 2,
+        "sigmoid": torch.sigmoid(torch.linspace(-6, 6, T, dtype=torch.float64)) * (last - first) + first,
     }
-    betas = _one_of(told, "beta_schedule", curves)()
+    betas = _one_of(told, "beta_schedule", curves)
     return {**choice("schedule", "table"), "betas": betas.tolist(), **own}
 
 

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from diffusion.config.kinds import kind_of
+from diffusion.config.kinds import read_as
 from diffusion.ground.errors import UserError
 from diffusion.lit.module import LitDiffusion
 from diffusion.networks.unet import UNet
@@ -69,8 +69,8 @@ def node_of(told: Mapping[str, Any]) -> dict[str, Any]:
         "head_width": told["attention_head_dim"],
         "mid_attention": told["add_attention"],
         "norm_groups": told["norm_num_groups"],
-        "norm_eps": kind_of(float).read(told["norm_eps"]),
-        "freq_shift": kind_of(float).read(told["freq_shift"]),
+        "norm_eps": read_as(float, told["norm_eps"]),
+        "freq_shift": read_as(float, told["freq_shift"]),
         "downsample_padding": told["downsample_padding"],
     }
 

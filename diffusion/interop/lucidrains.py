@@ -12,6 +12,7 @@ from diffusion.ground.errors import UserError, reading
 from diffusion.interop.foreign import Foreign, by_module, load, rename
 from diffusion.runs import build
 from diffusion.runs.groups import choice
+from diffusion.schedule import Table
 
 # Their modules -> ours, inside a residual block, either attention, and at the ends of the network.
 RESIDUAL = {
@@ -101,7 +102,8 @@ def _schedule(betas: Tensor) -> dict[str, Any]:
     """The config of our schedule that has these betas: by name, where one of theirs with its defaults has them."""
     for name in SCHEDULES:
         config = choice("schedule", name) | {"T": len(betas)}
-        if torch.allclose(build.schedule(config).betas, betas.double(), rtol=3e-5, atol=0):
+        schedule = build.schedule(config)
+        if isinstance(schedule, Table) and torch.allclose(schedule.betas, betas.double(), rtol=3e-5, atol=0):
             return config
     return choice("schedule", "table") | {"betas": betas.tolist()}
 

@@ -67,6 +67,7 @@ def write(model: LitDiffusion, file: Path) -> None:
             dynamo=True,
             verbose=False,
         )
+        assert program is not None  # of dynamo=True
         stamp = upgrades.stamped(model.config)
         program.model.metadata_props["diffusion.format"] = str(stamp[upgrades.KEY])
         program.model.metadata_props["diffusion.config"] = json_text(stamp["config"], indent=None)

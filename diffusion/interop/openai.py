@@ -126,6 +126,7 @@ def read(
         layout = _layout(state, path)
         size = size or SIZES.get(tuple(width / layout.time_width for width in layout.widths))
         told = _told(layout, size, words | {"rescale_timesteps": rescale_timesteps}, path)
+        assert size is not None  # see _told
         config = _config(layout, size, told)
         with torch.device("meta"):  # refuses heads that do not divide, before they are looked for in the weights
             ours = build.instantiate(
@@ -176,7 +177,7 @@ def _layout(state: Mapping[str, Tensor], path: Path) -> Layout:
 def _told(layout: Layout, size: int | None, words: dict[str, Any], path: Path) -> Told:
     """What is said, then what is known of a published model; UserError where neither is."""
     said = {word: value for word, value in words.items() if value is not None}
-    key = (size, layout.time_width, layout.layers, layout.residual_resampling, layout.classes is not None)
+    key: Any = (size, layout.time_width, layout.layers, layout.residual_resampling, layout.classes is not None)
     known = PUBLISHED.get(key, Told()) if layout.learns_variance else Told()
     if "heads" in said or "head_width" in said:
         known = replace(known, heads=None, head_width=None)
@@ -212,7 +213,7 @@ def _config(layout: Layout, size: int, told: Told) -> dict[str, Any]:
         "scale_shift": layout.scale_shift,
         "residual_resampling": layout.residual_resampling,
         "time_width": layout.time_width if layout.time_width != layout.widths[0] else None,
-        "time_scale": 1000 / told.T if told.rescale_timesteps else 1.0,
+        "time_scale": 1000 / told.T if told.T and told.rescale_timesteps else 1.0,
     }
     learned = layout.learns_variance
     return {
@@ -236,9 +237,13 @@ def _conditioning(classes: int | None) -> dict[str, Any]:
 
 
 def _schedule(told: Told) -> dict[str, Any]:
+    assert told.T is not None  # see _told
+    assert told.schedule is not None
     if told.schedule == "linear" and told.T != 1000:  # theirs is scaled, ours for another T is the same curve cut anew
-        ends = (end * 1000 / told.T for end in (1e-4, 0.02))
-        return choice("schedule", "table") | {"betas": torch.linspace(*ends, told.T, dtype=torch.float64).tolist()}
+        first, last = (end * 1000 / told.T for end in (1e-4, 0.02))
+        return choice("schedule", "table") | {
+            "betas": torch.linspace(first, last, told.T, dtype=torch.float64).tolist()
+        }
     return choice("schedule", told.schedule) | {"T": told.T}
 
 
@@ -285,7 +290,7 @@ def _arranged(weights: dict[str, Tensor], told: Told) -> dict[str, Tensor]:
         if ".attentions." in name or name.startswith("middle.1."):
             tensor = tensor.squeeze(-1)  # a convolution over a row of tokens
         if ".qkv." in name and told.order == "heads_first":
-            heads = told.heads or len(tensor) // 3 // told.head_width
+            heads = told.heads or len(tensor) // 3 // (told.head_width or 1)
             tensor = tensor.unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
         if name == "time_embedding.linear_1.weight":
             tensor = tensor.roll(tensor.shape[1] // 2, dims=1)  # theirs begins with the cosines

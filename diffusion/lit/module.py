@@ -73,7 +73,7 @@ class LitDiffusion(LightningModule):
         self.guidance = guidance or ClassifierFree(scale=1.0)
         self.conditioning = dict(conditioning or {})
         self.seed = seed
-        self.config = config
+        self.config = config or {}
         self._validation: list[tuple[Tensor, Tensor]] = []
 
     @property
@@ -162,7 +162,7 @@ class LitDiffusion(LightningModule):
         scheduler.step()
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint |= upgrades.stamped(self.config or {})
+        checkpoint |= upgrades.stamped(self.config)
         self._rename_states(checkpoint, optimizers.by_name)
         checkpoint["timesteps"] = self.timesteps.state_dict()
 

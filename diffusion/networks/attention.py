@@ -18,7 +18,8 @@ class Attention(HasKernels):
         self.head_width = head_width
         self.norm = norm(width)
         self.qkv = nn.Linear(width, 3 * width)
-        self.out = zero(nn.Linear(width, width))
+        self.out = nn.Linear(width, width)
+        zero(self.out)
 
     def forward(self, x: Tensor) -> Tensor:
         qkv = pointwise(self.norm(x).flatten(2), self.qkv.weight, self.qkv.bias)

@@ -31,6 +31,8 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 class Pointwise(nn.Conv2d):
     """A 1x1 convolution from in_width to out_width channels."""
 
+    bias: nn.Parameter
+
     def __init__(self, in_width: int, out_width: int):
         super().__init__(in_width, out_width, 1)
 
@@ -101,6 +103,8 @@ class Downsample(nn.Conv2d):
 
 class Upsample(HasKernels, nn.Conv2d):
     """Doubles the resolution: every pixel four times, then a 3x3 convolution. The embedding: see `Downsample`."""
+
+    bias: nn.Parameter
 
     def __init__(self, width: int):
         super().__init__(width, width, 3, padding=1)

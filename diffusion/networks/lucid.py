@@ -1,6 +1,6 @@
 """The UNet of lucidrains' denoising-diffusion-pytorch 2: for networks that were trained there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -170,7 +170,7 @@ class LucidUNet(nn.Module):
         embedding = F.silu(self.linear_2(F.gelu(self.linear_1(sinusoids))))
         x = self.conv_in(x)
         skips = [x]
-        for level in self.down:
+        for level in _levels(self.down):
             x = level.first(x, embedding)
             skips.append(x)
             x = level.attention(level.second(x, embedding))
@@ -178,11 +178,17 @@ class LucidUNet(nn.Module):
             x = level.resample(x)
         first, attention, second = self.middle
         x = second(attention(first(x, embedding)), embedding)
-        for level in self.up:
+        for level in _levels(self.up):
             x = level.first(torch.cat([x, skips.pop()], dim=1), embedding)
             x = level.attention(level.second(torch.cat([x, skips.pop()], dim=1), embedding))
             x = level.resample(x)
         return self.conv_out(self.last(torch.cat([x, skips.pop()], dim=1), embedding))
+
+
+def _levels(modules: nn.ModuleList) -> Iterator[Level]:
+    for level in modules:
+        assert isinstance(level, Level)
+        yield level
 
 
 def _check(size: int | Sequence[int], width: int, multiples: Sequence[int], full_attention: Sequence[bool]) -> None:

@@ -68,9 +68,9 @@ def space(config: Mapping[str, Any]) -> Space:
     return instantiate(config["space"], shape=shape)
 
 
-def clipping(node: Mapping[str, Any] | None, space: Space) -> Clipping | None:
-    """The clipping of its config, to the bounds of `space`; None for no choice."""
-    return None if node is None else instantiate(node, {"bounds": space.bounds})
+def clipping(node: Mapping[str, Any], space: Space) -> Clipping:
+    """The clipping of its config, to the bounds of `space`."""
+    return instantiate(node, {"bounds": space.bounds})
 
 
 def model(config: Mapping[str, Any]) -> LitDiffusion:
@@ -82,6 +82,7 @@ def model(config: Mapping[str, Any]) -> LitDiffusion:
     of = space(config)
     channels, *size = of.x_0_shape
     decoder = {"log_likelihood": of.log_likelihood}
+    shown = config["self_conditioning_clipping"]
     objective = instantiate(config["loss"], decoder, weighting=instantiate(config["weighting"]))
     conditioning = conditioners(config)
     with torch.random.fork_rng(devices=[]):
@@ -105,7 +106,7 @@ def model(config: Mapping[str, Any]) -> LitDiffusion:
         denoiser,
         sampler=instantiate(config["sampler"]),
         clip=clipping(config["clipping"], of),
-        shown_clip=clipping(config["self_conditioning_clipping"], of),
+        shown_clip=None if shown is None else clipping(shown, of),
         space=of,
         objective=objective,
         guidance=instantiate(config["guidance"]),

@@ -95,6 +95,7 @@ class Samples:
                 array.write(self._values(picture).tobytes())
 
     def _array(self, picture: Path) -> Path:
+        assert self.arrays is not None
         return self.arrays / f"{picture.stem}.npy"
 
     def _values(self, picture: Path) -> np.ndarray:

@@ -17,6 +17,7 @@ from diffusion.config import registry
 from diffusion.config.registry import TARGET
 from diffusion.config.values import Count, Natural, Node, Verbatim
 from diffusion.data.decoding import Limits
+from diffusion.denoiser import Frozen
 from diffusion.ground.errors import UserError
 from diffusion.guidance import Guidance, TwoModels
 from diffusion.lit import notices
@@ -88,7 +89,7 @@ class Sampling:
             guidance = model.guidance
         else:
             guidance = checkpoint.guidance(nodes["guidance"], model, source)
-        if isinstance(guidance, TwoModels) and guidance.weaker is not None:
+        if isinstance(guidance, TwoModels) and isinstance(guidance.weaker, Frozen):
             nodes["guidance"]["weaker_sha256"] = checkpoint.weights_sha256(guidance.weaker.denoiser)
         return cls(
             sampler=sampler,

@@ -19,7 +19,8 @@ def attend(qkv: Tensor, kernels: bool) -> Tensor:
 
 
 def plain(qkv: Tensor) -> Tensor:
-    return F.scaled_dot_product_attention(*(x.mT.contiguous() for x in qkv.unbind(1))).mT
+    q, k, v = (x.mT.contiguous() for x in qkv.unbind(1))
+    return F.scaled_dot_product_attention(q, k, v).mT
 
 
 def _shapes(qkv: Tensor) -> tuple[Tensor, Tensor]:

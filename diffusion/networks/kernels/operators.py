@@ -33,7 +33,7 @@ class Operator:
         torch.library.register_fake(f"diffusion::{name}", shapes, lib=_LIBRARY)
         self.registered = getattr(torch.ops.diffusion, name).default
         self._compute = compute
-        if gradients is not None:
+        if gradients is not None and save is not None:
             backward = once_differentiable(gradients)
             torch.library.register_autograd(self.registered.name(), backward, setup_context=save, lib=_LIBRARY)
             self._compute = _function(compute, backward, save).apply
