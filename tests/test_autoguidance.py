@@ -13,7 +13,7 @@ from diffusion.ground.errors import UserError
 from diffusion.guidance import Auto
 from diffusion.networks.kernels.choice import use_kernels
 from diffusion.runs import checkpoint
-from tests.helpers.commands import command, of_today, words
+from tests.helpers.commands import command, renamed, tiny
 from tests.helpers.random_model import random_model
 
 FIXTURES = Path(__file__).parent / "fixtures" / "format_0"
@@ -98,7 +98,7 @@ def test_a_guide_knows_the_same_classes_or_none(sample, tmp_path, own, other, re
 
 
 def test_a_training_shows_guided_previews_and_stores_its_own_weights_alone(power, sample, tmp_path, capsys):
-    plain = of_today(json.loads((FIXTURES / "power" / "expected.json").read_text())["words"])
+    plain = renamed(json.loads((FIXTURES / "power" / "expected.json").read_text())["words"])
     changed = ("ema", "trainer.max", "callbacks.preview.n")
     line = [*dict.fromkeys(word for word in plain if not word.startswith(changed))]
     line = [word.replace("compile=false", "kernels=off") for word in line]
@@ -127,7 +127,7 @@ def test_a_guide_uses_kernels_where_the_model_does(power):
 
 def test_a_model_whose_guide_has_moved_is_loaded_and_says_so_when_it_is_sampled(power, tmp_path, capsys):
     moved = shutil.copytree(power, tmp_path / "moved")
-    line = words("guidance=auto", f"guidance.ckpt={moved}", "callbacks.preview.n=0", "trainer.max_steps=1")
+    line = tiny("guidance=auto", f"guidance.ckpt={moved}", "callbacks.preview.n=0", "trainer.max_steps=1")
     shape = ["network.widths=[4]", "network.norm_groups=2", "network.attention=[]", "network.mid_attention=false"]
     line = [word for word in line if not word.startswith("network.widths")] + [*shape, "schedule=cosine"]
     done = command("train", *line, f"run.dir={tmp_path / 'run'}", capsys=capsys)
@@ -142,7 +142,7 @@ def test_a_model_whose_guide_has_moved_is_loaded_and_says_so_when_it_is_sampled(
 def test_words_of_a_tiny_training_know_the_choice(tmp_path, capsys):
     done = command(
         "train",
-        *words("guidance=auto", "callbacks.preview.n=0", "trainer.max_steps=1"),
+        *tiny("guidance=auto", "callbacks.preview.n=0", "trainer.max_steps=1"),
         f"run.dir={tmp_path / 'x'}",
         capsys=capsys,
     )

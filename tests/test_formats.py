@@ -19,7 +19,7 @@ from diffusion.optimization import optimizers
 from diffusion.runs import checkpoint
 from tests.fixtures.making import digest, drawn, losses
 from tests.helpers import machine
-from tests.helpers.commands import command, of_today, words
+from tests.helpers.commands import command, renamed, tiny
 
 FIXTURES = Path(__file__).parent / "fixtures"
 RUNS = sorted(str(path.parent.relative_to(FIXTURES)) for path in FIXTURES.glob("*/*/expected.json"))
@@ -69,7 +69,7 @@ def test_a_converted_file_is_read_again(name, tmp_path, capsys):
 @pytest.mark.parametrize("run", RUNS, indirect=True)
 def test_a_resumed_run_takes_the_steps_it_would_have_taken(run, capsys):
     folder, expected = run
-    words = of_today(expected["words"])
+    words = renamed(expected["words"])
     done = command("train", *words, f"run.dir={folder}", "resume=auto", capsys=capsys)
     assert done.code == 0, done.err
     steps = losses(folder, expected["step"])
@@ -84,7 +84,7 @@ def test_a_resumed_run_takes_the_steps_it_would_have_taken(run, capsys):
 
 def test_what_is_written_has_the_number_of_its_format(tmp_path, capsys):
     done = command(
-        "train", *words("trainer.max_steps=1", "callbacks.preview.n=0"), f"run.dir={tmp_path / 'run'}", capsys=capsys
+        "train", *tiny("trainer.max_steps=1", "callbacks.preview.n=0"), f"run.dir={tmp_path / 'run'}", capsys=capsys
     )
     assert json.loads((done.folder / "manifest.json").read_text())["format"] == FORMAT
     assert torch.load(done.folder / "checkpoints" / "last.ckpt", weights_only=True)["format"] == FORMAT
@@ -100,7 +100,7 @@ def test_what_is_written_has_the_number_of_its_format(tmp_path, capsys):
 def test_the_optimisers_state_is_stored_by_name(tmp_path, capsys):
     """And a checkpoint whose parameters come in another order gives each its own moments."""
     done = command(
-        "train", *words("trainer.max_steps=2", "callbacks.preview.n=0"), f"run.dir={tmp_path / 'run'}", capsys=capsys
+        "train", *tiny("trainer.max_steps=2", "callbacks.preview.n=0"), f"run.dir={tmp_path / 'run'}", capsys=capsys
     )
     saved = torch.load(done.folder / "checkpoints" / "last.ckpt", weights_only=True)
     [state] = saved["optimizer_states"]

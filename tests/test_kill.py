@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers.commands import words
+from tests.helpers.commands import tiny
 
 ROOT = Path(__file__).parent.parent
 STEPS = 60  # two epochs of 25 batches, each with a validation, and a part of a third
-RUN = words(
+RUN = tiny(
     *("dataset.batch_size=60", "network.dropout=0.1", "ema.decay=0.9", "resume=auto"),
     *("trainer.log_every_n_steps=1", "checkpoints.every_n_steps=4", f"trainer.max_steps={STEPS}"),
 )

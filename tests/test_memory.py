@@ -9,7 +9,7 @@ from diffusion.ground.errors import UserError, memory_wanted, reading
 from diffusion.lit.module import LitDiffusion
 from diffusion.networks.unet import UNet
 from diffusion.training.callbacks.preview import Preview
-from tests.helpers.commands import command, words
+from tests.helpers.commands import command, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CUDA = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.10 GiB of which 3 MiB is free"
@@ -73,7 +73,7 @@ def one_line(done):
 @pytest.fixture
 def train(tmp_path, capsys):
     def run(*given):
-        line = words("trainer.max_steps=4", "optimizer.warmup_steps=1", f"run.dir={tmp_path / 'run'}", *given)
+        line = tiny("trainer.max_steps=4", "optimizer.warmup_steps=1", f"run.dir={tmp_path / 'run'}", *given)
         return command("train", *line, capsys=capsys)
 
     return run
@@ -111,7 +111,7 @@ def run(tmp_path_factory):
     from diffusion.commands import cli
 
     folder = tmp_path_factory.mktemp("memory") / "run"
-    assert cli.main("train", words("trainer.max_steps=1", "callbacks.preview.n=0", f"run.dir={folder}")) == 0
+    assert cli.main("train", tiny("trainer.max_steps=1", "callbacks.preview.n=0", f"run.dir={folder}")) == 0
     return folder
 
 

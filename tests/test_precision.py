@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.helpers.commands import command, words
+from tests.helpers.commands import command, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TRAINED = {"bf16-true": torch.bfloat16, "64-true": torch.float64, "bf16-mixed": torch.float32}
@@ -18,7 +18,7 @@ def contents(folder):
 def test_a_run_in_it_is_validated_previewed_resumed_and_sampled_from(precision, tmp_path, capsys):
     def train(name, *given):
         line = (*LEARNS_ALL, "schedule.T=20", "optimizer.warmup_steps=1", f"trainer.precision={precision}", *given)
-        done = command("train", *words(*line, f"run.dir={tmp_path / name}"), capsys=capsys)
+        done = command("train", *tiny(*line, f"run.dir={tmp_path / name}"), capsys=capsys)
         assert done.code == 0, done.err
         return contents(done.folder)
 
@@ -40,7 +40,7 @@ def test_a_run_in_it_is_validated_previewed_resumed_and_sampled_from(precision, 
 
 
 def test_what_a_cpu_cannot_do_is_refused_before_there_is_a_folder(tmp_path, capsys):
-    line = words("trainer.max_steps=1", "trainer.precision=16-mixed", f"run.dir={tmp_path / 'run'}")
+    line = tiny("trainer.max_steps=1", "trainer.precision=16-mixed", f"run.dir={tmp_path / 'run'}")
     done = command("train", *line, capsys=capsys)
     assert done.code == 2
     assert done.err == "error: trainer.precision=16-mixed: float16 needs a GPU; on a CPU say bf16-mixed or 32-true\n"

@@ -17,7 +17,7 @@ from diffusion.config import registry, upgrades
 from diffusion.ground.errors import UserError
 from diffusion.runs import build, checkpoint
 from diffusion.runs import compose as configs
-from tests.helpers.commands import command, words
+from tests.helpers.commands import command, tiny
 
 # Where the modules of today's parts were.
 ROOMS_OF_0 = {"diffusion.parametrization": "diffusion.prediction", "diffusion.optimization": "diffusion"}
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.fixture(scope="module")
 def contents():
     """A checkpoint of a tiny network, as `checkpoint.read` gives it."""
-    config = configs.OmegaConf.to_container(configs.compose("train", words()), resolve=True)
+    config = configs.OmegaConf.to_container(configs.compose("train", tiny()), resolve=True)
     state = build.model(config).state_dict()
     return {"config": config, "state_dict": state, "ema_state_dict": state, "global_step": 3}
 
@@ -100,7 +100,7 @@ def test_a_pickle_is_not_run(tmp_path, make, name, key, capsys):
     pickle.loads(pickle.dumps(Writes(trap)))  # the trap works
     assert trap.exists()
     trap.unlink()
-    done = command(name, f"{key}={path}", *(words(f"run.root={tmp_path}") if name == "train" else []), capsys=capsys)
+    done = command(name, f"{key}={path}", *(tiny(f"run.root={tmp_path}") if name == "train" else []), capsys=capsys)
     assert done.code == 2
     assert done.err.startswith(f"error: {path}: not a readable checkpoint")
     assert not trap.exists()
@@ -155,8 +155,8 @@ def test_a_hostile_config_stops_both_commands_and_a_rerun(write, tmp_path, capsy
     root = f"run.root={tmp_path / 'runs'}"
     for line in (
         ["sample", f"ckpt={path}"],
-        ["train", *words(f"resume={path}", root)],
-        ["train", *words(f"resume={path}", "resume_mode=weights", root)],
+        ["train", *tiny(f"resume={path}", root)],
+        ["train", *tiny(f"resume={path}", "resume_mode=weights", root)],
         ["train", f"rerun={tmp_path / 'run'}", root],
     ):
         done = command(*line, capsys=capsys)
@@ -279,7 +279,7 @@ def test_what_is_inside_must_be_ours(write, changes, said):
 
 
 def test_weights_alone_cannot_be_gone_on_with(write, capsys, tmp_path):
-    line = words(f"resume={write({})}", f"run.root={tmp_path}")
+    line = tiny(f"resume={write({})}", f"run.root={tmp_path}")
     done = command("train", *line, capsys=capsys)
     assert done.code == 2
     assert "take its weights alone, resume_mode=weights" in done.err

@@ -7,7 +7,7 @@ import pytest
 
 from diffusion.commands import cli
 from tests.helpers import windows
-from tests.helpers.commands import command, words
+from tests.helpers.commands import command, tiny
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the imitation looks into /proc")
@@ -16,7 +16,7 @@ def test_every_command_writes_what_it_has_to(tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     given = [f"run.dir={run}", "resume=auto", "checkpoints.keep=1", "ema=power", "ema.snapshots=2"]
     for limit in "trainer.max_steps=3", "trainer.max_steps=6":
-        assert command("train", *words(*given, limit), capsys=capsys).code == 0
+        assert command("train", *tiny(*given, limit), capsys=capsys).code == 0
     [kept] = (run / "checkpoints").glob("step_*.ckpt")
     assert kept.stem == "step_0000006"
     for name, *said in (

@@ -1,6 +1,5 @@
-"""The command line: every mistake is one line that says the way out, and paths are taken as the shell hands them."""
+"""The command line: paths, exit codes, sweeps, help pages. Mistakes are in tests/test_mistakes.py."""
 
-import copy
 import os
 import signal
 import subprocess
@@ -9,7 +8,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from hydra import compose as hydra_compose
 from omegaconf import OmegaConf
 
 from diffusion.commands import cli
@@ -18,11 +16,8 @@ from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 from diffusion.runs.groups import groups_of, known_keys
 
+pytestmark = pytest.mark.usefixtures("compose_once")
 ROOT = Path(__file__).resolve().parent.parent.parent
-BELONGS = "belongs to training: the checkpoint fixes it"
-MULTI = "several values need --multirun; a list is written [a,b]"
-PRECISIONS = "expected auto, 32-true, 64-true, bf16-true, bf16-mixed or 16-mixed"
-COMPOSED = {}
 ODD_PATHS = [
     "runs/epoch=9-step=100.ckpt",
     "my runs/a,b",
@@ -32,19 +27,6 @@ ODD_PATHS = [
     "${x}",
     "a;b#c\\d%",
 ]
-
-
-@pytest.fixture(autouse=True)
-def _compose_once(monkeypatch):
-    """Hydra takes a tenth of a second to compose the groups: the same choices are composed once for all tests."""
-
-    def compose(command, overrides):
-        key = (command, *overrides)
-        if key not in COMPOSED:
-            COMPOSED[key] = hydra_compose(command, overrides)
-        return copy.deepcopy(COMPOSED[key])
-
-    monkeypatch.setattr(configs, "hydra_compose", compose)
 
 
 @pytest.fixture
@@ -69,183 +51,6 @@ def script(name, *words, **environment):
         env={**os.environ, **environment},
         timeout=60,
     )
-
-
-BAD = [
-    ("train", "schedule=linaer", "schedule=linaer: no such schedule; choose one of *; did you mean linear?"),
-    ("train", "schedule=", "schedule=: no such schedule; choose one of *"),
-    ("train", "schedule=table", "schedule.betas is missing: say schedule.betas=..."),
-    ("train", "schedule=table schedule.betas=0.1", "schedule.betas=0.1: expected a list such as [a,b], each *"),
-    ("train", "schedule=null", "schedule=null: no such schedule; choose one of *"),
-    ("train", "schedule={T: 5}", "schedule={T: 5}: no such schedule; choose one of *"),
-    ("train", "dataset=fashion-mnist", "*; did you mean fashion_mnist?"),
-    (
-        "train",
-        "callbacks.preview.sampler=dim",
-        "callbacks.preview.sampler=dim: no such sampler; choose one of *; did you mean ddim?",
-    ),
-    ("train", "sampler@callbacks.preview.sampler=dim", "callbacks.preview.sampler=dim: no such sampler; *"),
-    ("train", "debug=fats", "debug=fats: no such debug; choose one of fast, overfit; did you mean fast?"),
-    ("train", "shedule=linear", "shedule: no such key; did you mean schedule?"),
-    ("train", "trainer.max_step=1", "trainer.max_step: no such key; did you mean trainer.max_steps?"),
-    ("train", "max_steps=1", "max_steps: no such key; did you mean trainer.max_steps?"),
-    ("train", "training.max_minutes=1", "training.max_minutes: no such key; did you mean trainer.max_minutes?"),
-    ("train", "batch_sizes=1", "batch_sizes: no such key; did you mean dataset.batch_size?"),
-    ("train", "rum.name=1", "rum.name: no such key; did you mean *run.name*"),
-    ("train", "sampler.eta=1", "sampler.eta: no such key in this choice of sampler; sampler=ddim has it"),
-    (
-        "train",
-        "callbacks.preview.sampler.variance=x",
-        "*this choice of callbacks.preview.sampler; callbacks.preview.sampler=ddpm has it",
-    ),
-    ("sample", "ckpt=x task=inpant", "task=inpant: no such task; choose one of *; did you mean inpaint?"),
-    ("sample", "ckpt=x task=inpaint task.image=a.png", "task.mask is missing: say task.mask=..."),
-    ("sample", "ckpt=x task=img2img task.image=a,b=c.png task.t=-5", "task.t=-5: expected a number above 0, or null"),
-    ("sample", "ckpt=x task=img2img task.strength=1", "task.strength: no such key*"),
-    ("sample", "ckpt=x task=compare", "task=compare: compare is a command: python compare.py"),
-    ("compare", "ckpt=x steps=10", "steps=10: expected a list such as [a,b], each *"),
-    ("sample", "ckpt=x sampler=ddpm sampler.eta=1", "*this choice of sampler; sampler=ddim has it"),
-    ("train", "zzz=1", "zzz: no such key; --help lists them"),
-    ("train", "hydra.run.dir=x", "hydra.run.dir=x: Hydra only composes the config here; say run.dir= for the folder *"),
-    ("train", "experiment.x=1", "experiment.x: no such key; *"),
-    ("train", "schedule._target_=os.system", "schedule._target_: no such key*"),
-    ("train", "seed.x=1", "seed.x: no such key*"),
-    ("train", "+foo=1", "+foo=1: keys are neither added nor deleted (+, ++, ~); say foo=1"),
-    ("train", "++seed=1", "++seed=1: keys are neither added nor deleted (+, ++, ~); say seed=1"),
-    ("train", "~logger", "~logger: keys are neither added nor deleted (+, ++, ~); say logger=value"),
-    ("train", "seed", "seed: expected key=value, without spaces around '='"),
-    ("train", "=1", "=1: expected key=value, without spaces around '='"),
-    ("train", "seed=a=b", "seed=a=b: cannot be read; *"),
-    ("train", "seed=(", "seed=(: cannot be read; *"),
-    ("train", "seed=1,2", f"seed=1,2: {MULTI}"),
-    ("train", "seed=range(1,4)", f"seed=range(1,4): {MULTI}"),
-    ("train", "schedule=linear,cosine", f"schedule=linear,cosine: {MULTI}"),
-    ("train", "seed=-1", "seed=-1: expected a whole number, 0 or more"),
-    ("train", "seed=", "seed=: expected a whole number, 0 or more"),
-    ("train", "seed=null", "seed=null: expected a whole number, 0 or more"),
-    ("train", "seed=true", "seed=true: expected a whole number, 0 or more"),
-    *(("train", f"kernels={word}", f"kernels={word}: expected auto or off") for word in ("true", "false", "on")),
-    ("train", "trainer.max_steps=abc", "trainer.max_steps=abc: expected a whole number, 1 or more, or null"),
-    ("train", "trainer.max_steps=1.5", "trainer.max_steps=1.5: expected a whole number, 1 or more, or null"),
-    ("train", "trainer.max_steps=0", "trainer.max_steps=0: expected a whole number, 1 or more, or null"),
-    ("train", "trainer.max_steps={a:1}", "trainer.max_steps={a:1}: expected a whole number, 1 or more, or null"),
-    ("train", "trainer.max_minutes=abc", "trainer.max_minutes=abc: expected a number above 0, or null"),
-    ("train", "optimizer.lr=nan", "optimizer.lr=nan: expected a number above 0"),
-    ("train", "ema.decay=high", "ema.decay=high: expected a number, 0 or more and below 1"),
-    ("train", "optimizer.betas=0.9", "optimizer.betas=0.9: expected a list of two numbers, each 0 or more and below 1"),
-    (
-        "train",
-        "optimizer.betas=[0.9,x]",
-        "optimizer.betas=[0.9,x]: expected a list of two numbers, each 0 or more and below 1",
-    ),
-    (
-        "train",
-        "optimizer.betas=[1,2,3]",
-        "optimizer.betas=[1,2,3]: expected a list of two numbers, each 0 or more and below 1",
-    ),
-    (
-        "train",
-        "optimizer.betas=[2,0.9]",
-        "optimizer.betas=[2,0.9]: expected a list of two numbers, each 0 or more and below 1",
-    ),
-    (
-        "train",
-        "optimizer.betas=[-1,0.9]",
-        "optimizer.betas=[-1,0.9]: expected a list of two numbers, each 0 or more and below 1",
-    ),
-    (
-        "train",
-        "optimizer.betas=[0.9]",
-        "optimizer.betas=[0.9]: expected a list of two numbers, each 0 or more and below 1",
-    ),
-    (
-        "train",
-        "network.widths=[0]",
-        "network.widths=[0]: expected a list such as [a,b], each a whole number, 1 or more",
-    ),
-    (
-        "train",
-        "network.widths=[-8,8]",
-        "network.widths=[-8,8]: expected a list such as [a,b], each a whole number, 1 or more",
-    ),
-    ("train", "network.dropout=1.5", "network.dropout=1.5: expected a number, 0 to 1"),
-    ("train", "strategy.devices=many", "strategy.devices=many: expected auto, a count, or a list such as [0,1]"),
-    ("train", "trainer.precision=[1]", f"trainer.precision=[1]: {PRECISIONS}"),
-    ("train", "trainer.precision=fp16", f"trainer.precision=fp16: {PRECISIONS}"),
-    ("train", "trainer.precision=16-true", f"trainer.precision=16-true: {PRECISIONS}"),
-    ("train", "trainer.precision=transformer-engine", f"trainer.precision=transformer-engine: {PRECISIONS}"),
-    ("train", "trainer.max_steps=${seed}", "trainer.max_steps=${seed}: expected a whole number, 1 or more, or null"),
-    ("train", "logger.wandb.project=${nothing}", "the config cannot be composed: *'nothing'*"),
-    ("train", "trainer={max_steps: 3}", "trainer={max_steps: 3}: no such trainer; choose one of default"),
-    ("train", "ema.sigma_rel=[0.1]", "ema.sigma_rel: no such key in this choice of ema; ema=power has it"),
-    ("train", "ema=half_life ema.half_life=[0]", "*: expected a list such as [a,b], each a whole number, 1 or more"),
-    ("train", "ema=power ema.decay=0", "ema.decay: no such key in this choice of ema; ema=decay has it"),
-    ("train", "ema=0.9", "ema=0.9: no such ema; choose one of decay, half_life, power"),
-    ("train", "run=runs", "run=runs: run is a section; set one of its keys (run.root, run.name, run.dir)"),
-    ("train", "run.dir=", "run.dir=: expected a path, or null"),
-    ("train", "run.name=", "run.name=: expected a name, or null"),
-    ("train", "run.root=null", "run.root=null: expected a path"),
-    ("train", "dataset=image_folder", "dataset.path is missing: say dataset.path=..."),
-    ("train", "dataset=image_folder dataset.range=full", "*: expected container, auto, or two numbers [low,high]*"),
-    ("train", "dataset=image_folder dataset.range=[9,2]", "*: expected container, auto, or two numbers [low,high]*"),
-    ("train", "ckpt=x", "ckpt=x: belongs to *sample.py*"),
-    ("train", "n=3", "n=3: belongs to *sample.py*"),
-    ("train", "metric=bpd", "metric=bpd: belongs to *evaluate.py"),
-    ("sample", "ckpt=x metric.n=3", "metric.n=3: belongs to *evaluate.py*"),
-    ("evaluate", "", "ckpt is missing: say ckpt=..."),
-    ("evaluate", "ckpt=x metric=bdp", "metric=bdp: no such metric; choose one of bpd*"),
-    ("evaluate", "ckpt=x steps=3", "steps=3: belongs to *compare.py; did you mean metric.steps*"),
-    ("evaluate", "ckpt=x metric.n=0", "metric.n=0: expected a whole number, 1 or more, or null"),
-    ("evaluate", "ckpt=x schedule=cosine", f"schedule=cosine: {BELONGS}"),
-    ("evaluate", "ckpt=x to=onnx", "to=onnx: belongs to *convert.py"),
-    ("sample", "ckpt=x from=y", "from=y: belongs to *convert.py"),
-    ("convert", "ckpt=x to=onxn", "to=onxn: expected diffusers, onnx or safetensors, or null"),
-    ("convert", "form=x", "form: no such key; did you mean from?"),
-    ("convert", "from=", "from=: expected a path, or null"),
-    ("convert", "ckpt=x to=onnx weigths=raw", "weigths: no such key; did you mean weights?"),
-    ("convert", "ckpt=x prediction=v", f"prediction=v: {BELONGS}"),
-    ("evaluate", "ckpt=x dataset=mnist", "dataset=mnist: dataset is a section; set one of its keys (dataset.path)"),
-    ("train", "--foo", "--foo: no such option; choose one of --help, --multirun, --print, *"),
-    ("train", "--max_steps=3", "--max_steps=3: no such option; *"),
-    ("train", "seed=1 seed=2", "seed is given twice: say it once"),
-    ("train", "logger=csv logger=none", "logger is given twice: say it once"),
-    ("sample", "", "ckpt is missing: say ckpt=..."),
-    ("sample", "runs/mnist/x", "runs/mnist/x: expected key=value, without spaces around '='"),
-    ("sample", "ckpt=", "ckpt=: expected a path"),
-    ("sample", "ckpt=x schedule.T=100", f"schedule.T=100: {BELONGS}"),
-    ("sample", "ckpt=x schedule=cosine", f"schedule=cosine: {BELONGS}"),
-    ("sample", "ckpt=x prediction=v", f"prediction=v: {BELONGS}"),
-    ("sample", "ckpt=x network.channels=8", f"network.channels=8: {BELONGS}"),
-    ("sample", "ckpt=x dataset.path=y", f"dataset.path=y: {BELONGS}"),
-    ("sample", "ckpt=x overrides.sampler.steps=5", "overrides.sampler.steps: no such key; did you mean sampler.steps?"),
-    ("sample", "ckpt=x sampler=dimm", "sampler=dimm: no such sampler; choose one of *; did you mean ddim?"),
-    ("sample", "ckpt=x sampler.stepz=5", "sampler.stepz: no such key; did you mean sampler.steps?"),
-    ("sample", "ckpt=x steps=5", "steps=5: belongs to *compare.py; did you mean sampler.steps?"),
-    ("sample", "ckpt=x sampler.steps=0", "sampler.steps=0: expected a whole number, 1 or more, or null"),
-    ("sample", "ckpt=x sampler.steps=all", "sampler.steps=all: expected a whole number, 1 or more, or null"),
-    ("sample", "ckpt=x n=-4", "n=-4: expected a whole number, 1 or more, or null"),
-    ("sample", "ckpt=x weights=-1", "weights=-1: expected ema, raw, the name of an average, or a width such as 0.08"),
-    ("sample", "ckpt=x keep=every", "keep=every: expected a count, all, or every:k"),
-    ("sample", "ckpt=x keep=0", "keep=0: expected a count, all, or every:k"),
-    ("sample", "ckpt=x sampler.times=[x,0]", "sampler.times=[x,0]: expected a name such as trailing, or a list of *"),
-    ("sample", "ckpt=x npz=maybe", "npz=maybe: expected true or false"),
-]
-
-
-@pytest.mark.parametrize(("name", "line", "expected"), BAD, ids=[f"{bad[0]} {bad[1]}" for bad in BAD])
-def test_a_mistake_is_one_line(name, line, expected, command, capsys):
-    seen = command(name)
-    # One word may hold a space ({T: 5}); several words are told apart by their "=".
-    words = line.split() if line.count("=") > 1 and ": " not in line else [line] if line else []
-    assert cli.main(name, words) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert seen == []
-    assert err.count("\n") == 1
-    pieces = f"error: {expected}\n".split("*")
-    assert err.startswith(pieces[0])
-    assert err.endswith(pieces[-1])
-    assert all(piece in err for piece in pieces)
 
 
 @pytest.mark.parametrize("path", ODD_PATHS)

@@ -11,7 +11,7 @@ import torch
 
 from diffusion.ground import images
 from diffusion.runs import checkpoint
-from tests.helpers.commands import command, words
+from tests.helpers.commands import command, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -77,7 +77,7 @@ def _write_pictures(folder):
 
 @pytest.mark.parametrize(("to", "name"), [("diffusers", "diffusers"), ("safetensors", "model.safetensors")])
 def test_the_other_way_with_either_weights(to, name, tmp_path, capsys):
-    run = command("train", *words(f"run.dir={tmp_path / 'run'}", "trainer.max_steps=3"), capsys=capsys).folder
+    run = command("train", *tiny(f"run.dir={tmp_path / 'run'}", "trainer.max_steps=3"), capsys=capsys).folder
     done = command("convert", f"ckpt={run}", f"to={to}", capsys=capsys)
     assert (done.code, done.folder) == (0, run / "converted" / name)
     again = command("convert", f"ckpt={run}", f"to={to}", capsys=capsys)

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from tests.helpers.commands import command, words
+from tests.helpers.commands import command, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 FAST = ["metric.n=4", "metric.steps=2"]
@@ -17,7 +17,7 @@ def trained(tmp_path_factory):
     from diffusion.commands import cli
 
     folder = tmp_path_factory.mktemp("trained") / "run"
-    given = words(
+    given = tiny(
         "trainer.max_steps=1", "callbacks.preview.n=0", "schedule.T=20", "sampler.steps=5", f"run.dir={folder}"
     )
     assert cli.main("train", given) == 0
@@ -135,7 +135,7 @@ def test_nothing_is_written_before_a_refusal(run, capsys, given):
 
 @pytest.mark.parametrize(("clipping", "said"), [("static", None), ("dynamic", "dynamic(percentile=0.995)")])
 def test_the_clipping_of_the_model_is_not_that_of_the_measurement(tmp_path, evaluate, capsys, clipping, said):
-    given = words(
+    given = tiny(
         "trainer.max_steps=1", "callbacks.preview.n=0", "schedule.T=20", "sampler.steps=5", f"clipping={clipping}"
     )
     run = command("train", *given, f"run.dir={tmp_path / 'run'}", capsys=capsys).folder

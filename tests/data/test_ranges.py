@@ -12,7 +12,7 @@ from diffusion.data.image_folder import ImageFolder
 from diffusion.data.ranges import Seen
 from diffusion.ground.errors import UserError
 from diffusion.runs import checkpoint, manifest
-from tests.helpers.commands import command, words
+from tests.helpers.commands import command, tiny
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def train(folder, capsys):
     line += ["dataset.batch_size=2", "callbacks.preview.n=0", f"run.dir={folder.parent / 'run'}"]
 
     def run(*given):
-        return command("train", *words(*line, *given), capsys=capsys)
+        return command("train", *tiny(*line, *given), capsys=capsys)
 
     return run
 

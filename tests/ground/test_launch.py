@@ -6,7 +6,7 @@ import pytest
 
 from diffusion.ground import launch
 from diffusion.ground.errors import UserError
-from tests.helpers.commands import command, words
+from tests.helpers.commands import command, tiny
 
 BATCH = {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_JOB_NAME": "x"}
 STEP = {**BATCH, "SLURM_STEP_ID": "0"}
@@ -52,7 +52,7 @@ def environment(monkeypatch):
 @pytest.mark.parametrize(("values", "said"), REFUSED)
 def test_processes_that_would_not_find_each_other_are_one_line(values, said, environment, tmp_path, capsys):
     environment(values)
-    done = command("train", *words(f"run.dir={tmp_path / 'run'}", "trainer.max_steps=1"), capsys=capsys)
+    done = command("train", *tiny(f"run.dir={tmp_path / 'run'}", "trainer.max_steps=1"), capsys=capsys)
     assert done.code == 2
     assert done.err.startswith("error: ")
     assert done.err.count("\n") == 1
@@ -80,5 +80,5 @@ def test_a_task_is_a_device(environment):
 @pytest.mark.filterwarnings("ignore")
 def test_a_job_of_one_task_trains(environment, tmp_path, capsys):
     environment({**BATCH, "SLURM_NTASKS": "1", "SLURM_JOB_ID": "7"})
-    line = words(f"run.dir={tmp_path / 'run'}", "trainer.max_steps=1", "callbacks.preview.n=0")
+    line = tiny(f"run.dir={tmp_path / 'run'}", "trainer.max_steps=1", "callbacks.preview.n=0")
     assert command("train", *line, capsys=capsys).code == 0

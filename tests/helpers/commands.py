@@ -13,15 +13,15 @@ TINY = [
 ]
 
 
-def words(*given):
-    """The words of a tiny training, and `given`, which win."""
-    return list({str(word).partition("=")[0]: str(word) for word in [*TINY, *given]}.values())
+def tiny(*overrides):
+    """The overrides of a tiny training; those that are given win."""
+    return list({str(word).partition("=")[0]: str(word) for word in [*TINY, *overrides]}.values())
 
 
-def of_today(former):
-    """The words of a fixture's run, as they are called now."""
-    renamed = [f"callbacks.{word}" if word.startswith("preview.") else word for word in former]
-    return ["kernels=off" if word == "kernels=false" else word for word in renamed]
+def renamed(former):
+    """The overrides of a fixture's run under their current names."""
+    found = [f"callbacks.{word}" if word.startswith("preview.") else word for word in former]
+    return ["kernels=off" if word == "kernels=false" else word for word in found]
 
 
 class Done(NamedTuple):
@@ -34,12 +34,12 @@ class Done(NamedTuple):
         return Path(self.out.splitlines()[-1])
 
 
-def command(name, *words, capsys) -> Done:
-    """`python NAME.py WORDS`, as far as one process can."""
+def command(name, *overrides, capsys) -> Done:
+    """`python NAME.py OVERRIDES`, as far as one process can."""
     capsys.readouterr()
-    argv, sys.argv = sys.argv, [f"{name}.py", *map(str, words)]
+    argv, sys.argv = sys.argv, [f"{name}.py", *map(str, overrides)]
     try:
-        code = cli.main(name, [str(word) for word in words])
+        code = cli.main(name, [str(word) for word in overrides])
     finally:
         sys.argv = argv
     return Done(code, *capsys.readouterr())

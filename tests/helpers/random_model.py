@@ -8,12 +8,12 @@ from diffusion.config import upgrades
 from diffusion.runs import build
 from diffusion.runs import compose as configs
 from diffusion.runs.groups import choice
-from tests.helpers.commands import words
+from tests.helpers.commands import tiny
 
 
 def random_model(path: Path, *given, classes=None) -> Path:
     """Writes the checkpoint that a training by those words would, its weights and their average at random."""
-    config = configs.OmegaConf.to_container(configs.compose("train", words(*given)), resolve=True)
+    config = configs.OmegaConf.to_container(configs.compose("train", tiny(*given)), resolve=True)
     if classes:
         config["conditioning"] = {"label": {**choice("conditioning", "label")["label"], "classes": classes}}
     states = []

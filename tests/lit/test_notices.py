@@ -14,7 +14,7 @@ from diffusion.conditioners.previous import Previous
 from diffusion.ground.errors import Notice
 from diffusion.guidance import ClassifierFree
 from diffusion.lit import notices
-from tests.helpers.commands import command, words
+from tests.helpers.commands import command, tiny
 from tests.helpers.labels import of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -81,7 +81,7 @@ def test_a_training_that_may_not_be_meant_is_noticed(changed, start):
     ],
 )
 def test_train_says_it_in_one_line_and_goes_on(given, start, tmp_path, capsys):
-    line = words("trainer.max_steps=1", "callbacks.preview.n=0", "schedule.T=50", *given)
+    line = tiny("trainer.max_steps=1", "callbacks.preview.n=0", "schedule.T=50", *given)
     done = command("train", *line, f"run.dir={tmp_path / 'run'}", capsys=capsys)
     assert done.code == 0
     found = said(done)
@@ -89,7 +89,7 @@ def test_train_says_it_in_one_line_and_goes_on(given, start, tmp_path, capsys):
 
 
 def test_a_schedule_that_does_not_reach_noise_is_said_in_one_line(tmp_path, capsys):
-    line = words("trainer.max_steps=1", "callbacks.preview.n=0", "schedule.beta_end=0.001")
+    line = tiny("trainer.max_steps=1", "callbacks.preview.n=0", "schedule.beta_end=0.001")
     done = command("train", *line, f"run.dir={tmp_path / 'run'}", capsys=capsys)
     [text] = said(done)
     assert text.startswith("alpha_bar_T = ")
@@ -136,7 +136,7 @@ def test_pictures_of_a_folder_that_are_enlarged_are_noticed(tmp_path, capsys):
         "callbacks.preview.n=0",
     ]
     line += ["network.attention=[]", "network.mid_attention=false", "dataset.val_fraction=0.3"]
-    done = command("train", *words(*line), f"run.dir={tmp_path / 'run'}", capsys=capsys)
+    done = command("train", *tiny(*line), f"run.dir={tmp_path / 'run'}", capsys=capsys)
     assert done.code == 0, done.err
     [text] = said(done)
     assert text.startswith("dataset.size=24, but the images of image_folder are 11 pixels wide")

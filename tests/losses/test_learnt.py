@@ -11,7 +11,7 @@ from diffusion.ground.errors import UserError
 from diffusion.losses.learnt import Learnt
 from diffusion.losses.objective import L2, Objective
 from diffusion.optimization.optimizers import AdamW
-from tests.helpers.commands import command, words
+from tests.helpers.commands import command, tiny
 
 KEYS = {f"objective.weighting.{name}" for name in ("weight", "frequencies", "phases")}
 
@@ -64,7 +64,7 @@ def test_it_is_a_part_of_the_objective_and_is_not_decayed():
     assert rate._options[1]["weight_decay"] == 0
 
 
-TRAINED = words("weighting=learnt", "trainer.log_every_n_steps=1", "ema=power", "optimizer.weight_decay=0.1",
+TRAINED = tiny("weighting=learnt", "trainer.log_every_n_steps=1", "ema=power", "optimizer.weight_decay=0.1",
     "optimizer.warmup_steps=2")  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def test_a_resumed_run_is_the_whole_one_bit_for_bit(runs):
 def test_training_with_it_is_stable(tmp_path, capsys):
     """The error of eps falls as without it, and u follows the log of the loss at each t."""
     rate = ["optimizer.lr=3e-3", "optimizer.warmup_steps=20"]
-    line = words("weighting=learnt", "trainer.max_steps=400", *rate, "schedule=cosine", "callbacks.preview.n=0")
+    line = tiny("weighting=learnt", "trainer.max_steps=400", *rate, "schedule=cosine", "callbacks.preview.n=0")
     done = command("train", *line, f"run.dir={tmp_path / 'run'}", capsys=capsys)
     assert done.code == 0, done.err
     with open(done.folder / "metrics.csv", newline="") as file:
@@ -160,15 +160,15 @@ def test_it_samples_converts_and_evaluates(runs, tmp_path, capsys):
 @pytest.mark.parametrize(("before", "now"), [("learnt", "simple"), ("simple", "learnt")])
 def test_its_weights_begin_a_run_of_another_weighting_which_cannot_go_on(runs, tmp_path, capsys, before, now):
     if before == "simple":
-        line = words("trainer.max_steps=2", f"run.dir={tmp_path / 'simple'}", "callbacks.preview.n=0")
+        line = tiny("trainer.max_steps=2", f"run.dir={tmp_path / 'simple'}", "callbacks.preview.n=0")
         assert command("train", *line, capsys=capsys).code == 0
     source = runs / "whole" if before == "learnt" else tmp_path / "simple"
-    line = words(f"weighting={now}", f"resume={source}", "trainer.max_steps=20", "callbacks.preview.n=0")
+    line = tiny(f"weighting={now}", f"resume={source}", "trainer.max_steps=20", "callbacks.preview.n=0")
     ema = ["ema=power"] * (before == "learnt")
     refused = command("train", *line, *ema, f"run.dir={tmp_path / 'refused'}", capsys=capsys)
     assert refused.code == 2
     assert "another loss or weighting" in refused.err
     assert "resume_mode=weights" in refused.err
     assert not (tmp_path / "refused").exists()
-    line = words(*line, "resume_mode=weights", "trainer.max_steps=2", f"run.dir={tmp_path / 'run'}")
+    line = tiny(*line, "resume_mode=weights", "trainer.max_steps=2", f"run.dir={tmp_path / 'run'}")
     assert command("train", *line, capsys=capsys).code == 0

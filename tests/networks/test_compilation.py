@@ -9,9 +9,9 @@ from PIL import Image
 
 from diffusion.ground.errors import UserError
 from diffusion.networks.compilation import compile_network
-from tests.helpers.commands import command, words
+from tests.helpers.commands import command, tiny
 
-TINY = words("network.widths=[4]", "network.norm_groups=2", "network.attention=[]", "network.mid_attention=false")
+TINY = tiny("network.widths=[4]", "network.norm_groups=2", "network.attention=[]", "network.mid_attention=false")
 TINY += ["trainer.log_every_n_steps=1"]
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -33,7 +33,7 @@ def test_a_compiled_network_trains_samples_and_is_measured_as_one_that_is_not(tm
     folder = {}
     for asked in "false", "true":
         line = ["trainer.max_steps=3", f"run.dir={tmp_path / asked}", f"compile={asked}"]
-        run = succeed("train", *words(*TINY, "callbacks.preview.n=0"), *line, capsys=capsys)
+        run = succeed("train", *tiny(*TINY, "callbacks.preview.n=0"), *line, capsys=capsys)
         folder[asked] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert list(folder["false"]) == list(folder["true"])
     for name, value in folder["false"].items():

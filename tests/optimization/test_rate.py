@@ -15,7 +15,7 @@ from torch import nn
 
 from diffusion.config import upgrades
 from diffusion.optimization.optimizers import AdamW, Constant, CosineDecay
-from tests.helpers.commands import command, of_today, words
+from tests.helpers.commands import command, renamed, tiny
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "format_0"
 
@@ -143,7 +143,7 @@ def train(tmp_path, capsys):
             "lr_schedule=cosine",
             "trainer.log_every_n_steps=1",
         )
-        return command("train", *words(*short, f"run.dir={tmp_path / 'run'}", *given), capsys=capsys)
+        return command("train", *tiny(*short, f"run.dir={tmp_path / 'run'}", *given), capsys=capsys)
 
     return run
 
@@ -195,7 +195,7 @@ def resume_of_format_0(name, *given, tmp_path, monkeypatch, capsys):
     shutil.copytree(FIXTURES / name, folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(folder)
-    began = of_today(json.loads((folder / "expected.json").read_text())["words"])
+    began = renamed(json.loads((folder / "expected.json").read_text())["words"])
     given = {word.partition("=")[0]: word for word in [*began, *given]}
     given.pop("lr_schedule.steps", None)
     done = command("train", *given.values(), f"run.dir={folder}", "resume=auto", capsys=capsys)

@@ -11,7 +11,7 @@ from diffusion.ground.errors import Notice, UserError
 from diffusion.runs import build
 from diffusion.runs.compose import compose
 from diffusion.runs.groups import choice
-from tests.helpers.commands import command, words
+from tests.helpers.commands import command, tiny
 
 DATASETS = ["digits", "mnist", "fashion_mnist", "cifar10", "image_folder"]
 
@@ -31,7 +31,7 @@ def test_a_name_is_dropped_nowhere():
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_renamed_data_set_is_called_so_in_the_run_folder_the_manifest_and_messages(tmp_path, capsys):
-    line = words("dataset.name=mine", "trainer.max_steps=1", "callbacks.preview.n=0", f"run.root={tmp_path}")
+    line = tiny("dataset.name=mine", "trainer.max_steps=1", "callbacks.preview.n=0", f"run.root={tmp_path}")
     done = command("train", *line, capsys=capsys)
     assert done.folder.parent == tmp_path / "mine"
     assert json.loads((done.folder / "manifest.json").read_text())["data"]["name"] == "mine"
@@ -48,7 +48,7 @@ def test_a_name_is_that_of_a_folder(name):
 
 @pytest.mark.parametrize("seed", [0, 2**64 - 1, 2**64, 10**30])
 def test_any_seed_makes_a_network(seed):
-    config = OmegaConf.to_container(compose("train", words(f"seed={seed}")), resolve=True)
+    config = OmegaConf.to_container(compose("train", tiny(f"seed={seed}")), resolve=True)
     assert build.model(config).seed == seed
 
 
@@ -74,7 +74,7 @@ def test_a_sampler_may_have_no_steps_or_no_times(node):
 def test_a_short_schedule_needs_no_word_for_our_own_defaults(tmp_path, capsys):
     line = [
         word
-        for word in words("schedule.T=20", "trainer.max_steps=1")
+        for word in tiny("schedule.T=20", "trainer.max_steps=1")
         if not word.startswith("callbacks.preview.sampler")
     ]
     done = command(
@@ -95,7 +95,7 @@ def test_what_is_clipped_in_training_is_a_key_of_its_own(tmp_path, capsys):
     """The weights depend on what the network is shown of itself, and not on how samples are clipped."""
 
     def weights(name, *given):
-        line = words("trainer.max_steps=3", "callbacks.preview.n=0", "self_conditioning=true", *given)
+        line = tiny("trainer.max_steps=3", "callbacks.preview.n=0", "self_conditioning=true", *given)
         done = command("train", *line, f"run.dir={tmp_path / name}", capsys=capsys)
         assert done.code == 0, done.err
         state = torch.load(done.folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
@@ -109,7 +109,7 @@ def test_what_is_clipped_in_training_is_a_key_of_its_own(tmp_path, capsys):
 
 
 def test_a_clipping_without_what_it_clips_is_refused(tmp_path, capsys):
-    refused = command("train", *words("self_conditioning_clipping=none", f"run.dir={tmp_path / 'x'}"), capsys=capsys)
+    refused = command("train", *tiny("self_conditioning_clipping=none", f"run.dir={tmp_path / 'x'}"), capsys=capsys)
     assert refused.code == 2
     assert "self_conditioning_clipping has no effect: it is of what self_conditioning=true shows" in refused.err
     assert not (tmp_path / "x").exists()

@@ -13,8 +13,7 @@ from diffusion.config import registry
 from diffusion.ground.files import read_json
 from diffusion.lit.module import LitDiffusion
 from diffusion.runs import folder, manifest
-from tests.helpers.commands import command
-from tests.helpers.commands import words as tiny
+from tests.helpers.commands import command, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -8,13 +8,13 @@ from diffusion.conditioners.condition import Condition
 from diffusion.conditioners.label import Label
 from diffusion.conditioners.vector import Vector
 from diffusion.training.callbacks.batch import FirstBatch, rows
-from tests.helpers.commands import command, words
+from tests.helpers.commands import command, tiny
 
 
 def test_a_run_draws_the_batch_that_it_is_trained_on_once(tmp_path, capsys, monkeypatch):
     seen, draw = [], FirstBatch._draw
     monkeypatch.setattr(FirstBatch, "_draw", lambda self, *given: seen.append(given[1]) or draw(self, *given))
-    line = words(f"run.dir={tmp_path / 'run'}", "dataset.flip=true", "callbacks.preview=null", "callbacks.batch.n=4")
+    line = tiny(f"run.dir={tmp_path / 'run'}", "dataset.flip=true", "callbacks.preview=null", "callbacks.batch.n=4")
     line = [word for word in line if not word.startswith("callbacks.preview.")]
     for steps in 1, 2:
         done = command("train", *line, f"trainer.max_steps={steps}", "resume=auto", capsys=capsys)

@@ -24,7 +24,7 @@ from diffusion.training.callbacks.pictures import Pictures, show
 from diffusion.training.callbacks.preview import Preview
 from diffusion.training.callbacks.validations import Validations
 from diffusion.training.loggers.tensorboard import TensorBoard
-from tests.helpers.commands import command, words
+from tests.helpers.commands import command, tiny
 from tests.helpers.painter import Painter
 from tests.helpers.random_model import random_model
 
@@ -234,7 +234,7 @@ def test_a_training_draws_what_its_section_says_and_its_checkpoint_knows_nothing
         "task=img2img",
         f"task.image={tmp_path}/a=b,c.png",
     ]
-    line = words("conditioning=label", "trainer.max_steps=1", f"run.dir={tmp_path / 'run'}", "schedule.T=20")
+    line = tiny("conditioning=label", "trainer.max_steps=1", f"run.dir={tmp_path / 'run'}", "schedule.T=20")
     done = command("train", *line, *(f"callbacks.preview.{word}" for word in section), capsys=capsys)
     assert done.code == 0, done.err
     [grid] = (done.folder / "samples").glob("epoch_*.png")
@@ -259,7 +259,7 @@ def test_a_training_draws_what_its_section_says_and_its_checkpoint_knows_nothing
 )
 def test_a_mistake_in_the_section_is_one_line_before_there_is_a_run(word, said, tmp_path, capsys):
     key = word.partition("=")[0]
-    line = [other for other in words(f"run.dir={tmp_path / 'run'}") if not other.startswith(f"{key}=")]
+    line = [other for other in tiny(f"run.dir={tmp_path / 'run'}") if not other.startswith(f"{key}=")]
     done = command("train", *line, word, capsys=capsys)
     assert done.code == 2
     assert said in done.err
