@@ -42,9 +42,9 @@ class DPMSolverPP(Sampler):
         h = half_log_snr(alpha_s, sigma_s) - half_log_snr(alpha_t, sigma_t)
         differences = self._differences(solver, h, order)
         if not self.stochastic:
-            weights = _weights(h, order)
+            weights = weights_of(h, order)
             return combine((sigma_s / sigma_t, x_t), *_scaled(alpha_s, weights, differences))
-        weights = _weights(2 * h, order)  # the SDE decays twice as fast
+        weights = weights_of(2 * h, order)  # the SDE decays twice as fast
         noise = (sigma_s * (-torch.expm1(-2 * h)).sqrt(), solver.noise())
         return combine((sigma_s / sigma_t * (-h).exp(), x_t), *_scaled(alpha_s, weights, differences), noise)
 
@@ -64,7 +64,7 @@ class DPMSolverPP(Sampler):
         return [x_0[0], slopes[0] + combine((r[0] / both, bend)), combine((1 / both, bend))]
 
 
-def _weights(h: Tensor, order: int) -> list[Tensor]:
+def weights_of(h: Tensor, order: int) -> list[Tensor]:
     """Of x_0 and its differences: the integrals of exp(-(h - tau)) (tau / h)^k over a step of length h.
 
     Order 2 takes the authors' midpoint instead of the exact second one. Order 3 takes the exact ones: the authors' code

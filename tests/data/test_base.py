@@ -221,9 +221,13 @@ def test_a_fingerprint_reads_a_few_images_at_a_time():
             self.most = max(self.most, len(rows))
             return self.images[rows]
 
-    plain, data = Numbered(n=200), Numbered(n=200)
-    images, condition = data.split("train")
-    data._splits["train"] = counted, _ = Counted(images), condition
+    class Watched(Numbered):
+        def load(self, split):
+            images, condition = super().load(split)
+            return Counted(images), condition
+
+    plain, data = Numbered(n=200), Watched(n=200)
+    counted, _ = data.split("train")
     assert data.fingerprint("train") == plain.fingerprint("train")
     assert counted.most <= 64
 

@@ -231,7 +231,7 @@ def test_what_was_used_least_recently_makes_room(folder, kept, newly_decoded, mo
         plain(root / "1.png", (k, k, k))
     for root in roots[:3]:
         newly_decoded(root)
-    used = sum(map(cache._size, entries(kept)))
+    used = sum(file.stat().st_size for entry in entries(kept) for file in entry.iterdir())
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9, total=10 * (used + 100)))
     monkeypatch.setattr(cache, "_WORTH_A_LINE", 100)
     for age, root in enumerate([roots[0], roots[2], roots[1]]):

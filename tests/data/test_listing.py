@@ -90,7 +90,7 @@ def test_a_relative_path(tmp_path, monkeypatch):
     put(tmp_path, "root/cat/1.png", "elsewhere/2.png")
     (tmp_path / "root" / "dog").symlink_to(tmp_path / "elsewhere")
     monkeypatch.chdir(tmp_path)
-    for root in ("root", "./root/", "../" + tmp_path.name + "/root"):
+    for root in ("root", "./root/", str(Path("..", tmp_path.name, "root"))):
         assert listing(Path(root)).pictures == ["cat/1.png", "dog/2.png"]
     monkeypatch.chdir(tmp_path / "root")
     assert listing(Path(".")).pictures == ["cat/1.png", "dog/2.png"]

@@ -123,13 +123,13 @@ def test_dpm_solver_pp(steps, spacing, order, stochastic):
 def test_dpm_solver_pp_of_order_3_but_for_its_last_weight(monkeypatch, steps, spacing):
     """The authors weigh the second difference by half of its integral, which makes their third order a second (see
     test_orders). With that weight in place of ours, everything else is the same."""
-    right = dpm_solver_pp._weights
+    right = dpm_solver_pp.weights_of
 
     def published(h, order):
         weights = right(h, order)
         return weights if order < 3 else [*weights[:2], weights[2] / 2]
 
-    monkeypatch.setattr(dpm_solver_pp, "_weights", published)
+    monkeypatch.setattr(dpm_solver_pp, "weights_of", published)
     scheduler = scheduler_of("DPMSolverMultistepScheduler", steps, spacing, solver_order=3)
     close(ours(DPMSolverPP(order=3), scheduler.timesteps), theirs(scheduler))
 

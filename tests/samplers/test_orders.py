@@ -76,14 +76,14 @@ def test_doubling_the_steps_divides_the_error_by_2_to_the_order(name, denoiser, 
 
 def test_third_order_needs_the_whole_last_weight(monkeypatch):
     """With the halved weight of the authors' code the method is of second order, and several times less accurate."""
-    denoise, sampler, right = MixtureDenoiser(schedule.VP()), DPMSolverPP(order=3), dpm_solver_pp._weights
+    denoise, sampler, right = MixtureDenoiser(schedule.VP()), DPMSolverPP(order=3), dpm_solver_pp.weights_of
     ours = error(sampler, denoise, 160, 2)
 
     def published(h, order):
         weights = right(h, order)
         return weights if order < 3 else [*weights[:2], weights[2] / 2]
 
-    monkeypatch.setattr(dpm_solver_pp, "_weights", published)
+    monkeypatch.setattr(dpm_solver_pp, "weights_of", published)
     coarse, fine = (error(sampler, denoise, steps, 2) for steps in (160, 320))
     assert coarse / fine == pytest.approx(4, rel=0.15)
     assert coarse > 5 * ours

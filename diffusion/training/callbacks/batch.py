@@ -33,9 +33,9 @@ class FirstBatch(Callback):
         self, trainer: Trainer, pl_module: LitDiffusion, batch: TrainingPair, batch_idx: int
     ) -> None:
         if trainer.global_step == 0 and batch_idx == 0 and trainer.is_global_zero:
-            publish(trainer, lambda: {"data": self._draw(pl_module, batch)})
+            publish(trainer, lambda: {"data": self.draw(pl_module, batch)})
 
-    def _draw(self, model: LitDiffusion, batch: TrainingPair) -> Path:
+    def draw(self, model: LitDiffusion, batch: TrainingPair) -> Path:
         condition = batch.condition.rows(slice(self.n)).to("cpu")
         shown = model.space.picture(model.space.encode(batch.x[: self.n])).cpu()
         return images.write_png(self.folder / "data.png", _grid(shown, rows(condition, model.conditioning)))

@@ -26,10 +26,10 @@ class ScheduleCurve(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         if trainer.global_step == 0 and trainer.is_global_zero:
-            publish(trainer, lambda: {"schedule": self._draw(pl_module)})
+            publish(trainer, lambda: {"schedule": self.draw(pl_module)})
 
     @torch.no_grad()  # of a schedule or weighting that learns
-    def _draw(self, pl_module: LitDiffusion) -> Path:
+    def draw(self, pl_module: LitDiffusion) -> Path:
         schedule = pl_module.denoiser.schedule
         t, _ = pl_module.timesteps.draw(pl_module.seed, torch.arange(_DRAWS), schedule)
         weighting = getattr(pl_module.objective, "weighting", None)  # L_vlb has weights of its own

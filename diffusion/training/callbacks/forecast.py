@@ -59,14 +59,14 @@ def text(trainer: Trainer, seconds: float) -> str:
     time_left = timer.time_remaining() if timer else None
     if time_left is not None and time_left < left * whole:
         left = round(time_left / whole)
-        lasts = _words(time_left)
+        lasts = duration(time_left)
     elif math.isinf(left):
         return f"{seconds:.3g} s a step{note}; no limit ends the run"
     else:
-        lasts = _words(left * whole)
+        lasts = duration(left * whole)
     line = f"about {lasts} for {left:,} more steps ({seconds:.3g} s a step{note})"
     due = None if validations is None else _next_pictures(trainer, validations)
-    pictures = "" if due is None else f"; pictures at step {trainer.global_step + due:,}, in {_words(due * whole)}"
+    pictures = "" if due is None else f"; pictures at step {trainer.global_step + due:,}, in {duration(due * whole)}"
     return line + pictures
 
 
@@ -79,7 +79,7 @@ def _next_pictures(trainer: Trainer, validations: Validations) -> int | None:
     return min(due) if due and cadence.every_n_minutes is None else None
 
 
-def _words(seconds: float) -> str:
+def duration(seconds: float) -> str:
     for unit, length in ("days", 86400), ("hours", 3600), ("minutes", 60):
         if seconds >= 2 * length:
             return f"{seconds / length:.2g} {unit}" if seconds < 10 * length else f"{seconds / length:.0f} {unit}"

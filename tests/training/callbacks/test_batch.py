@@ -12,8 +12,8 @@ from tests.helpers.commands import command, tiny
 
 
 def test_a_run_draws_the_batch_that_it_is_trained_on_once(tmp_path, capsys, monkeypatch):
-    seen, draw = [], FirstBatch._draw
-    monkeypatch.setattr(FirstBatch, "_draw", lambda self, *given: seen.append(given[1]) or draw(self, *given))
+    seen, draw = [], FirstBatch.draw
+    monkeypatch.setattr(FirstBatch, "draw", lambda self, *given: seen.append(given[1]) or draw(self, *given))
     line = tiny(f"run.dir={tmp_path / 'run'}", "dataset.flip=true", "callbacks.preview=null", "callbacks.batch.n=4")
     line = [word for word in line if not word.startswith("callbacks.preview.")]
     for steps in 1, 2:

@@ -1,10 +1,5 @@
 """The curves are those of the very schedule and of the losses of all images, whoever has them."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -17,6 +12,7 @@ from diffusion.losses.timesteps import LogNormal
 from diffusion.losses.weighting import MinSNR, Simple
 from diffusion.schedule import cosine, linear
 from diffusion.training.callbacks.curves import LossCurve, ScheduleCurve
+from tests.helpers.two_processes import run_script
 from tests.lit.test_module import digits, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -70,7 +66,7 @@ def test_what_learns_has_a_curve_too(tmp_path):
 
     model = small_model()
     model.objective = L2(Scaled())
-    assert ScheduleCurve(tmp_path)._draw(model).exists()
+    assert ScheduleCurve(tmp_path).draw(model).exists()
 
 
 def test_a_resumed_run_keeps_the_picture_of_its_schedule(tmp_path):
@@ -83,7 +79,7 @@ def test_a_resumed_run_keeps_the_picture_of_its_schedule(tmp_path):
 def test_a_loss_without_weights_has_a_picture_too(tmp_path):
     model = small_model()
     model.objective = VLB(Simple())
-    assert ScheduleCurve(tmp_path)._draw(model) == tmp_path / "schedule.png"
+    assert ScheduleCurve(tmp_path).draw(model) == tmp_path / "schedule.png"
 
 
 def test_loss_and_band_of_each_part_of_t():
@@ -150,11 +146,7 @@ torch.save([given[:2] for given in calls], folder / f"rank{trainer.global_rank}.
 @pytest.mark.slow
 def test_two_processes_draw_the_losses_of_both(tmp_path):
     """63 images: one process has one more than the other."""
-    (tmp_path / "script.py").write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, tmp_path / "script.py", tmp_path]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    run_script(SCRIPT, tmp_path)
     assert torch.load(tmp_path / "rank1.pt") == []
     [(t, losses)] = torch.load(tmp_path / "rank0.pt")
     assert len(t.unique()) == len(losses) == 63

@@ -9,6 +9,7 @@ from torch import nn
 
 from diffusion.conditioners.condition import Condition
 from diffusion.ground import images, random
+from diffusion.lit.pairs import TrainingPair
 from diffusion.process import q_sample
 from diffusion.schedule import broadcast
 from diffusion.training.callbacks.predictions import Predictions
@@ -42,7 +43,8 @@ def test_of_a_denoiser_that_knows_the_image_every_prediction_is_the_image(tmp_pa
     x_0, schedule = images.from_uint8(data[:4]), model.denoiser.schedule
     model.denoiser.network = Knows(schedule, x_0)
     callback = Predictions(tmp_path)
-    callback._first = data[:4], Condition(4)
+    pair = TrainingPair(data[:4], Condition(4), *torch.zeros(4, 4))
+    callback.on_validation_batch_end(None, model, None, pair, 0)
     written = cells(callback.draw(model, "now")["preview/x_0"])
     assert torch.equal(written[:, 0, 0], data[:4, 0])
     assert (written[:, 1].int() - data[:4].int()).abs().max() <= 1

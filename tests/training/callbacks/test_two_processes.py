@@ -1,14 +1,10 @@
 """Two gloo processes: the same average on both, and one preview, one file, one W&B run between them."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from tests.helpers.offline_wandb import read_offline_runs
+from tests.helpers.two_processes import run_script
 
 SCRIPT = """
 import sys
@@ -56,16 +52,7 @@ torch.save([*ema.first.values(), *model.parameters()], folder / f"rank{trainer.g
 
 @pytest.mark.slow
 def test_two_processes_share_one_run(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    result = subprocess.run(
-        [sys.executable, script, tmp_path],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "WANDB_ERROR_REPORTING": "false"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr
+    result = run_script(SCRIPT, tmp_path)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert not torch.equal(first[0], first[2])  # average and raw

@@ -1,9 +1,5 @@
 """When a run is validated, by a clock of the test's own; and that its weights never know."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +10,7 @@ from diffusion.training.callbacks import validations
 from diffusion.training.callbacks.cadence import Cadence
 from diffusion.training.callbacks.validations import Validations
 from tests.helpers.painter import Painter
+from tests.helpers.two_processes import run_script
 from tests.training.callbacks.test_checkpoints import assert_same_end, contents
 from tests.training.callbacks.test_checkpoints import fit as train
 
@@ -205,11 +202,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_rank_0_decides_for_two_processes(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, tmp_path / "script.py", tmp_path]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    run_script(SCRIPT, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert first == second
     assert first[0][0] == 1
