@@ -15,4 +15,6 @@ def __getattr__(name: str):
         return importlib.import_module("diffusion.runs.checkpoint").load
     if name == "images":
         return importlib.import_module("diffusion.ground.images")
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("diffusion")
     raise AttributeError(f"module 'diffusion' has no attribute {name!r}")
