@@ -15,17 +15,19 @@ demo: $(VENV)/installed ## install, train on the digits that scikit-learn brings
 QUICK = tests/config tests/ground tests/losses tests/spaces/test_pixels.py tests/test_floors.py tests/test_schedule.py \
 	tests/test_process.py tests/test_denoiser.py tests/test_guidance.py tests/samplers/test_grid.py tests/test_pyproject.py
 
-check: $(VENV)/installed-dev ## the style, and the tests that are quick (a minute)
+check: $(VENV)/installed-dev ## the style, the types, and the tests that are quick (a minute)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --no-loadscope-reorder $(QUICK)
 
-test: $(VENV)/installed-dev ## install, check the style, and run every test
+test: $(VENV)/installed-dev ## install, check the style and the types, and run every test
+	$(BIN)/basedpyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 SEED := $(or $(SEED),$(shell date +%s))
+	$(BIN)/basedpyright
 
 test-random: $(VENV)/installed-dev ## the tests that draw examples or kill at random, from another seed each time (SEED=...)
 	@echo "make test-random SEED=$(SEED) repeats this"
