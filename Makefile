@@ -2,7 +2,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: help demo check test test-random bench docs clean
+LOWEST = .venv-lowest
+LOWEST_PYTHON ?= $(or $(shell command -v python3.10),$(PYTHON))
+
+.PHONY: help demo check test test-random test-lowest coverage bench docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -34,14 +37,26 @@ test-random: $(VENV)/installed-dev ## the tests that draw examples or kill at ra
 	OMP_NUM_THREADS=1 TEST_SEED=$(SEED) $(BIN)/python -m pytest --hypothesis-profile=random \
 		--hypothesis-seed=$(SEED) $$(grep -lE "hypothesis|TEST_SEED" -r tests --include=test_*.py)
 
+test-lowest: ## every test with the lowest versions that pyproject.toml admits, in an environment of its own (6 GB)
+	$(LOWEST_PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install -q uv
+	$(LOWEST)/bin/uv pip install -q --python $(LOWEST) --resolution lowest-direct -e '.[dev]'
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+coverage: $(VENV)/installed-dev ## every test, and which lines of diffusion/ none of them ran
+	$(BIN)/coverage erase
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
 bench: $(VENV)/installed-dev ## measure network, trainer, data, noise, samplers and start-up against their peers
 	$(BIN)/python benchmarks/run.py
 
 docs: $(VENV)/installed ## write docs/configuration.md anew
 	$(BIN)/python -m diffusion.commands.reference docs/configuration.md
 
-clean: ## remove the environment
-	rm -rf $(VENV)
+clean: ## remove the environments
+	rm -rf $(VENV) $(LOWEST)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

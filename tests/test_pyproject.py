@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+import diffusion
+
 tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no reader of TOML")
 
 # Releases that stole credentials. lightning requires pytorch-lightning of any version.
@@ -25,3 +27,9 @@ def test_every_folder_of_the_package_is_installed():
     packages = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     found = {".".join(file.parent.relative_to(root).parts) for file in root.glob("diffusion/**/__init__.py")}
     assert {*packages} == {*found, "diffusion.conf"}
+
+
+def test_the_version_is_the_one_declared():
+    """Where it fails, pyproject.toml is younger than the installation."""
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    assert diffusion.__version__ == project["version"]

@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffusion.data.base import Data
 from diffusion.lit.module import LitDiffusion
 from diffusion.sampling.section import Sampling
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Score:
     details: Mapping[str, Any]
     protocol: Mapping[str, Any]
     summary: str
-    figure: Figure
+    figure: "Figure"
 
 
 class Metric(ABC):

@@ -3,10 +3,9 @@
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -18,11 +17,15 @@ from diffusion.losses.weighting import Simple, Weighting
 from diffusion.runs import build
 from diffusion.schedule import Schedule
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 _BINS = 20  # parts of 0..T
 _BAND = torch.tensor([0.1, 0.9], dtype=torch.float64)
 
 
-def draw_schedules(schedules: Mapping[str, Schedule]) -> Figure:
+def draw_schedules(schedules: Mapping[str, Schedule]) -> "Figure":
     """alpha_bar_t and log-SNR against t / T, a line for each named schedule."""
     figure, axes = _panels(2)
     for name, schedule in schedules.items():
@@ -33,7 +36,7 @@ def draw_schedules(schedules: Mapping[str, Schedule]) -> Figure:
     return figure
 
 
-def draw_training(schedule: Schedule, t: Tensor, weighting: Weighting | None) -> Figure:
+def draw_training(schedule: Schedule, t: Tensor, weighting: Weighting | None) -> "Figure":
     """What a training sees of its schedule: alpha_bar_t and log-SNR against t; and how often each t is drawn and how
     much its loss counts, both relative to L_simple with uniform t.
 
@@ -56,7 +59,7 @@ def draw_training(schedule: Schedule, t: Tensor, weighting: Weighting | None) ->
     return figure
 
 
-def draw_losses(t: Tensor, losses: Tensor, T: int) -> Figure:
+def draw_losses(t: Tensor, losses: Tensor, T: int) -> "Figure":
     """The losses of single images against t: the mean and the 10th to 90th percentile in each of 20 parts of 0..T.
 
     t: in steps, (n,); losses: (n,).
@@ -65,7 +68,7 @@ def draw_losses(t: Tensor, losses: Tensor, T: int) -> Figure:
     parts = [losses[part == k].double() for k in range(_BINS)]
     middles, parts = zip(*((T * (k + 0.5) / _BINS, each) for k, each in enumerate(parts) if len(each)), strict=True)
     low, high = torch.stack([each.quantile(_BAND) for each in parts], dim=1)
-    figure = Figure(figsize=(6, 3.8), layout="constrained")
+    figure = _figure(6, 3.8)
     axis = figure.subplots()
     axis.fill_between(middles, low, high, alpha=0.25, linewidth=0, label="10% to 90% of the images")
     axis.plot(middles, [each.mean() for each in parts], marker="o", markersize=3, label="mean")
@@ -78,15 +81,21 @@ def draw_losses(t: Tensor, losses: Tensor, T: int) -> Figure:
     return figure
 
 
-def _panels(n: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(4.5 * n, 3.4), layout="constrained")
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _panels(n: int) -> "tuple[Figure, list[Axes]]":
+    figure = _figure(4.5 * n, 3.4)
     axes = list(figure.subplots(1, n))
     for axis in axes:
         axis.grid(alpha=0.3)
     return figure, axes
 
 
-def _draw_schedule(axes: Sequence[Axes], schedule: Schedule, unit: float, label: str | None = None) -> None:
+def _draw_schedule(axes: "Sequence[Axes]", schedule: Schedule, unit: float, label: str | None = None) -> None:
     """alpha_bar_t and log-SNR into two panels, against t / unit."""
     t = torch.linspace(0, schedule.T, 501, dtype=torch.float64)
     axes[0].plot(t / unit, schedule.log_alpha_bar(t).exp(), label=label)
@@ -97,14 +106,14 @@ def _draw_schedule(axes: Sequence[Axes], schedule: Schedule, unit: float, label:
 
 def draw_table(
     rows: Mapping[str, Sequence[tuple[Tensor | None, str]]], columns: Sequence[str], lines: Sequence[str] | None = None
-) -> Figure:
+) -> "Figure":
     """Pictures, uint8 (C, H, W) or None, each with a line of text under it, in named rows and columns. lines: names of
     the equally high parts of each picture, from the top."""
     shapes = [picture.shape for cells in rows.values() for picture, _ in cells if picture is not None]
     height = max(
         1.35 * min(1, max(height / width for _, height, width in shapes)) + 0.15, 0.17 * len(lines or []) + 0.3
     )
-    figure = Figure(figsize=(1.35 * len(columns) + 0.9, height * len(rows) + 0.3), layout="constrained")
+    figure = _figure(1.35 * len(columns) + 0.9, height * len(rows) + 0.3)
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for row, (name, cells) in zip(axes, rows.items(), strict=True):
         row[0].set_ylabel(name)
@@ -123,10 +132,10 @@ def draw_table(
     return figure
 
 
-def draw_terms(by_t: Tensor, prior: float) -> Figure:
+def draw_terms(by_t: Tensor, prior: float) -> "Figure":
     """The terms of the variational bound against t: by_t, L_{t-1} of t = 1..T in bits per dimension, (T,), nan where it
     is not known; prior: L_T."""
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    figure = _figure(6, 3.6)
     axis = figure.subplots()
     axis.plot(1, by_t[0], "o", label=r"decoder, $L_0$")
     axis.plot(range(2, len(by_t) + 1), by_t[1:], ".", markersize=3, label=r"$L_{t-1}$")
@@ -135,7 +144,7 @@ def draw_terms(by_t: Tensor, prior: float) -> Figure:
     return figure
 
 
-def write_figure(path: Path | str, figure: Figure) -> Path:
+def write_figure(path: Path | str, figure: "Figure") -> Path:
     """Writes a figure as a PNG, whole or not at all; returns the path."""
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)

@@ -3,14 +3,16 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
-from matplotlib.figure import Figure
 
 from diffusion.evaluation import plots
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import atomic, json_contents, json_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 NAME = "results.jsonl"
 FORMAT = 1  # of a row; 0 had no number
@@ -45,7 +47,7 @@ class Results:
                 continue
         return found
 
-    def add(self, row: Mapping[str, Any], figure: Figure) -> list[dict[str, Any]]:
+    def add(self, row: Mapping[str, Any], figure: "Figure") -> list[dict[str, Any]]:
         """Adds a row, and its picture, whose name the row has as `figure`. Returns the earlier rows of the same
         measurement: metric, protocol and weights are equal.
 
