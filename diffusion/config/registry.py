@@ -43,6 +43,7 @@ BASES = {
     "conditioning": "diffusion.conditioners.base.Conditioner",
     "dataset": "diffusion.data.base.Data",
     "ema": "diffusion.optimization.averages.Profiles",
+    "features": "diffusion.evaluation.features.base.Features",
     "guidance": "diffusion.guidance.Guidance",
     "loss": "diffusion.losses.objective.Objective",
     "logger": "lightning.pytorch.loggers.Logger",

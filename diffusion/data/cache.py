@@ -15,6 +15,7 @@ from diffusion.data.decoded import IMAGES, INDEX, PLACE, Decoded, Request
 from diffusion.data.decoding import Limits
 from diffusion.data.ranges import Range
 from diffusion.ground.errors import UserError
+from diffusion.ground.files import cache_folder
 
 try:
     import fcntl
@@ -38,9 +39,8 @@ class DecodedCache:
     """
 
     def __init__(self, folder: str | None = None):
-        default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "diffusion"
         try:
-            self.folder = Path(folder or default).expanduser()
+            self.folder = Path(folder).expanduser() if folder else cache_folder()
         except RuntimeError as error:  # nobody's home
             raise UserError(f"no folder to keep decoded images in ({error}): set dataset.cache") from error
         self._held: IO | None = None

@@ -47,6 +47,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def cache_folder() -> Path:
+    """For what can be made again: $XDG_CACHE_HOME/diffusion, or ~/.cache/diffusion. Raises RuntimeError where the user
+    has no home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "diffusion"
+
+
 def json_text(contents: Any, indent: int | None = 2) -> str:
     """`contents` as JSON of the standard: infinities and nan become the strings "inf", "-inf" and "nan"; a text that is
     one of these words becomes "'inf'"."""

@@ -1,0 +1,1 @@
+"""Embeddings of images, in which their distributions are compared."""
