@@ -129,6 +129,6 @@ def test_in_sampling_what_was_drawn_stays(run, tmp_path, capsys, monkeypatch):
 
 def test_in_an_evaluation(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(UNet, "forward", breaking(UNet.forward, 1, MemoryError()))
-    done = command("evaluate", f"ckpt={run}", "metric.n=2", f"output={tmp_path / 'out'}", capsys=capsys)
+    done = command("evaluate", f"ckpt={run}", "metric.bpd.n=2", f"output={tmp_path / 'out'}", capsys=capsys)
     assert one_line(done) == "error: out of memory: lower batch_size"
     assert not [*tmp_path.rglob("*.json*"), *tmp_path.rglob("*.png")]

@@ -35,7 +35,7 @@ def test_a_run_in_it_is_validated_previewed_resumed_and_sampled_from(precision, 
     for weights in "ema", "raw":
         line = [f"ckpt={tmp_path / 'whole'}", f"weights={weights}", f"output={tmp_path / weights}", "n=2"]
         assert command("sample", *line, "sampler=ddim", "sampler.steps=2", capsys=capsys).code == 0
-    line = [f"ckpt={tmp_path / 'whole'}", "metric.n=2", "metric.steps=2"]
+    line = [f"ckpt={tmp_path / 'whole'}", "metric.bpd.n=2", "metric.bpd.steps=2"]
     assert command("evaluate", *line, capsys=capsys).code == 0
 
 

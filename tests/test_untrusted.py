@@ -215,7 +215,7 @@ OF_THE_MODEL = {
     [
         ["sample", "n=1", "sampler=ddim", "sampler.steps=1"],
         ["compare", "samplers=[ddim]", "steps=[1]", "n=1"],
-        ["evaluate", "metric.n=2", "metric.steps=2"],
+        ["evaluate", "metric.bpd.n=2", "metric.bpd.steps=2"],
         ["convert", "to=safetensors"],
     ],
     ids=str,

@@ -22,7 +22,7 @@ def test_every_command_writes_what_it_has_to(tmp_path, monkeypatch, capsys):
     for name, *said in (
         ("sample", "n=2", "sampler.steps=2", "npz=true", "keep=all"),
         ("sample", "n=3", "sampler.steps=2", "npz=true", "keep=all"),  # goes on in the same folder
-        ("evaluate", "metric.n=2", "metric.steps=2"),
+        ("evaluate", "metric.bpd.n=2", "metric.bpd.steps=2"),
         ("convert", "to=safetensors"),
         ("convert", "to=diffusers"),
     ):

@@ -1,43 +1,59 @@
-"""Measure a trained model on the validation images of its data set.
+"""Measure a trained model, or images that any program drew.
 
 usage: python evaluate.py ckpt=RUN_FOLDER [OPTION] [GROUP=CHOICE] [KEY=VALUE] ...
+       python evaluate.py images=FOLDER_OR_NPZ dataset=NAME metric=fd [KEY=VALUE] ...
 
   python evaluate.py ckpt=runs/mnist/first metric=bpd    the variational bound in bits per dimension, estimated
-  python evaluate.py ckpt=runs/mnist/first metric.n=null metric.steps=null   all images and all T terms
-  python evaluate.py ckpt=runs/mnist/first/best dataset.path=my/data output=my/numbers
+  python evaluate.py ckpt=runs/mnist/first metric=[fd,kid,prdc] n=2000 sampler=ddim   several, of the same images
+  python evaluate.py ckpt=runs/mnist/first metric=memorisation    copies of training images, with their picture
+  python evaluate.py images=my/samples dataset=mnist metric=fd    images of another program, by the same rule
 """
 
-from collections.abc import Mapping
+import hashlib
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 from omegaconf import DictConfig
+from torch import Tensor
 
 from diffusion.conditioners.condition import PREVIOUS
 from diffusion.config.plain import plain
-from diffusion.config.values import File
+from diffusion.config.registry import TARGET
+from diffusion.config.values import File, Node
 from diffusion.data.base import Data
-from diffusion.evaluation.metric import Metric
+from diffusion.evaluation import images
+from diffusion.evaluation.comparison import Comparison
+from diffusion.evaluation.metric import ImageMetric, Metric, ModelMetric, Score
 from diffusion.evaluation.results import Results
-from diffusion.ground.errors import UserError
+from diffusion.ground.device import device_of
+from diffusion.ground.errors import Notice, UserError
+from diffusion.ground.files import json_text
 from diffusion.ground.quiet import quiet
 from diffusion.lit.module import LitDiffusion
 from diffusion.runs import build, checkpoint, manifest
-from diffusion.runs.trained import Trained, TrainedKeys
+from diffusion.runs.trained import DeviceKeys, Trained
+from diffusion.sampling.drawing import Drawing
+from diffusion.sampling.samples import Samples, read
 from diffusion.sampling.section import Sampling, SamplingKeys, refuse, unused_all
 
 LESS_MEMORY = "lower batch_size"
+_N = 1000  # images that are drawn where n is null
 
 
-class DatasetKeys(TypedDict):
-    path: File | None
-
-
-class EvaluateKeys(SamplingKeys, TrainedKeys):
+class EvaluateKeys(SamplingKeys, DeviceKeys):
     """conf/evaluate.yaml."""
 
-    dataset: DatasetKeys
+    ckpt: File | None
+    images: File | None
+    reference: File
+    keep_images: bool
+    dataset: Node | None
+    features: Node
 
 
 def run(composed: Annotated[DictConfig, EvaluateKeys]) -> Path:
@@ -45,66 +61,157 @@ def run(composed: Annotated[DictConfig, EvaluateKeys]) -> Path:
     mistake."""
     quiet()
     config = plain(composed)
+    if (config["ckpt"] is None) == (config["images"] is None):
+        raise UserError("ckpt is missing: set ckpt=..., or images=FOLDER and dataset=...")
+    return _of_model(config) if config["images"] is None else _of_images(config)
+
+
+def _of_model(config: Mapping[str, Any]) -> Path:
     trained = Trained.of(config)
-    model, ckpt = trained.model, trained.ckpt
-    metric = _metric(config["metric"], model)
-    data = _data(model, config["dataset"]["path"])
-    metric.check(model, data)
-    drawn, protocol = _sampling(config, metric, trained)
-    results = Results(Path(config["output"]) if config["output"] else checkpoint.run_folder(ckpt) / "evaluation")
+    model = trained.model
+    metrics = [_metric(node, model) for node in config["metric"].values()]
+    data = _training_data(model, config["dataset"])
+    of_images = [each for each in metrics if isinstance(each, ImageMetric)]
+    of_model = [each for each in metrics if isinstance(each, ModelMetric)]
+    for metric in of_model:
+        metric.check(model, data)
+    if not of_images:
+        refuse(config["given"], dict.fromkeys(("features", "reference", "keep_images"), "no metric judges images"))
+    if not of_images and not any(metric.samples for metric in of_model):
+        names = ",".join(metric.name for metric in of_model)
+        refuse(config["given"], unused_all(f"metric={names} draws no samples"))
+    results = Results(Path(config["output"] or checkpoint.run_folder(trained.ckpt) / "evaluation"))
     described = data.describe()
-    _say_changes(described, ckpt)
-    score = metric(model, data, seed=config["seed"], batch_size=config["batch_size"], **drawn)
+    _report_changes(described, trained.ckpt)
+    about = {
+        "checkpoint": str(trained.ckpt.absolute()),
+        "step": trained.contents.get("global_step"),
+        "weights": config["weights"],
+        "weights_sha256": checkpoint.weights_sha256(model.denoiser),
+    }
+    for metric in of_model:
+        drawn, protocol = _sampling(config, metric.samples, trained) if metric.samples else ({}, {})
+        score = metric(model, data, seed=config["seed"], batch_size=config["batch_size"], **drawn)
+        _add(results, metric, score, {**score.protocol, **protocol, "data": described}, about)
+    if of_images:
+        drawn, protocol = _sampling(config, _N, trained)
+        sampling = drawn["sampling"]
+        comparison = _comparison(config, data, Tensor())
+        for metric in of_images:
+            metric.check(sampling.n, comparison)
+        with _drawn(config, trained, sampling, protocol, results.path.parent) as found:
+            _judge(of_images, _comparison(config, data, found, comparison), results, protocol, about)
+    return results.path
+
+
+def _of_images(config: Mapping[str, Any]) -> Path:
+    """Judges the images of another program."""
+    path = Path(config["images"]).expanduser()
+    metrics = [_metric(node, None) for node in config["metric"].values()]
+    for metric in metrics:
+        if not isinstance(metric, ImageMetric):
+            raise UserError(f"metric={metric.name} measures a model, not images: set ckpt=..., or choose metric=fd")
+    if config["dataset"] is None or TARGET not in config["dataset"]:
+        raise UserError(f"images={path}: with which images are they compared? Set dataset=mnist, or another data set")
+    why = "images= are judged as they are: nothing is drawn"
+    refuse(config["given"], {**unused_all(why), **dict.fromkeys(("weights", "keep_images", "kernels", "compile"), why)})
+    data = build.instantiate(config["dataset"], seed=0)
+    data.prepare_data()
+    found = images.read(path, data.declaration.shape)
+    comparison = _comparison(config, data, found)
+    for metric in metrics:
+        assert isinstance(metric, ImageMetric)
+        metric.check(len(found), comparison)
+    results = Results(Path(config["output"]) if config["output"] else path.parent / "evaluation")
+    _judge(metrics, comparison, results, {}, {"images": str(path.absolute())})
+    return results.path
+
+
+def _judge(
+    metrics: list[Any], comparison: Comparison, results: Results, protocol: Mapping[str, Any], about: Mapping[str, Any]
+) -> None:
+    """Measures the same images by each metric; a row each."""
+    for metric in metrics:
+        score = metric(comparison)
+        _add(results, metric, score, {**comparison.protocol(), **score.protocol, **protocol}, about)
+
+
+def _comparison(config: Mapping[str, Any], data: Data, found: Tensor, like: Comparison | None = None) -> Comparison:
+    """like: a comparison whose extractor is used again."""
+    reference = config["reference"]
+    if reference not in ("train", "val") and not Path(reference).is_file():
+        raise UserError(f"reference={reference}: expected train, val, or a npz file with mu and sigma")
+    extractor = build.instantiate(config["features"]).extractor(data) if like is None else like.extractor
+    device = device_of(config["accelerator"])
+    return Comparison(found, data, type(extractor)(**{**vars(extractor), "device": device}), reference, config["seed"])
+
+
+@contextmanager
+def _drawn(
+    config: Mapping[str, Any], trained: Trained, sampling: Sampling, protocol: Mapping[str, Any], folder: Path
+) -> Iterator[Tensor]:
+    """The images to judge, uint8 (n, C, H, W): drawn into a folder that an interrupted command finds again, and that is
+    removed in the end unless keep_images."""
+    settings = {**trained.settings(), **protocol["sampling"]}
+    digest = hashlib.blake2b(json_text(settings).encode(), digest_size=6).hexdigest()
+    samples = Samples(folder / f"images_{digest}", settings, trained.model.space)
+    with samples.writing():
+        Drawing(trained.model, sampling, 1, config["batch_size"]).draw(samples)
+    yield read(samples.pictures()[: sampling.n])
+    if config["keep_images"]:
+        print(f"the images are in {samples.images}")
+    else:
+        shutil.rmtree(samples.folder)
+
+
+def _add(results: Results, metric: Metric, score: Score, protocol: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Prints a score and appends its row."""
     print(score.summary, flush=True)
     row = {
         "metric": metric.name,
         "value": score.value,
         **score.details,
         "summary": score.summary.splitlines()[0],
-        "protocol": {**score.protocol, **protocol, "data": described},
-        "model": {
-            "checkpoint": str(ckpt.absolute()),
-            "step": trained.contents.get("global_step"),
-            "weights": config["weights"],
-            "weights_sha256": checkpoint.weights_sha256(model.denoiser),
-        },
+        "protocol": protocol,
+        "model": about,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **manifest.program(),
     }
     for same in results.add(row, score.figure)[-1:]:
         print(f"measured before with the same protocol ({same.get('date')}: {same.get('value')}); both rows are kept")
-    return results.path
 
 
-def _metric(node: Mapping[str, Any], model: LitDiffusion) -> Metric:
+def _metric(node: Mapping[str, Any], model: LitDiffusion | None) -> Metric:
     """The metric of its config, with its `clipping` built."""
     node = dict(node)
-    if (clipping := node.pop("clipping", None)) is not None:
+    if (clipping := node.pop("clipping", None)) is not None and model is not None:
         node["clipping"] = build.clipping(clipping, model.space)
     return build.instantiate(node)
 
 
-def _sampling(
-    config: Mapping[str, Any], metric: Metric, trained: Trained
-) -> tuple[dict[str, Sampling], dict[str, Mapping[str, Any]]]:
-    """The arguments and the entries of the protocol of a metric that draws samples; both empty for other metrics.
-    Raises UserError for a key without an effect."""
-    if not metric.samples:
-        refuse(config["given"], unused_all(f"metric={metric.name} draws no samples"))
-        return {}, {}
-    section = {**config, "n": config["n"] or metric.samples}
+def _sampling(config: Mapping[str, Any], n: int, trained: Trained) -> tuple[dict[str, Sampling], dict[str, Any]]:
+    """The sampling of n images unless the config has another number, and its entries of the protocol. Raises UserError
+    for a key without an effect."""
+    section = {**config, "n": config["n"] or n}
     sampling = Sampling.of(section, trained.model, ckpt=trained.ckpt, contents=trained.contents, given=config["given"])
     unused = sampling.unused(trained.model)
     refuse(config["given"], unused)
-    return {"sampling": sampling}, {"sampling": {"n": sampling.n, **sampling.settings(unused)}}
+    about = {"n": sampling.n, "weights": config["weights"], **sampling.settings(unused)}
+    return {"sampling": sampling}, {"sampling": about}
 
 
-def _data(model: LitDiffusion, path: str | None) -> Data:
-    """The data set of the training, from the folder `path` if there is one."""
+def _training_data(model: LitDiffusion, given: Mapping[str, Any] | None) -> Data:
+    """The data set of the training, with the values that are given, such as another path."""
     node = model.config["dataset"]
-    if path is not None and "path" not in node:
-        raise UserError(f"dataset.path={path}: the data set of this model has no folder")
-    data = build.instantiate(node if path is None else {**node, "path": path}, seed=model.seed)
+    given = given or {}
+    if TARGET in given:
+        warnings.warn("dataset= replaces the data set that the model was trained on", Notice, stacklevel=2)
+        node = given
+    for key in given.keys() - node.keys():
+        raise UserError(f"dataset.{key}: the data set of this model has no such key; it has {', '.join(node)}")
+    if given.get("path") is not None and node.get("path") is None:
+        raise UserError(f"dataset.path={given['path']}: the data set of this model has no folder")
+    data = build.instantiate({**node, **given}, seed=model.seed)
     data.prepare_data()
     if model.classes is not None and list(data.classes or []) != list(model.classes):
         raise UserError(f"{data.name} in {data.path} has other classes than the model: {data.classes}, {model.classes}")
@@ -115,7 +222,7 @@ def _data(model: LitDiffusion, path: str | None) -> Data:
     return data
 
 
-def _say_changes(now: Mapping[str, Any], ckpt: Path) -> None:
+def _report_changes(now: Mapping[str, Any], ckpt: Path) -> None:
     """Prints a line where the data differ from those that the run of the checkpoint recorded."""
     if ckpt.parent.name != "checkpoints" or not (checkpoint.run_folder(ckpt) / manifest.NAME).exists():
         return

@@ -16,7 +16,7 @@ from diffusion.config import yamls
 from diffusion.ground.errors import UserError
 
 VARIABLE = "DIFFUSION_CONFIG_DIR"
-NAMED = ("conditioning", "callbacks", "logger")
+NAMED = ("conditioning", "callbacks", "logger", "metric")
 """The groups whose files hold several parts, each under a name: config sections of the same name."""
 
 _TARGET = re.compile(r"^(\s*)_target_:\s*(\S+)", re.M)

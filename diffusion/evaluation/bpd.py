@@ -16,12 +16,13 @@ from diffusion.config.values import Count, checked
 from diffusion.data.base import Data
 from diffusion.denoiser import Denoiser, Prediction
 from diffusion.evaluation import plots
-from diffusion.evaluation.metric import Metric, Score
+from diffusion.evaluation.metric import ModelMetric, Score
 from diffusion.ground import random
 from diffusion.ground.bar import Bar
 from diffusion.ground.errors import Notice, UserError
 from diffusion.lit.module import LitDiffusion
 from diffusion.process import gaussian_kl, q_sample, vlb_term
+from diffusion.sampling.section import Sampling
 from diffusion.schedule import Schedule, broadcast
 from diffusion.spaces.base import Space
 
@@ -64,7 +65,7 @@ class Bound:
 
 
 @checked
-class BPD(Metric):
+class BPD(ModelMetric):
     """The bound over the validation set, in the order of images that is always the same.
 
     Of a space of any number it is the bound of a density, per stored number and in the data's own units, and may be
@@ -99,12 +100,14 @@ class BPD(Metric):
         clipping = self._clipping(model.space)
         if self.clipping is None and model.clip != clipping:
             warnings.warn(
-                f"metric.clipping is {clipping}; the model's own, {model.clip}, is for sampling",
+                f"metric.bpd.clipping is {clipping}; the model's own, {model.clip}, is for sampling",
                 Notice,
                 stacklevel=2,
             )
 
-    def __call__(self, model: LitDiffusion, data: Data, *, seed: int = 0, batch_size: int = 64) -> Score:
+    def __call__(
+        self, model: LitDiffusion, data: Data, *, seed: int = 0, batch_size: int = 64, sampling: Sampling | None = None
+    ) -> Score:
         x, condition = data.split("val")
         n, steps = self._images(x), self._steps(model.denoiser.schedule)
         index = torch.arange(n) * len(x) // n
@@ -183,7 +186,7 @@ class BPD(Metric):
 
     def _steps(self, schedule: Schedule) -> int:
         if self.steps and self.steps > schedule.T:
-            raise UserError(f"metric.steps={self.steps}: the bound has T={schedule.T} terms, null takes them all")
+            raise UserError(f"metric.bpd.steps={self.steps}: the bound has T={schedule.T} terms, null takes them all")
         return self.steps or schedule.T
 
     def _score(self, bound: Bound, model: LitDiffusion, data: Data, seed: int) -> Score:

@@ -47,9 +47,9 @@ class Results:
                 continue
         return found
 
-    def add(self, row: Mapping[str, Any], figure: "Figure") -> list[dict[str, Any]]:
-        """Adds a row, and its picture, whose name the row has as `figure`. Returns the earlier rows of the same
-        measurement: metric, protocol and weights are equal.
+    def add(self, row: Mapping[str, Any], figure: "Figure | None" = None) -> list[dict[str, Any]]:
+        """Adds a row, and its picture if there is one, whose name the row has as `figure`. Returns the earlier rows of
+        the same measurement: metric, protocol and weights are equal.
 
         Raises UserError where the disk does not take it.
         """
@@ -57,9 +57,10 @@ class Results:
         try:
             with self._lock:
                 same = [earlier for earlier in self.rows() if _measured(earlier) == _measured(row)]
-                picture = plots.write_figure(self._free(row["metric"]), figure)
+                if figure is not None:
+                    row["figure"] = plots.write_figure(self._free(row["metric"]), figure).name
                 before = self._bytes()
-                line = json_text({**row, "figure": picture.name}, indent=None).encode()
+                line = json_text(row, indent=None).encode()
                 with atomic(self.path) as temporary:
                     temporary.write_bytes(before + b"\n" * (before[-1:] not in (b"", b"\n")) + line + b"\n")
         except OSError as error:

@@ -57,7 +57,7 @@ def groups_of(command: str, chosen: Mapping[str, str] | None = None) -> dict[str
 
 
 def _add(found: dict[str, Group], file: Path, prefix: str, chosen: Mapping[str, str]) -> None:
-    of_model = file.parent.name == _SECTION
+    of_model = file.parent.name == _SECTION or file.stem == "evaluate"
     for entry in yamls.defaults(plain(load(file), resolve=False)):
         key = prefix + entry.key if entry.key != "_here_" else prefix.removesuffix(".")
         if entry.override:

@@ -16,16 +16,21 @@ from diffusion.runs import checkpoint
 from diffusion.runs.weights import Weights
 
 
-class TrainedKeys(TypedDict):
-    """The keys of a command that opens a trained model."""
+class DeviceKeys(TypedDict):
+    """The keys of a command that may open a trained model."""
 
-    ckpt: File
     weights: WeightsName
     output: File | None
     batch_size: Count
     accelerator: str
     kernels: Kernels
     compile: bool
+
+
+class TrainedKeys(DeviceKeys):
+    """The keys of a command that opens a trained model."""
+
+    ckpt: File
 
 
 @dataclass(frozen=True)

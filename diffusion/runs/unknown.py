@@ -13,6 +13,7 @@ RENAMED = {
     "trainer.val_every_n_epochs": "validate.every_n_epochs",
     "conditioning.drop": "conditioning.label.drop",
     "preview.": "callbacks.preview.",
+    **{f"metric.{key}": f"metric.bpd.{key}" for key in ("n", "steps", "variance", "clipping")},
     **{f"logger.{key}": f"logger.wandb.{key}" for key in ("project", "entity", "mode")},
     "strategy.strategy": "strategy",
 }

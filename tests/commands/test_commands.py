@@ -401,7 +401,7 @@ def test_ranks_draw_different_noise_and_together_that_of_one_process():
 @pytest.fixture(scope="module")
 def evaluated(run):
     folder, _ = run
-    return succeed("evaluate.py", f"ckpt={folder}", "metric=bpd", "metric.n=40", "metric.steps=5")
+    return succeed("evaluate.py", f"ckpt={folder}", "metric=bpd", "metric.bpd.n=40", "metric.bpd.steps=5")
 
 
 def test_evaluate_writes_the_number_its_account_and_a_picture(run, evaluated):
@@ -435,7 +435,7 @@ def test_evaluate_measures_the_validation_images_with_the_weights_asked_for(run,
 
     folder, _ = run
     ema = json.loads(evaluated[0].read_text().splitlines()[0])["value"]
-    words = [f"ckpt={folder}", "metric.n=40", "metric.steps=5", "batch_size=7", f"output={tmp_path}"]
+    words = [f"ckpt={folder}", "metric.bpd.n=40", "metric.bpd.steps=5", "batch_size=7", f"output={tmp_path}"]
     measured = {}
     for weights in "ema", "raw":
         assert cli.main("evaluate", [*words, f"weights={weights}"]) == 0
@@ -458,9 +458,9 @@ def test_a_mistake_in_evaluate_is_one_line(run, tmp_path, capsys):
     for words, said in [
         ([f"ckpt={tmp_path / 'nowhere'}"], "no such file or run folder"),
         ([f"ckpt={folder}", "weights=best"], "weights=best: "),
-        ([f"ckpt={folder}", "metric.variance=large"], "metric.variance=large: expected auto, fixed_small or"),
-        ([f"ckpt={folder}", "metric.steps=1001"], "metric.steps=1001: the bound has T=1000 terms"),
-        ([f"ckpt={folder}", "metric.n=1"], "expected at least 2, for the standard error"),
+        ([f"ckpt={folder}", "metric.bpd.variance=large"], "metric.bpd.variance=large: expected auto, fixed_small or"),
+        ([f"ckpt={folder}", "metric.bpd.steps=1001"], "metric.bpd.steps=1001: the bound has T=1000 terms"),
+        ([f"ckpt={folder}", "metric.bpd.n=1"], "expected at least 2, for the standard error"),
         ([f"ckpt={folder}", "dataset.path=here"], "dataset.path='here': expected null, since the digits"),
         ([f"ckpt={folder}", f"output={tmp_path / 'file' / 'x'}"], "cannot be written"),
         ([f"ckpt={folder}", "accelerator=abacus"], "accelerator=abacus: no such device here"),

@@ -47,7 +47,7 @@ def test_what_it_makes_can_be_sampled_and_evaluated(ckpt, tmp_path, capsys):
     assert done.code == 0
     assert len(list((done.folder / "images").glob("*.png"))) == 2
     _write_pictures(tmp_path / "pictures")
-    words = [f"dataset.path={tmp_path / 'pictures'}", "metric.n=2", "metric.steps=2"]
+    words = [f"dataset.path={tmp_path / 'pictures'}", "metric.bpd.n=2", "metric.bpd.steps=2"]
     assert command("evaluate", f"ckpt={ckpt}", *words, capsys=capsys).code == 0
 
 

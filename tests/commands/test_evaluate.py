@@ -9,7 +9,7 @@ import torch
 from tests.helpers.commands import command, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-FAST = ["metric.n=4", "metric.steps=2"]
+FAST = ["metric.bpd.n=4", "metric.bpd.steps=2"]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def edit(path, change):
 
 def test_the_commands_of_the_readme_leave_both_numbers(run, evaluate):
     evaluate(f"ckpt={run}", "metric=bpd", *FAST)
-    done = evaluate(f"ckpt={run}", "metric.n=6", "metric.steps=null", "weights=raw")
+    done = evaluate(f"ckpt={run}", "metric.bpd.n=6", "metric.bpd.steps=null", "weights=raw")
     assert done.folder == run / "evaluation" / "results.jsonl"
     first, second = rows(done)
     assert (first["protocol"]["n"], first["protocol"]["steps"], first["model"]["weights"]) == (4, 2, "ema")
@@ -64,7 +64,7 @@ def test_the_commands_of_the_readme_leave_both_numbers(run, evaluate):
 
 
 @pytest.mark.parametrize(
-    "other", ["seed=1", "metric.n=5", "metric.steps=3", "weights=raw", "metric.variance=fixed_large"]
+    "other", ["seed=1", "metric.bpd.n=5", "metric.bpd.steps=3", "weights=raw", "metric.bpd.variance=fixed_large"]
 )
 def test_another_measurement_is_another_row_and_the_same_one_is_said(run, evaluate, other):
     line = [f"ckpt={run}", *FAST]
@@ -126,7 +126,9 @@ def test_a_checkpoint_alone_is_measured_beside_it(run, evaluate, tmp_path):
     assert "data are" not in done.out
 
 
-@pytest.mark.parametrize("given", [["metric.n=1"], ["metric.steps=1001"], ["dataset.path=here"], ["weights=best"]])
+@pytest.mark.parametrize(
+    "given", [["metric.bpd.n=1"], ["metric.bpd.steps=1001"], ["dataset.path=here"], ["weights=best"]]
+)
 def test_nothing_is_written_before_a_refusal(run, capsys, given):
     before = sorted(run.rglob("*"))
     assert command("evaluate", f"ckpt={run}", *given, capsys=capsys).code == 2
@@ -141,7 +143,7 @@ def test_the_clipping_of_the_model_is_not_that_of_the_measurement(tmp_path, eval
     run = command("train", *given, f"run.dir={tmp_path / 'run'}", capsys=capsys).folder
     done = evaluate(f"ckpt={run}", *FAST)
     notes = [line for line in done.err.splitlines() if line.startswith("note: ")]
-    wanted = f"note: metric.clipping is static; the model's own, {said}, is for sampling"
+    wanted = f"note: metric.bpd.clipping is static; the model's own, {said}, is for sampling"
     assert notes == ([wanted] if said else [])
     assert rows(done)[0]["protocol"]["clipping"] == "static"
 
@@ -149,9 +151,9 @@ def test_the_clipping_of_the_model_is_not_that_of_the_measurement(tmp_path, eval
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["metric.clipping=static"], "static"),
-        (["metric.clipping=none"], "none"),
-        (["metric.clipping=dynamic", "metric.clipping.percentile=0.9"], "dynamic(percentile=0.9)"),
+        (["metric.bpd.clipping=static"], "static"),
+        (["metric.bpd.clipping=none"], "none"),
+        (["metric.bpd.clipping=dynamic", "metric.bpd.clipping.percentile=0.9"], "dynamic(percentile=0.9)"),
     ],
     ids=str,
 )

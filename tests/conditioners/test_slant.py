@@ -67,7 +67,7 @@ def test_the_slant_that_is_asked_for_is_drawn(folder, tmp_path, capsys):
     assert correlation > 0.5
     guided = command("sample", *words, "guidance.scale=2", f"output={tmp_path / 'guided'}", capsys=capsys)
     assert guided.code == 0, guided.err
-    measured = command("evaluate", f"ckpt={run}", "metric.n=20", "metric.steps=5", capsys=capsys)
+    measured = command("evaluate", f"ckpt={run}", "metric.bpd.n=20", "metric.bpd.steps=5", capsys=capsys)
     assert measured.code == 0, measured.err
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from diffusion.clipping import Unclipped
 from diffusion.commands import evaluate
 from diffusion.config import registry
-from diffusion.evaluation.metric import Metric, Score
+from diffusion.evaluation.metric import ModelMetric, Score
 from diffusion.ground.errors import UserError
 from diffusion.guidance import ClassifierFree
 from diffusion.runs import checkpoint
@@ -21,7 +21,7 @@ from tests.helpers.random_model import random_model
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-class Mean(Metric):
+class Mean(ModelMetric):
     """The mean of all samples."""
 
     name = "mean"

@@ -146,7 +146,7 @@ def test_it_samples_converts_and_evaluates(runs, tmp_path, capsys):
     for line in (
         ["sample", common, "n=2", "sampler=ddim", "sampler.steps=2", f"output={tmp_path / 'samples'}"],
         ["sample", common, "n=2", "sampler=ddim", "sampler.steps=2", "weights=0.1", f"output={tmp_path / 'width'}"],
-        ["evaluate", common, "metric.n=4", "metric.steps=2", f"output={tmp_path / 'numbers'}"],
+        ["evaluate", common, "metric.bpd.n=4", "metric.bpd.steps=2", f"output={tmp_path / 'numbers'}"],
         ["convert", common, "to=safetensors", f"output={tmp_path / 'x.safetensors'}"],
         ["convert", f"from={tmp_path / 'x.safetensors'}", f"output={tmp_path / 'x.ckpt'}"],
         ["sample", f"ckpt={tmp_path / 'x.ckpt'}", "n=2", "sampler=ddim", "sampler.steps=2", f"output={tmp_path / 'x'}"],

@@ -45,7 +45,7 @@ def test_a_compiled_network_trains_samples_and_is_measured_as_one_that_is_not(tm
         drawn = succeed("sample", *common, "n=2", "sampler=ddim", "sampler.steps=3", out, capsys=capsys)
         pixels[asked] = [np.asarray(Image.open(file)).astype(int) for file in sorted((drawn / "images").glob("*"))]
         out = f"output={tmp_path / f'numbers_{asked}'}"
-        rows = succeed("evaluate", *common, "metric.n=4", "metric.steps=2", out, capsys=capsys)
+        rows = succeed("evaluate", *common, "metric.bpd.n=4", "metric.bpd.steps=2", out, capsys=capsys)
         values[asked] = json.loads(rows.read_text())["value"]
     assert abs(np.array(pixels["true"]) - np.array(pixels["false"])).max() <= 1
     assert values["true"] == pytest.approx(values["false"], rel=1e-4)

@@ -293,11 +293,11 @@ def test_a_metric(waves):
     assert (row["metric"], row["value"]) == ("brightness", pytest.approx(row["samples"] - row["data"], abs=1e-5))
     drawn = row["protocol"]["sampling"]
     assert (drawn["sampler"]["class"], drawn["condition"]["wavelength"]) == ("DDIM", [[8]])
-    refused = run("evaluate", f"ckpt={waves.folder}", "metric=brightness", "metric.clipping=none")
-    assert "metric.clipping=none has no effect: metric=brightness has no such key" in refused.err
+    refused = run("evaluate", f"ckpt={waves.folder}", "metric=brightness", "metric.bpd.clipping=none")
+    assert "metric.bpd.clipping=none has no effect: metric=brightness has no such key" in refused.err
     refused = run("evaluate", f"ckpt={waves.folder}", "dataset.path=elsewhere")
     assert refused.err == "error: dataset.path=elsewhere: the data set of this model lies in no folder\n"
-    done("evaluate", f"ckpt={waves.folder}", "metric.n=8", "metric.steps=4")
+    done("evaluate", f"ckpt={waves.folder}", "metric.bpd.n=8", "metric.bpd.steps=4")
     assert np.isfinite(results(waves.folder)[-1]["value"])  # the bound, of floats
 
 
@@ -327,7 +327,7 @@ def test_pictures_go_into_a_space_and_come_out_of_it(digits, sample, tmp_path):
 
 
 def test_bits_of_a_space_are_those_of_a_density(digits):
-    found = done("evaluate", f"ckpt={digits.folder}", "metric.n=8", "metric.steps=4")
+    found = done("evaluate", f"ckpt={digits.folder}", "metric.bpd.n=8", "metric.bpd.steps=4")
     assert "bits/dim of a density in the data's units" in found.out
     assert np.isfinite(results(digits.folder)[-1]["value"])
 

@@ -95,7 +95,7 @@ def _ddim():
 
 
 def test_the_bound_is_a_density_in_the_datas_units(run, capsys, tmp_path):
-    done = command("evaluate", f"ckpt={run}", "metric.steps=50", f"output={tmp_path}", capsys=capsys)
+    done = command("evaluate", f"ckpt={run}", "metric.bpd.steps=50", f"output={tmp_path}", capsys=capsys)
     assert done.code == 0, done.err
     assert "bits/dim of a density in the data's units" in done.out
     assert "clipping none" in done.out

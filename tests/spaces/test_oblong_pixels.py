@@ -49,7 +49,7 @@ def test_oblong_pictures(tmp_path, capsys):
     _, x = drawn(run, "task=inpaint", *files, f"output={tmp_path / 'inpainted'}", capsys=capsys)
     assert np.array_equal(x[0][:, :6], x[1][:, :6])
     assert not np.array_equal(x[0][:, 6:], x[1][:, 6:])
-    assert command("evaluate", f"ckpt={run}", "metric.steps=2", capsys=capsys).code == 0
+    assert command("evaluate", f"ckpt={run}", "metric.bpd.steps=2", capsys=capsys).code == 0
 
 
 @pytest.mark.parametrize(("channels", "noticed"), [(2, False), (5, True)])

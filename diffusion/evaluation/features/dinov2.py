@@ -1,6 +1,7 @@
 """DINOv2's features, which agree better with human judgement than Inception's (Stein et al. 2023)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -67,5 +68,6 @@ class DINOv2(Features):
         with reading(PUBLISHED.path(self.path), f"a file of weights of {self.model}"):
             vit = timm.create_model(self.model, num_classes=0, img_size=SIDE, dynamic_img_size=True)
             vit.load_state_dict(weights)
+        width: Any = vit.num_features
         recipe = {"features": self.name, "model": self.model, "weights": digest, "resize": f"bicubic {SIDE}"}
-        return Extractor(Network(vit), int(vit.num_features), recipe)
+        return Extractor(Network(vit), width, recipe)

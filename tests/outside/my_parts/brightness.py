@@ -4,11 +4,11 @@ import torch
 from matplotlib.figure import Figure
 
 from diffusion.config.values import Count, checked
-from diffusion.evaluation.metric import Metric, Score
+from diffusion.evaluation.metric import ModelMetric, Score
 
 
 @checked
-class Brightness(Metric):
+class Brightness(ModelMetric):
     """How much brighter samples are than the validation images, on average, in the units of x_0.
 
     bins: of the histograms.
