@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from diffusion.evaluation.empirical import BLOCK, Empirical
+from diffusion.evaluation.empirical import BLOCK, Empirical, EmpiricalDenoiser
 from diffusion.ground import random
 from diffusion.losses.objective import L2, Objective
+from diffusion.losses.timesteps import GOLDEN, steps
+from diffusion.process import Noised, q_sample
 from diffusion.schedule import Schedule, widest
 
 _SUBSETS = 16
@@ -62,6 +64,12 @@ class Floor:
         )
 
 
+def middles(T: int, parts: int = 20) -> Tensor:
+    """Of equal parts of the steps 1..T, float64: their mean stands for that over all steps. All steps, if not more."""
+    parts = min(parts, T)
+    return (torch.arange(parts).double() + 0.5) * T / parts + 0.5
+
+
 @torch.no_grad()
 def floor(
     schedule: Schedule,
@@ -71,7 +79,7 @@ def floor(
     seed: int = 0,
     rows: int | None = None,
     device: torch.device | str = "cpu",
-    tick: Callable[[int], object] = lambda images: None,
+    tick: Callable[[int], object] = lambda pairs: None,
 ) -> Floor:
     """The floor of the x_0 error at times t > 0, (n,), from `draws` of a training image x_0 and its noise, the same at
     every t.
@@ -88,7 +96,8 @@ def floor(
     rows: at most so many images of the set stand for it; None: all of it, and each draw is an unbiased estimate. Else
     16 random subsets, each with its part of the draws, give one estimate each, so that the standard error has both in
     it. There an image other than x_0 counts (N - 1) / (rows - 1) times: unbiased in numerator and denominator. Their
-    ratio is still biased, downwards: it misses near images. tick: told of the images of the set as they are done.
+    ratio is still biased, downwards: it misses near images. tick: told of pairs of a draw and an image of the set, of
+    which there are draws x rows, as they are done.
     """
     subsets = 1 if rows is None or rows >= len(data) else _SUBSETS
     rows, draws = min(rows or len(data), len(data)), -(-draws // subsets)
@@ -133,7 +142,26 @@ def _estimates(
         summands = torch.stack([counts * distance, counts], dim=2)
         for few in torch.arange(len(x_0)).split(max(1, _EXPONENTS // (len(t) * len(some)))):
             sums[few] += (coefficients @ exponents[few]).exp_() @ summands[few]
-        tick(len(some))
+        tick(len(drawn) * len(some))
     repeated = (len(data) - 1) / max(len(rows) - 1, 1)
     weighted, total = (repeated * sums).unbind(2)
     return (weighted / (1 + total) / 2 / x_0.shape[1]).cpu().double()
+
+
+def posterior_means(
+    schedule: Schedule, data: Empirical, n: int, seed: int = 0, device: torch.device | str = "cpu"
+) -> tuple[Noised, Tensor]:
+    """n training images at fixed t, evenly spread over 1..T, and fixed noise, with E[x_0 | x_t] and the eps that
+    belongs to it in the place of their own; and their rows in the set, int64 (n,).
+
+    A squared error on them is what a denoiser D loses on top of the floor, without the noise of a difference:
+
+        E|D(x_t) - x_0|^2 = floor + E|D(x_t) - E[x_0 | x_t]|^2.
+    """
+    index = torch.arange(n)
+    rows = random.permutation(seed, "gap/x_0", len(data))[index % len(data)]
+    t = steps(index.double() * GOLDEN % 1, schedule.T).float().to(device)
+    x_0 = data.x_0(rows, device)
+    eps = random.normal(seed, "gap/eps", index, x_0.shape[1:]).to(x_0)
+    exact = EmpiricalDenoiser(schedule, data)(q_sample(schedule, x_0, t, eps), t, data.conditions(rows))
+    return Noised(exact.x_0, exact.eps, t, exact.alpha, exact.sigma, exact.x_t), rows

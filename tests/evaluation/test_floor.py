@@ -10,13 +10,14 @@ from diffusion.conditioners.condition import Condition
 from diffusion.denoiser import Denoise
 from diffusion.evaluation import floor as module
 from diffusion.evaluation.empirical import Empirical, EmpiricalDenoiser
-from diffusion.evaluation.floor import Floor, floor
+from diffusion.evaluation.floor import Floor, floor, middles, posterior_means
 from diffusion.ground import random
 from diffusion.losses.learnt import Learnt
 from diffusion.losses.objective import L1, L2, VLB, Huber, Hybrid
 from diffusion.losses.weighting import P2, SNR, Simple
 from diffusion.process import Noised, q_sample
 from diffusion.schedule import cosine, linear
+from tests.helpers.exact import GaussianDenoiser
 
 TIMES = torch.tensor([1.0, 50, 200, 400, 600, 800, 1000]).double()
 
@@ -55,9 +56,9 @@ def test_closed_form_of_a_gaussian_within_1_percent(make):
     alpha, sigma = (scale[:, None] for scale in schedule(t))
     variances = torch.linalg.eigvalsh(factor @ factor.T)
     expected = (variances * sigma**2 / (alpha**2 * variances + sigma**2)).mean(1)
-    found = floor(schedule, Empirical(x_0.float().reshape(n, 1, 1, 2)), t, draws=40_000)
+    found = floor(schedule, Empirical(x_0.float().reshape(n, 1, 1, 2)), t, draws=25_000)
     torch.testing.assert_close(found.value, expected, rtol=0.01, atol=0)
-    assert (found.standard_error < 0.005 * expected).all()
+    assert (found.standard_error < 0.006 * expected).all()
 
 
 def test_closed_form_of_two_points():
@@ -213,3 +214,31 @@ def test_noise_is_a_function_of_the_seed():
     first, again, other = (floor(schedule, data, TIMES, draws=20, seed=seed).estimates for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_the_loss_of_any_denoiser_is_the_floor_and_its_distance_from_the_exact_one():
+    """E|D - x_0|^2 = floor + E|D - E[x_0 | x_t]|^2, where the second is measured on the posterior means."""
+    schedule, data, n = linear(1000), Empirical(pictures()), 4000
+    means, rows = posterior_means(schedule, data, n)
+    assert (means.t == means.t.round()).all()
+    assert means.t.min() == 1
+    assert means.t.max() == 1000
+    other = GaussianDenoiser(schedule, 0.0, 0.5)(means.x_t, means.t).x_0
+    weight = (means.alpha / means.sigma).square()[:, None, None, None] ** 0.25  # of all times alike
+    gap = (weight * (other - means.x_0).square()).flatten(1).mean(1)
+    loss = (weight * (other - data.x_0(rows)).square()).flatten(1).mean(1)
+    t = middles(1000, 100)
+    alpha, sigma = schedule(t)
+    found = floor(schedule, data, t, draws=2000)
+    below = Floor(t, (alpha / sigma).sqrt() * found.estimates)
+    mean, error = below.mean()
+    agree(loss.mean(), loss.std() / math.sqrt(n), mean + gap.mean(), math.hypot(error, gap.std() / math.sqrt(n)))
+    assert mean > 5 * error
+    assert gap.mean() > 5 * gap.std() / math.sqrt(n)
+
+
+@pytest.mark.parametrize(
+    ("T", "expected"), [(4, [1, 2, 3, 4]), (40, torch.arange(20) * 2 + 1.5), (1000, torch.arange(20) * 50 + 25.5)]
+)
+def test_middles_are_the_means_of_equal_parts_of_the_steps(T, expected):
+    assert middles(T).tolist() == torch.as_tensor(expected).double().tolist()
