@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
 from diffusion.data.base import Data
-from diffusion.denoiser import Denoise
+from diffusion.denoiser import Denoiser
 from diffusion.evaluation.cached import cached
 from diffusion.evaluation.empirical import Empirical
 from diffusion.evaluation.floor import Floor, floor, middles, posterior_means
@@ -37,7 +37,7 @@ class Reference:
     means: Noised | None
     condition: Condition
 
-    def gap(self, denoiser: Denoise, batch_size: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    def gap(self, denoiser: Denoiser, batch_size: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """t in steps, and what a denoiser loses on top of the floor at each of them, in L_simple: (n,), (n,)."""
         assert self.means is not None
         losses = []
@@ -100,7 +100,7 @@ def _measured(
     if rows < len(data):
         return found
     means, places = posterior_means(schedule, data, n, device=device)
-    return {**found, **vars(means), "rows": places}
+    return {**found, **{name: tensor.float() for name, tensor in vars(means).items()}, "rows": places}
 
 
 def _seconds(schedule: Schedule, data: Empirical, t: Tensor, settings: Settings, device: torch.device | str) -> float:
