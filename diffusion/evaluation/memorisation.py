@@ -46,8 +46,11 @@ class Memorisation(ImageMetric):
         data, drawn = comparison.data, comparison.images
         train, held_out = comparison.of_split("train"), comparison.of_split("val")
         by_features = formulas.copies(comparison.features, train, held_out, self.k, self.level)
-        pixels = [images.from_uint8(each).flatten(1).double() for each in (drawn, *_splits(comparison))]
-        by_pixels = formulas.copies(*pixels, self.k, self.level)
+        of_drawn, of_train, of_val = (
+            images.from_uint8(each).flatten(1).double()
+            for each in (drawn, pictures(data, "train"), pictures(data, "val"))
+        )
+        by_pixels = formulas.copies(of_drawn, of_train, of_val, self.k, self.level)
         details = {
             "features": {"copies": by_features.rate, "control": by_features.control},
             "pixels": {"copies": by_pixels.rate, "control": by_pixels.control},
@@ -64,21 +67,13 @@ class Memorisation(ImageMetric):
         return Score(value, details, {"k": self.k, "level": self.level}, summary, figure)
 
 
-def _splits(comparison: Comparison) -> tuple[Tensor, Tensor]:
-    return pictures(comparison.data, "train"), pictures(comparison.data, "val")
-
-
 def _sheet(drawn: Tensor, train: Tensor, *found: formulas.Copies) -> "Figure":
     """Pairs of an image and its nearest training image, the most suspicious first."""
     rows = {}
     for name, copies in zip(("features", "pixels"), found, strict=True):
         order = copies.ratios.argsort()[:_SHOWN]
         pairs = torch.cat([drawn[order], train[copies.sources[order]]], dim=2)
-        rows[name] = [
-            (pair, f"{ratio:.2f}{' copy' * copied}")
-            for pair, ratio, copied in zip(
-                pairs, copies.ratios[order].tolist(), copies.copied[order].tolist(), strict=True
-            )
-        ]
+        texts = [f"{copies.ratios[i]:.2f}{' copy' * bool(copies.copied[i])}" for i in order.tolist()]
+        rows[name] = [*zip(pairs, texts, strict=True)]
     columns = [str(number) for number in range(1, len(rows["features"]) + 1)]
     return plots.draw_table(rows, columns, ["image", "training"])

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BINS = 20  # parts of 0..T
+_DEPTH = 1000  # below its highest point a floor of the loss is not shown
 _BAND = torch.tensor([0.1, 0.9], dtype=torch.float64)
 
 
@@ -59,10 +60,11 @@ def draw_training(schedule: Schedule, t: Tensor, weighting: Weighting | None) ->
     return figure
 
 
-def draw_losses(t: Tensor, losses: Tensor, T: int) -> "Figure":
+def draw_losses(t: Tensor, losses: Tensor, T: int, floor: tuple[Tensor, Tensor] | None = None) -> "Figure":
     """The losses of single images against t: the mean and the 10th to 90th percentile in each of 20 parts of 0..T.
 
-    t: in steps, (n,); losses: (n,).
+    t: in steps, (n,); losses: (n,). floor: the smallest mean that is possible on the training images, where it is
+    known: at which t, and what it is, both (m,).
     """
     part = ((t - 1) * _BINS / T).long().clamp(0, _BINS - 1)
     parts = [losses[part == k].double() for k in range(_BINS)]
@@ -72,6 +74,11 @@ def draw_losses(t: Tensor, losses: Tensor, T: int) -> "Figure":
     axis = figure.subplots()
     axis.fill_between(middles, low, high, alpha=0.25, linewidth=0, label="10% to 90% of the images")
     axis.plot(middles, [each.mean() for each in parts], marker="o", markersize=3, label="mean")
+    if floor is not None:
+        axis.set_yscale("log")
+        bottom = min(axis.get_ylim()[0], floor[1].max().item() / _DEPTH)
+        axis.plot(*floor, "--", color="black", linewidth=1, label="floor of the training images")
+        axis.set_ylim(bottom=bottom)  # at low noise it falls to 0
     axis.set(
         yscale="log", xlim=(0, T), xlabel="t", ylabel=r"$|\epsilon - \epsilon_\theta(x_t, t)|^2$, mean over pixels"
     )

@@ -53,12 +53,12 @@ class Results:
 
         Raises UserError where the disk does not take it.
         """
-        row = json_contents(json_text({"format": FORMAT, **row}))  # as it will be read
+        row = dict(json_contents(json_text({"format": FORMAT, **row})))  # as it will be read
         try:
             with self._lock:
                 same = [earlier for earlier in self.rows() if _measured(earlier) == _measured(row)]
                 if figure is not None:
-                    row["figure"] = plots.write_figure(self._free(row["metric"]), figure).name
+                    row = {**row, "figure": plots.write_figure(self._free(row["metric"]), figure).name}
                 before = self._bytes()
                 line = json_text(row, indent=None).encode()
                 with atomic(self.path) as temporary:

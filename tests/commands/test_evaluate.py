@@ -76,7 +76,9 @@ def test_another_measurement_is_another_row_and_the_same_one_is_said(run, evalua
     assert first["protocol"] == third["protocol"]
     assert third["value"] == pytest.approx(first["value"], rel=1e-5)
     assert (second["protocol"], second["model"]) != (first["protocol"], first["model"])
-    assert f"the same was measured before ({first['date']}: {first['value']}); both rows are kept" in again.out
+    assert (
+        f"measured before with the same protocol ({first['date']}: {first['value']}); both rows are kept" in again.out
+    )
 
 
 def test_another_checkpoint_is_another_row(run, evaluate):
@@ -94,7 +96,7 @@ def test_another_checkpoint_is_another_row(run, evaluate):
 
 def test_the_same_data_need_no_word_and_their_fingerprint_is_in_the_row(run, evaluate):
     done = evaluate(f"ckpt={run}", *FAST)
-    assert "data are not" not in done.out
+    assert "data differ" not in done.out
     assert rows(done)[0]["protocol"]["data"] == json.loads((run / "manifest.json").read_text())["data"]
 
 
@@ -102,10 +104,12 @@ def test_other_data_than_those_of_the_training_are_said(run, evaluate):
     now = json.loads((run / "manifest.json").read_text())["data"]["fingerprint"]
     edit(run / "manifest.json", lambda contents: contents["data"].update(train=1490, val=10, fingerprint="0123"))
     done = evaluate(f"ckpt={run}", *FAST)
-    expected = f"the data are not those of the training: fingerprint 0123 -> {now}, train 1490 -> 1500, val 10 -> 297"
+    expected = (
+        f"the data differ from those of the training: fingerprint 0123 -> {now}, train 1490 -> 1500, val 10 -> 297"
+    )
     assert expected in done.out.splitlines()
     edit(run / "manifest.json", lambda contents: contents["data"].update(train=1500, val=297))
-    expected = f"the data are not those of the training: fingerprint 0123 -> {now} (as many images, others)"
+    expected = f"the data differ from those of the training: fingerprint 0123 -> {now} (as many images, others)"
     assert expected in evaluate(f"ckpt={run}", *FAST).out.splitlines()
     assert rows(done)[0]["protocol"]["data"]["fingerprint"] == now
 
@@ -113,7 +117,7 @@ def test_other_data_than_those_of_the_training_are_said(run, evaluate):
 @pytest.mark.parametrize("change", [lambda contents: contents.pop("data"), lambda contents: contents.update(data=[1])])
 def test_a_run_that_does_not_tell_its_data_is_measured(run, evaluate, change):
     edit(run / "manifest.json", change)
-    assert "whether the data are those of the training is not known" in evaluate(f"ckpt={run}", *FAST).out
+    assert "cannot check that the data are those of the training" in evaluate(f"ckpt={run}", *FAST).out
 
 
 def test_a_checkpoint_alone_is_measured_beside_it(run, evaluate, tmp_path):
@@ -126,12 +130,10 @@ def test_a_checkpoint_alone_is_measured_beside_it(run, evaluate, tmp_path):
     assert "data are" not in done.out
 
 
-@pytest.mark.parametrize(
-    "given", [["metric.bpd.n=1"], ["metric.bpd.steps=1001"], ["dataset.path=here"], ["weights=best"]]
-)
+@pytest.mark.parametrize("given", ["metric.bpd.n=1", "metric.bpd.steps=1001", "dataset.path=here", "weights=best"])
 def test_nothing_is_written_before_a_refusal(run, capsys, given):
     before = sorted(run.rglob("*"))
-    assert command("evaluate", f"ckpt={run}", *given, capsys=capsys).code == 2
+    assert command("evaluate", f"ckpt={run}", given, capsys=capsys).code == 2
     assert sorted(run.rglob("*")) == before
 
 

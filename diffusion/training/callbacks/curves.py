@@ -11,6 +11,7 @@ from diffusion.config.values import Count
 from diffusion.evaluation import plots
 from diffusion.lit.module import LitDiffusion
 from diffusion.lit.pairs import TrainingPair
+from diffusion.training.callbacks.floor import LossFloor
 from diffusion.training.callbacks.pictures import Pictures, publish
 from diffusion.training.callbacks.validations import Validations
 
@@ -37,7 +38,8 @@ class ScheduleCurve(Callback):
 
 
 class LossCurve(Pictures):
-    """Draws the validation losses of the images of all processes against t, into `loss_epoch_0003_step_0001234.png`."""
+    """Draws the validation losses of the images of all processes against t, into `loss_epoch_0003_step_0001234.png`,
+    with the floor that a `LossFloor` beside it has measured."""
 
     def __init__(self, samples: Path | str, validations: Validations | None = None, keep: Count | None = 50) -> None:
         super().__init__(samples, validations, keep)
@@ -57,7 +59,10 @@ class LossCurve(Pictures):
 
     def draw(self, pl_module: LitDiffusion, when: str) -> dict[str, Path]:
         t, losses = self._losses[0].cpu().unbind(1)
-        figure = plots.draw_losses(t, losses, pl_module.denoiser.schedule.T)
+        around = getattr(pl_module.trainer, "callbacks", [])
+        known = [each.floor for each in around if isinstance(each, LossFloor) and each.floor]
+        floor = {"floor": (known[0].t, known[0].value)} if known else {}
+        figure = plots.draw_losses(t, losses, pl_module.denoiser.schedule.T, **floor)
         return {"val/loss_against_t": plots.write_figure(self.folder / f"loss_{when}.png", figure)}
 
 
