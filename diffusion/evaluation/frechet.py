@@ -26,7 +26,7 @@ class FrechetDistance(ImageMetric):
         width = comparison.extractor.width
         if n < 2 * width:
             raise UserError(
-                f"metric=fd: {n} images are less than twice the {width} features, their covariance means nothing: set "
+                f"metric=fd: {n} images are fewer than twice the {width} features, their covariance means nothing: set "
                 f"n={2 * width} or more, or use metric=kid or metric=mind"
             )
         if n < _USUAL:

@@ -43,7 +43,7 @@ class Extractor:
         network = self.network.to(self.device).eval()
         features, logits = [], []
         with Bar(total=len(images), desc=progress or "", unit=" images", disable=progress is None) as bar:
-            for rows in images.split(BATCH):
+            for rows in images.contiguous().split(BATCH):  # of another layout they would be rounded otherwise
                 found = network(rows.to(self.device))
                 found = found if isinstance(found, tuple) else (found, None)
                 features.append(found[0].float().cpu())
