@@ -20,11 +20,17 @@ from diffusion.ground.errors import UserError
 from diffusion.ground.files import atomic, cache_folder
 
 VERSION = 1  # of the network and its training below
+_MEASURED = 10_000  # training images, by which features are scaled
 _SIDE = 32  # pixels: larger images are averaged down to it
 
 
 class Network(nn.Module):
-    """uint8 (B, C, H, W) -> features (B, width) and logits (B, classes)."""
+    """uint8 (B, C, H, W) -> features (B, width) and logits (B, classes).
+
+    scale: of the features, such that the mean of their variances over the training images is 1.
+    """
+
+    scale: Tensor
 
     def __init__(self, channels: int, side: int, width: int, classes: int):
         super().__init__()
@@ -33,6 +39,7 @@ class Network(nn.Module):
         self.down_1, self.down_2 = nn.Conv2d(32, 64, 3, 2, 1), nn.Conv2d(64, 96, 3, 2, 1)
         self.hidden = nn.Linear(96 * math.ceil(side / 4) ** 2, width)
         self.out = nn.Linear(width, classes)
+        self.register_buffer("scale", torch.ones(()))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         h = images.from_uint8(x)
@@ -41,13 +48,14 @@ class Network(nn.Module):
         for layer in self.stem, self.down_1, self.down_2:
             h = F.relu(layer(h))
         h = F.relu(self.hidden(h.flatten(1)))
-        return h, self.out(h)
+        return h * self.scale, self.out(h)
 
 
 @checked
 @dataclass(frozen=True)
 class Classifier(Features):
-    """The last layer before the logits of a convolutional network, trained on the training split and its labels.
+    """The last layer before the logits of a convolutional network, trained on the training split and its labels, scaled
+    to a mean variance of 1.
 
     It is trained at its first use, and kept with its recipe in $XDG_CACHE_HOME/diffusion or ~/.cache/diffusion.
     width: d. steps: of 128 images, with a learning rate `lr` that falls to 0 as a cosine. seed: of its weights and
@@ -107,7 +115,12 @@ class Classifier(Features):
                 optimizer.step()
                 fall.step()
                 bar.update()
-        return _accuracy(network.eval(), data)
+        network.eval()
+        rows = torch.arange(0, len(x), -(-len(x) // _MEASURED))
+        with torch.inference_mode():
+            features = torch.cat([network(torch.as_tensor(x[few]))[0] for few in rows.split(1000)])
+        network.scale.copy_(features.double().var(0).mean().rsqrt())
+        return _accuracy(network, data)
 
     def _batches(self, n: int):
         """`steps` batches of rows, epoch after epoch, each in an order of its own."""

@@ -66,7 +66,7 @@ def test_a_damaged_classifier_is_one_line(data, cache):
     Classifier(**FAST).extractor(data)
     [file] = cache.iterdir()
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(UserError, match="is damaged .*: remove it, and it is trained again"):
+    with pytest.raises(UserError, match=r"is damaged .*: remove it, and it is trained again"):
         Classifier(**FAST).extractor(data)
 
 
