@@ -32,7 +32,7 @@ from diffusion.evaluation.metric import ImageMetric, Metric, ModelMetric, Score
 from diffusion.evaluation.results import Results
 from diffusion.ground.device import device_of
 from diffusion.ground.errors import Notice, UserError
-from diffusion.ground.files import json_text
+from diffusion.ground.files import atomic, json_text
 from diffusion.ground.quiet import quiet
 from diffusion.lit.module import LitDiffusion
 from diffusion.runs import build, checkpoint, manifest
@@ -97,6 +97,7 @@ def _of_model(config: Mapping[str, Any]) -> Path:
         drawn, protocol = _sampling(config, _N, trained)
         sampling = drawn["sampling"]
         comparison = _comparison(config, data, Tensor())
+        comparison.check()
         for metric in of_images:
             metric.check(sampling.n, comparison)
         with _drawn(config, trained, sampling, protocol, results.path.parent) as found:
@@ -119,6 +120,7 @@ def _of_images(config: Mapping[str, Any]) -> Path:
     data.prepare_data()
     found = images.read(path, data.declaration.shape)
     comparison = _comparison(config, data, found)
+    comparison.check()
     for metric in metrics:
         assert isinstance(metric, ImageMetric)
         metric.check(len(found), comparison)
@@ -177,15 +179,20 @@ def _add(results: Results, metric: Metric, score: Score, protocol: Mapping[str, 
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         **manifest.program(),
     }
+    for name, text in score.files.items():
+        with atomic(results.path.with_name(name)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     for same in results.add(row, score.figure)[-1:]:
         print(f"measured before with the same protocol ({same.get('date')}: {same.get('value')}); both rows are kept")
 
 
 def _metric(node: Mapping[str, Any], model: LitDiffusion | None) -> Metric:
-    """The metric of its config, with its `clipping` built."""
+    """The metric of its config, with its `clipping` and `features` built."""
     node = dict(node)
     if (clipping := node.pop("clipping", None)) is not None and model is not None:
         node["clipping"] = build.clipping(clipping, model.space)
+    if (features := node.get("features")) is not None:
+        node["features"] = build.instantiate(features)
     return build.instantiate(node)
 
 

@@ -31,7 +31,7 @@ NODES = {
     "self_conditioning_clipping": "clipping",
 }
 # Nodes that a node of a section in NAMED may contain, as the section `sampling` does.
-WITHIN = ("sampler", "clipping", "guidance", "task")
+WITHIN = ("sampler", "clipping", "guidance", "task", "features")
 
 # Sections around a training that are never stored in a checkpoint.
 WIRING = ("callbacks", "logger", "strategy")

@@ -33,6 +33,12 @@ class Comparison:
     reference: str = "train"
     seed: int = 0
 
+    def check(self) -> None:
+        """Raises UserError for a data set of other values than pictures, or a file that holds no moments."""
+        pictures(self.data, self._split)
+        if self._file is not None:
+            read_moments(self._file, self.extractor.width)
+
     @cached_property
     def embedded(self) -> Embedded:
         return self.extractor(self.images, "features")

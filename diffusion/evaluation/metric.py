@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffusion.data.base import Data
@@ -21,6 +21,7 @@ class Score:
     value: the number itself. details: what JSON can hold of its parts and its error. protocol: all that the number
     depends on besides the weights and the data; two values can be compared where it is equal. summary: the lines to
     print. figure: the picture that goes with it, if any.
+    files: name -> text of files to write beside the results.
     """
 
     value: float
@@ -28,6 +29,7 @@ class Score:
     protocol: Mapping[str, Any]
     summary: str
     figure: "Figure | None" = None
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 class Metric(ABC):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from diffusion.evaluation.samplers import Cell
+
 _BINS = 20  # parts of 0..T
 _DEPTH = 1000  # below its highest point a floor of the loss is not shown
 _BAND = torch.tensor([0.1, 0.9], dtype=torch.float64)
@@ -136,6 +138,19 @@ def draw_table(
             axis.tick_params(length=0)
     for axis, title in zip(axes[0], columns, strict=True):
         axis.set_title(title, fontsize="medium")
+    return figure
+
+
+def draw_samplers(lines: "Mapping[str, Sequence[Cell]]", front: "Sequence[Cell]") -> "Figure":
+    """Distances of samplers against network evaluations and against seconds, with the Pareto line `front` of these."""
+    figure, axes = _panels(2)
+    for name, cells in lines.items():
+        for axis, key in zip(axes, ("nfe", "seconds"), strict=True):
+            axis.plot([getattr(each, key) for each in cells], [each.distance for each in cells], "o-", label=name)
+    axes[1].plot([each.seconds for each in front], [each.distance for each in front], "k--", linewidth=1, label="best")
+    for axis, label in zip(axes, ("network evaluations", "seconds"), strict=True):
+        axis.set(xscale="log", yscale="log", xlabel=label, ylabel="Frechet distance")
+    axes[0].legend(fontsize="x-small")
     return figure
 
 

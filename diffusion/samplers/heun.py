@@ -23,6 +23,8 @@ _FEW = (
 class Heun(Euler):
     """An Euler step, then again with the mean of the slopes at both ends; two evaluations, but one where s = 0."""
 
+    evaluations = 2
+
     def __init__(
         self,
         steps: Count | None = None,
