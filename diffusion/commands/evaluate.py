@@ -53,6 +53,7 @@ class EvaluateKeys(SamplingKeys, DeviceKeys):
     reference: File
     keep_images: bool
     dataset: Node | None
+    space: Node | None
     features: Node
 
 
@@ -61,6 +62,7 @@ def run(composed: Annotated[DictConfig, EvaluateKeys]) -> Path:
     mistake."""
     quiet()
     config = plain(composed)
+    refuse(config["given"], {"space": "the model, or the data set, has its own"})
     if (config["ckpt"] is None) == (config["images"] is None):
         raise UserError("ckpt is missing: set ckpt=..., or images=FOLDER and dataset=...")
     return _of_model(config) if config["images"] is None else _of_images(config)

@@ -20,10 +20,10 @@ class InceptionScore(ImageMetric):
     name = "is"
 
     def check(self, n: int, comparison: Comparison) -> None:
-        if n < self.splits:
-            raise UserError(f"metric=is needs at least one image for each of {self.splits} splits, not {n}")
         if comparison.extractor.recipe["features"] not in ("inception", "classifier"):
             raise UserError("metric=is needs features with classes: use features=inception or features=classifier")
+        if n < self.splits:
+            raise UserError(f"metric=is needs at least one image for each of {self.splits} splits, not {n}")
 
     def __call__(self, comparison: Comparison) -> Score:
         probabilities = comparison.embedded.probabilities

@@ -51,7 +51,7 @@ def mean(ckpt, tmp_path, monkeypatch):
 
     def run(*words):
         config = configs.compose("evaluate", [f"ckpt={ckpt}", f"output={tmp_path}", *words])
-        config.metric = {"_target_": f"{__name__}.Mean"}
+        config.metric = {"mean": {"_target_": f"{__name__}.Mean"}}
         return json.loads(evaluate.run(config).read_text().splitlines()[-1])
 
     return run
