@@ -214,7 +214,7 @@ def test_a_model_of_classes_without_y_is_noticed():
     [said] = notices(lambda: lit().sample(2, progress=False))
     assert said == "y is not given: the images are drawn without a class"
     [said] = notices(lambda: lit(drop=0.0).sample(2, progress=False))
-    assert said.endswith(", which this network was never trained to do (conditioning.label.drop=0)")
+    assert said.endswith(", for which this network was not trained (conditioning.label.drop=0)")
 
 
 @pytest.mark.parametrize("own", [False, True])
