@@ -22,14 +22,10 @@ def of_training(clip: Clipping, usual: Clipping, guidance: Guidance, conditionin
         )
     asked = {name: conditioner.drop for name, conditioner in conditioning.items() if name != PREVIOUS}
     if not asked and guidance.scale != 1 and guidance.needs(None):
-        _notice(
-            f"guidance.scale={guidance.scale:g} has no effect: the network has no condition (conditioning=none)"
-        )
+        _notice(f"guidance.scale={guidance.scale:g} has no effect: the network has no condition (conditioning=none)")
     for name, drop in asked.items():
         if drop == 1:
-            _notice(
-                f"conditioning.{name}.drop=1: the {name} is always dropped in training; 0.1 drops one in ten"
-            )
+            _notice(f"conditioning.{name}.drop=1: the {name} is always dropped in training; 0.1 drops one in ten")
     if asked and guidance.scale != 1:
         _of_drops(guidance, asked)
 

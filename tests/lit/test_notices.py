@@ -69,7 +69,7 @@ def test_a_training_that_may_not_be_meant_is_noticed(changed, start):
         ([], None),
         (
             ["self_conditioning=true", "clipping=dynamic"],
-            "self_conditioning=true: in training, too, the network is shown",
+            "self_conditioning=true: in training, too, the network receives",
         ),
         (["self_conditioning=true", "clipping=dynamic", "self_conditioning_clipping=static"], None),
         (["self_conditioning=true", "self_conditioning_clipping=none"], "self_conditioning=true: in training, too"),
