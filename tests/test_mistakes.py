@@ -261,7 +261,7 @@ FILES = [
     (["sample", "ckpt={place}/run", "y=3"], "trained without classes"),
     (["sample", "ckpt={place}/run", "output={place}/file"], "is a file: expected a folder"),
     (["sample", "ckpt={place}/run", "output={place}/file/below"], "cannot be written"),
-    (["sample", "ckpt={place}/run", "output={place}/notes"], "holds no samples of ours"),
+    (["sample", "ckpt={place}/run", "output={place}/notes"], "is no folder of samples"),
     (train("resume={place}/missing"), "no such file or run folder"),
     (train("resume={place}/other.ckpt"), "not a checkpoint of this program"),
     (train("resume={place}/empty"), "expected a run folder"),
@@ -368,7 +368,7 @@ def test_samples_of_two_models_never_share_a_folder(run, tmp_path, capsys):
     described.write_text(described.read_text().replace("weights_sha256", "other"))  # of before it was recorded
     done = command(*line, "n=3", capsys=capsys)
     assert done.code == 2
-    assert "do not tell their weights_sha256" in done.err
+    assert "without a record of their weights_sha256" in done.err
 
 
 def test_interrupted_sampling_goes_on_where_it_was(run, tmp_path, capsys, monkeypatch):

@@ -43,5 +43,5 @@ def test_what_a_cpu_cannot_do_is_refused_before_there_is_a_folder(tmp_path, caps
     line = tiny("trainer.max_steps=1", "trainer.precision=16-mixed", f"run.dir={tmp_path / 'run'}")
     done = command("train", *line, capsys=capsys)
     assert done.code == 2
-    assert done.err == "error: trainer.precision=16-mixed: float16 needs a GPU; on a CPU say bf16-mixed or 32-true\n"
+    assert done.err == "error: trainer.precision=16-mixed: float16 needs a GPU; on a CPU use bf16-mixed or 32-true\n"
     assert list(tmp_path.iterdir()) == []

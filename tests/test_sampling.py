@@ -121,10 +121,10 @@ def test_a_model_without_classes_takes_none():
         ({"seed": "1"}, "seed='1': expected a whole number"),
         ({"batch_size": 0}, "batch_size=0: expected a whole number, 1 or more"),
         ({"batch_size": 2.5}, "batch_size=2.5: expected a whole number"),
-        ({"keep": 1}, "keep=1: expected numbers of states"),
-        ({"keep": "all"}, "keep='all': expected numbers of states"),
-        ({"keep": [1.0, 2.0]}, r"keep=\[1.0, 2.0\]: expected numbers of states"),
-        ({"keep": [0, 1]}, r"keep=\[0, 1\]: expected numbers of states that rise, from 0 or more to 2"),
+        ({"keep": 1}, "keep=1: expected increasing numbers of states"),
+        ({"keep": "all"}, "keep='all': expected increasing numbers of states"),
+        ({"keep": [1.0, 2.0]}, r"keep=\[1.0, 2.0\]: expected increasing numbers of states"),
+        ({"keep": [0, 1]}, r"keep=\[0, 1\]: expected increasing numbers of states, from 0 or more to 2"),
         ({"keep": [0, 99]}, r"keep=\[0, 99\]: expected"),
         ({"keep": [0, 0, 2]}, r"keep=\[0, 0, 2\]: expected"),
         ({"keep": [-1, 2]}, r"keep=\[-1, 2\]: expected"),
@@ -214,7 +214,7 @@ def test_a_model_of_classes_without_y_is_noticed():
     [said] = notices(lambda: lit().sample(2, progress=False))
     assert said == "y is not given: the images are drawn without a class"
     [said] = notices(lambda: lit(drop=0.0).sample(2, progress=False))
-    assert said.endswith(", which this network was never trained to do (conditioning.label.drop=0)")
+    assert said.endswith(", for which this network was not trained (conditioning.label.drop=0)")
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -224,7 +224,7 @@ def test_guidance_without_trained_drops_is_noticed(own):
     [said] = notices(lambda: model.sample(2, y=1, guidance=None if own else guidance, progress=False))
     assert said == (
         "guidance.scale=3 compares with images without a class, which this network never saw "
-        "(conditioning.label.drop=0): guidance.scale=1, or train with conditioning.label.drop=0.1"
+        "(conditioning.label.drop=0): use guidance.scale=1, or train with conditioning.label.drop=0.1"
     )
 
 

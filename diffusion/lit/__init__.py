@@ -1,1 +1,1 @@
-"""LitDiffusion, the LightningModule; the training pair of Algorithm 1; notices of what may not be meant."""
+"""LitDiffusion, the LightningModule; the training pair of Algorithm 1; notices about questionable settings."""

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from functools import reduce
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import LRSchedulerTypeUnion, OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from diffusion.clipping import Clip, Clipping
@@ -34,16 +36,16 @@ from diffusion.spaces.base import Space
 from diffusion.tasks import arguments
 from diffusion.tasks.generate import Generate, generate
 
-SIMPLE = L2(Simple())  # L_simple, in which every validation loss is given, whatever is trained
+SIMPLE = L2(Simple())  # L_simple: the validation loss of every run, whatever its training objective
 
 
 class LitDiffusion(LightningModule):
     """Trains `denoiser` by Algorithm 1 and samples from it by the reverse process.
 
-    clip: applied to x_0 while sampling. shown_clip: to what a self-conditioned network is shown in training; None: as
-    clip. space: between what the data set stores and x_0. objective: what training minimises; optimizer: how (None:
-    this one does not train); timesteps: which t it draws. conditioning: the conditioners of the network, by name.
-    config: plain containers that rebuild this module; it travels in every checkpoint.
+    clip: applied to x_0 while sampling. shown_clip: applied to the x_0 that a self-conditioned network receives in
+    training; None: same as clip. space: maps stored values to x_0. objective: what training minimises; optimizer: None
+    for a module that only samples; timesteps: draws t. conditioning: the network's conditioners by name. config: plain
+    containers from which this module is rebuilt; stored in every checkpoint.
     """
 
     def __init__(
@@ -83,21 +85,20 @@ class LitDiffusion(LightningModule):
 
     @property
     def classes(self) -> Sequence[str] | None:
-        """The names of the labels that the network is given, or None."""
-        label = self.conditioning.get("label")
-        return label.classes if isinstance(label, Label) else None
+        """The class names of the label condition, or None without one."""
+        return getattr(self.conditioning.get("label"), "classes", None)
 
     # Training: Algorithm 1
 
     def setup(self, stage: str) -> None:
-        """What is stored stays as it is until it is encoded: half precision would round it before."""
-        setattr(self.trainer.precision_plugin, "convert_input", lambda batch: batch)  # noqa: B010 (a method of Lightning's)
+        """Disables Lightning's conversion of batches: half precision would round stored values before encoding."""
+        self.trainer.precision_plugin.convert_input = lambda data: data
 
     def on_fit_start(self) -> None:
         notices.of_training(self.shown_clip, self.space.clip, self.guidance, self.conditioning)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> TrainingPair:
-        """Draws t and eps while the batch is still on the host: noise is drawn there, and nothing waits for a GPU."""
+        """Draws t and eps while the batch is still on the host, so that nothing waits for a GPU."""
         if batch.x.dtype == torch.float64:
             batch = batch._replace(x=batch.x.to(widest(self.device)))
         if self.trainer.training:
@@ -110,21 +111,22 @@ class LitDiffusion(LightningModule):
     def training_step(self, batch: TrainingPair, batch_idx: int) -> Tensor:
         noised = self._noised(batch)
         loss = self.objective(self.denoiser, noised, self._with_previous(batch, noised))
-        self.timesteps.observe(batch.t, loss, cast("Callable[[Tensor], Tensor]", self.all_gather))
+        self.timesteps.observe(batch.t, loss, self.trainer.strategy.all_gather)
         loss = (batch.importance * loss).mean()
-        size = len(batch.x)  # Lightning would look for it in the condition
+        size = len(batch.x)  # Lightning would guess it from the condition
         self.log("train/loss", loss, prog_bar=True, batch_size=size)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
         return loss
 
     def _noised(self, batch: TrainingPair) -> Noised:
-        """In float32, or in float64 where the network is: never in half precision."""
-        x_0 = self.space.encode(batch.x).to(torch.promote_types(torch.float32, cast("torch.dtype", self.dtype)))
+        """In float32, or in float64 if the network is: never in half precision."""
+        dtype = torch.promote_types(torch.float32, self.dtype)  # pyright: ignore[reportArgumentType] - never a str
+        x_0 = self.space.encode(batch.x).to(dtype)
         return Noised.of(self.denoiser.schedule, x_0, batch.t, batch.eps)
 
     @torch.no_grad()
     def _with_previous(self, batch: TrainingPair, noised: Noised) -> Condition:
-        """The condition of a step; a self-conditioned network is shown its own prediction for a part of the images."""
+        """The condition of a step; with self-conditioning it has the network's own prediction for some images."""
         if PREVIOUS not in self.conditioning:
             return batch.condition
         rows = batch.shown
@@ -140,26 +142,25 @@ class LitDiffusion(LightningModule):
         if trainer.should_stop:
             trainer.check_val_every_n_epoch = 1  # the last step of a run is always validated
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         if self.optimizer is None:
             raise UserError(
-                "this model has no optimizer, it only samples: build.trainable(model.config) has that of the run"
+                "this model has no optimizer, it only samples: build.trainable(model.config) builds one that trains"
             )
         optimizer, schedule = self.optimizer.build(self.denoiser.parameters(), self.objective.parameters())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def averaged_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What a moving average is kept of, under every name that the state dict has for it: the denoiser's."""
+        """The parameters of which moving averages are kept, under every name they have in the state dict."""
         return self.denoiser.named_parameters("denoiser", remove_duplicate=False)
 
     def on_train_start(self) -> None:
-        schedule = self.lr_schedulers()
-        assert isinstance(schedule, Rate)
-        schedule.begin(self.trainer)
+        _rate(self.lr_schedulers()).begin(self.trainer)
 
-    def lr_scheduler_step(self, scheduler: Rate, metric: None) -> None:
-        scheduler.estimate(self.trainer)  # so that a checkpoint of this step has it
-        scheduler.step()
+    def lr_scheduler_step(self, scheduler: LRSchedulerTypeUnion, metric: Any | None) -> None:
+        rate = _rate(scheduler)
+        rate.estimate(self.trainer)  # before the checkpoint of this step
+        rate.step()
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint |= upgrades.stamped(self.config)
@@ -171,7 +172,7 @@ class LitDiffusion(LightningModule):
         self.timesteps.load_state_dict(checkpoint.get("timesteps", {}))
 
     def _rename_states(self, checkpoint: dict, rename: Callable) -> None:
-        """Of the optimiser, which is built over `self.parameters()`."""
+        """Renames the optimizer's states, which are of `self.parameters()`."""
         names = [name for name, _ in self.named_parameters()]
         states = checkpoint.get("optimizer_states", [])
         checkpoint |= {"optimizer_states": [rename(state, names) for state in states]} if states else {}
@@ -185,12 +186,12 @@ class LitDiffusion(LightningModule):
         return loss
 
     def on_validation_epoch_end(self) -> None:
-        both = torch.stack([torch.stack(each) for each in self._validation]).sum(0)  # (2, 4)
+        sums, counts = (reduce(torch.add, column) for column in zip(*self._validation, strict=True))
         self._validation.clear()
         sums, counts = self.trainer.strategy.reduce(both, reduce_op="sum")
         self.log("val/loss", (sums.sum() / counts.sum()).float(), prog_bar=True)
         for quarter, (total, count) in enumerate(zip(sums, counts, strict=True), start=1):
-            if count:  # with less than four images there are quarters without one
+            if count:  # with fewer than four images some quarters are empty
                 self.log(f"val/loss_t{quarter}of4", (total / count).float())
 
     # Sampling: Algorithm 2
@@ -211,16 +212,15 @@ class LitDiffusion(LightningModule):
         purpose: str = "sample",
         progress: bool = True,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The images `index` (n whole numbers) of the endless row that belongs to `seed`, in batches.
+        """Draws images in batches. Image i of a seed is always the same; `index` lists the n that are wanted.
 
-        condition: of the n images, or by name what a conditioner takes, for all images or for each; None draws without.
-        y: short for condition={"label": y}: a class for all images, or one for each, by its number in `classes` or its
-        name.
-        task: None is `Generate`. sampler, clip, guidance: instead of those of the training. keep: the numbers of the
-        states to keep, from 0 (x_T) up to that of x_0, such as range(51) for all of 50 steps; None is x_0 alone.
+        condition: of the n images, or values for the conditioners by name, one for all images or one for each; None:
+        unconditional. y: short for condition={"label": y}: a class for all images, or one for each, by number or name.
+        task: None is `Generate`. sampler, clip, guidance: override the model's own. keep: the states to keep, from 0
+        (x_T) up to that of x_0, such as range(51) for all of 50 steps; None is x_0 alone.
         Yields indices (B,) and kept states (kept, B, C, H, W), float32 on the CPU, x_0 last; the state and its noise
         are float32 whatever the network was cast to.
-        Raises UserError for what cannot be, before the first image is drawn; warns of what may not be meant.
+        Raises UserError for invalid arguments before the first image is drawn; warns about questionable ones.
         """
         arguments.check_objects(self.space, task=task, sampler=sampler, clip=clip, guidance=guidance)
         index = arguments.indices(index)
@@ -248,8 +248,8 @@ class LitDiffusion(LightningModule):
         )
 
     def sample(self, n: int = 16, seed: int = 0, **options) -> Tensor:
-        """The first n images of `seed`: float32 (n, C, H, W), x_0 of the model's `space`, on the CPU; options
-        as in `sample_batches`."""
+        """The first n images of `seed`: x_0 in the model's `space`, float32 (n, C, H, W), on the CPU. options: of
+        `sample_batches`."""
         batches = self.sample_batches(torch.arange(whole("n", n, least=1)), seed, **options)
         return torch.cat([states[-1] for _, states in batches])
 
@@ -259,10 +259,16 @@ class LitDiffusion(LightningModule):
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
-        """Eval mode (no dropout) for a while; then the mode it was in."""
+        """Eval mode (no dropout) inside the context, the earlier mode after it."""
         training = self.training
         self.eval()
         try:
             yield
         finally:
             self.train(training)
+
+
+def _rate(scheduler: object) -> Rate:
+    if not isinstance(scheduler, Rate):
+        raise TypeError(f"expected the scheduler of configure_optimizers, a Rate, not {scheduler!r}")
+    return scheduler

@@ -1,4 +1,4 @@
-"""What is allowed, but perhaps not meant: each function warns with a Notice, or says nothing."""
+"""Warnings about settings that are valid but probably not intended. Each function issues a Notice or nothing."""
 
 import warnings
 from collections.abc import Mapping
@@ -9,38 +9,34 @@ from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.ground.errors import Notice
 from diffusion.guidance import Guidance
 
-_FAR = 1.5  # times the data's own size: up to there it is done for a size that divides well
+_FAR = 1.5  # times the data's own size: less is common, to reach a size that divides well
 
 
 def of_training(clip: Clipping, usual: Clipping, guidance: Guidance, conditioning: Mapping[str, Conditioner]) -> None:
-    """Arguments as those of LitDiffusion; clip: of what a self-conditioned network is shown, and what is usual in the
-    space."""
+    """Arguments as in LitDiffusion. clip: applied to the x_0 that a self-conditioned network receives; usual: the
+    space's default clipping."""
     if PREVIOUS in conditioning and clip != usual:
         _notice(
-            f"self_conditioning=true: in training, too, the network is shown its x_0 after the clipping, {clip}; "
-            f"with self_conditioning_clipping={usual} it learns from x_0 where the data lie"
+            f"self_conditioning=true: in training, too, the network receives its x_0 after the clipping, {clip}; "
+            f"self_conditioning_clipping={usual} keeps that x_0 within the range of the data"
         )
     asked = {name: conditioner.drop for name, conditioner in conditioning.items() if name != PREVIOUS}
     if not asked and guidance.scale != 1 and guidance.needs(None):
-        _notice(
-            f"guidance.scale={guidance.scale:g} has no effect: the network is given no condition (conditioning=none)"
-        )
+        _notice(f"guidance.scale={guidance.scale:g} has no effect: the network has no condition (conditioning=none)")
     for name, drop in asked.items():
         if drop == 1:
-            _notice(
-                f"conditioning.{name}.drop=1: the network is never given its {name}; with 0.1 one in ten is left out"
-            )
+            _notice(f"conditioning.{name}.drop=1: the {name} is always dropped in training; 0.1 drops one in ten")
     if asked and guidance.scale != 1:
         _of_drops(guidance, asked)
 
 
 def of_sampling(guidance: Guidance, conditioning: Mapping[str, Conditioner], condition: Condition | None) -> None:
-    """Arguments as those of LitDiffusion.sample_batches."""
+    """Arguments as in LitDiffusion.sample_batches."""
     asked = {name: conditioner.drop for name, conditioner in conditioning.items() if name != PREVIOUS}
     given = condition.asked if condition else ()
     for name, drop in asked.items():
         if name not in given:
-            never = "" if drop else f", which this network was never trained to do (conditioning.{name}.drop=0)"
+            never = "" if drop else f", for which this network was not trained (conditioning.{name}.drop=0)"
             key, what = ("y", "a class") if name == "label" else (f"condition.{name}", "it")
             _notice(f"{key} is not given: the images are drawn without {what}{never}")
     if given and guidance.scale != 1:
@@ -48,34 +44,34 @@ def of_sampling(guidance: Guidance, conditioning: Mapping[str, Conditioner], con
 
 
 def of_turns(asked: int, drawn: int, n: int, enough: int) -> None:
-    """Of the classes, or other conditions, asked for, how many are drawn by n images, and the n that draws them all."""
+    """n images cover only `drawn` of the `asked` classes or other conditions; enough: the n that covers all."""
     if drawn < asked:
-        _notice(f"y has {asked} classes, and n={n} images are of the first {drawn} of them: n={enough} has all")
+        _notice(f"y has {asked} classes, but n={n} images cover only the first {drawn}: n={enough} covers all")
 
 
 def of_size(name: str, size: int, own: int | None) -> None:
-    """size: of the images of the data set `name` in training; own: as they are, in pixels, None where not known."""
+    """size: of the images in training; own: of those in the data set `name`, None if unknown. Both in pixels."""
     if own is not None and size > _FAR * own:
         _notice(
-            f"dataset.size={size}, but the images of {name} are {own} pixels wide: what is added, a border or larger "
-            "pixels, costs time and teaches nothing"
+            f"dataset.size={size}, but the images of {name} are {own} pixels wide: padding or upscaling costs time and "
+            "adds no information"
         )
 
 
 def of_pictures(channels: int) -> None:
-    """channels: of what is stored, which pictures are to show."""
+    """channels: of a stored value, of which pictures show three at most."""
     if channels > 3:
         _notice(f"pictures show the first three of the {channels} channels")
 
 
 def _of_drops(guidance: Guidance, drops: Mapping[str, float]) -> None:
-    """drops: of what guidance leads towards, by name."""
+    """drops: of the conditions that guidance acts on, by name."""
     for name, drop in drops.items():
         if not drop and guidance.needs(None):
             what = "a class" if name == "label" else f"a {name}"
             _notice(
                 f"guidance.scale={guidance.scale:g} compares with images without {what}, which this network never saw "
-                f"(conditioning.{name}.drop=0): guidance.scale=1, or train with conditioning.{name}.drop=0.1"
+                f"(conditioning.{name}.drop=0): use guidance.scale=1, or train with conditioning.{name}.drop=0.1"
             )
 
 

@@ -1,4 +1,4 @@
-"""A batch with what the forward process needs: lines 2 to 4 of Algorithm 1, drawn by each image's index in the run."""
+"""A batch with its t and eps: lines 2 to 4 of Algorithm 1, drawn by each image's index in the run."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -15,11 +15,11 @@ from diffusion.schedule import Schedule
 
 
 class TrainingPair(NamedTuple):
-    """What one step is computed from.
+    """The inputs of one training step.
 
     x: (B, C, H, W), as stored. condition: of its images, absent where it was dropped. t: (B,), in steps. eps:
     (B, C, H, W). importance: (B,), the weight of each loss. shown: int64, the rows of the images for which a
-    self-conditioned network is shown its own prediction: found on the host, since a device would have to be waited for.
+    self-conditioned network receives its own prediction, drawn on the host so that nothing waits for the device.
     """
 
     x: Tensor
@@ -38,8 +38,7 @@ def drawn(
     timesteps: Timesteps,
     conditioning: Mapping[str, Conditioner],
 ) -> TrainingPair:
-    """For training: on the host, where noise is drawn, so that nothing waits for a device. Arguments as those of
-    LitDiffusion; shape: (C, H, W)."""
+    """For training; on the host, so that nothing waits for a device. Arguments as in LitDiffusion; shape: (C, H, W)."""
     index = batch.index
     t, importance = timesteps.draw(seed, index, schedule)
     eps = random.normal(seed, "train/eps", index, shape)
@@ -53,7 +52,7 @@ def drawn(
 
 
 def fixed(batch: Batch, shape: Sequence[int], schedule: Schedule) -> TrainingPair:
-    """For validation: the same for every epoch and every run, spread evenly over t, so that epochs can be compared."""
+    """For validation: the same in every epoch and run, spread evenly over t, so that epochs are comparable."""
     index = batch.index
     t = steps(index.double() * GOLDEN % 1, schedule.T)
     eps = random.normal(0, "validation/eps", index, shape)

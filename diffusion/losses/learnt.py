@@ -1,4 +1,4 @@
-"""A weighting that is trained with the network: each noise level counts by how well it can be learnt."""
+"""A learnt weighting of the noise levels, trained with the network."""
 
 import math
 
@@ -15,16 +15,16 @@ _LIMIT = 10.0  # of log(sigma / alpha): beyond, where it may be infinite, x_t is
 
 @checked
 class Learnt(Weighting, nn.Module):
-    """exp(-u(t)) loss + u(t), with a small network u that is trained by the same optimiser (Kendall et al. 2018; in
+    """exp(-u(t)) loss + u(t), with a small network u that is trained by the same optimizer (Kendall et al. 2018; in
     continuous time Karras et al. 2024, EDM2, "adaptive loss weighting"). Its optimum is u = log of the expected loss at
-    t, so that every noise level contributes alike.
+    t, so that all noise levels contribute equally.
 
         u(t) = w . sqrt(2 / channels) cos(2 pi (f c_noise + phi)),    c_noise = log(sigma_t / alpha_t) / 4
 
-    f ~ N(0, 1) and phi ~ U(0, 1) are fixed (random Fourier features), w begins at 0. The weight besides is 1 of the v
+    f ~ N(0, 1) and phi ~ U(0, 1) are fixed (random Fourier features), w starts at 0. The base weight is 1 of the v
     error, which is EDM2's lambda(sigma) for data of unit variance; at the optimum it cancels.
 
-    channels: of the features.
+    channels: number of features.
     """
 
     frequencies: Tensor
@@ -45,8 +45,8 @@ class Learnt(Weighting, nn.Module):
         return (-u).exp() * loss + u
 
     def log_loss(self, schedule: Schedule, t: Tensor) -> Tensor:
-        """u, the log of the loss as it is expected at t: float32, the shape of t."""
+        """u, the log of the expected loss at t: float32, the shape of t."""
         c_noise = (-schedule.log_snr(t) / 2).clamp(-_LIMIT, _LIMIT).float() / 4
         features = torch.cos(2 * math.pi * (c_noise[..., None] * self.frequencies.float() + self.phases.float()))
-        # As a sum of products: a matrix product would be done in half precision under autocast.
+        # A sum of products: autocast would compute a matrix product in half precision.
         return math.sqrt(2 / len(self.weight)) * (features * self.weight.float()).sum(-1)

@@ -1,4 +1,4 @@
-"""What a training step minimises: the distance of the network's output from its target, weighted."""
+"""Training objectives: the weighted distance of the network's output from its target."""
 
 from abc import ABC, abstractmethod
 
@@ -15,8 +15,8 @@ from diffusion.schedule import broadcast, precise
 
 
 class Objective(nn.Module, ABC):
-    """A noised batch -> the loss of each image. What it learns of its own, such as a learnt weighting, is trained and
-    stored with the network."""
+    """A noised batch -> the loss of each image. Its own parameters, such as a learnt weighting, are trained and stored
+    with the network."""
 
     learns_variance = False  # whether the network has a second half of channels for the variance
 
@@ -32,14 +32,14 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def of_output(self, denoiser: Denoiser, noised: Noised, output: Tensor, mix: Tensor | None) -> Tensor:
-        """The same, given the network's output and where it puts the variance, see `split_variance`."""
+        """The same, given the network's output and its variance mix, see `split_variance`."""
 
 
 class Distance(Objective):
-    """distance(sqrt(weight) * error of v), the mean over each image, and what the weighting makes of it.
+    """distance(sqrt(weight) * error of v), the mean over each image, then `weighting.of_loss`.
 
-    The square root stands inside, so that every distance has the weighting's own unit: with `Simple` it measures the
-    error of eps, whatever the network predicts.
+    The square root is inside, so that every distance has the unit of the weighting: with `Simple` it measures the error
+    of eps, whatever the network predicts.
     """
 
     def __init__(self, weighting: Weighting):
@@ -90,8 +90,8 @@ class Huber(Distance):
 class VLB(Objective):
     """L_vlb in nats per dimension, with the variance learned (Nichol & Dhariwal 2021, Eq. 4).
 
-    T times a term, averaged over t, is the whole bound but for the prior, which has nothing to learn. log_likelihood:
-    of the decoder, see `vlb_term`.
+    T times a term, averaged over t, is the bound without the prior term, which has no parameters. log_likelihood: of
+    the decoder, see `vlb_term`.
     """
 
     learns_variance = True
@@ -100,9 +100,11 @@ class VLB(Objective):
         super().__init__()
         self.log_likelihood = log_likelihood
         if not isinstance(weighting, Simple):
-            raise UserError("loss=vlb has weights of its own: leave weighting=simple, or take loss=hybrid")
+            raise UserError("loss=vlb has its own weights: use weighting=simple, or loss=hybrid")
 
     def of_output(self, denoiser, noised, output, mix):
+        if mix is None:
+            raise ValueError("L_vlb needs a network that predicts the variance")
         predicted = denoiser.x_0_of(output, noised.x_t, noised.alpha, noised.sigma)
         s, t = (noised.t - 1).clamp(min=0), noised.t
         assert mix is not None  # the network learns the variance
@@ -112,7 +114,7 @@ class VLB(Objective):
 
 @checked
 class Hybrid(L2):
-    """L_simple + scale * L_vlb, where L_vlb moves the variance only (Nichol & Dhariwal 2021, Eq. 16). log_likelihood:
+    """L_simple + scale * L_vlb, where L_vlb trains the variance only (Nichol & Dhariwal 2021, Eq. 16). log_likelihood:
     of the decoder."""
 
     learns_variance = True
@@ -135,5 +137,5 @@ class Hybrid(L2):
 def by_quarter(loss: Tensor, t: Tensor, T: int) -> tuple[Tensor, Tensor]:
     """Sum of the losses and count of images in each quarter of 1..T: (4,), (4,), `precise`. loss, t: (B,)."""
     quarter, loss = ((t - 1) * 4 / T).long().clamp(max=3), precise(loss)
-    sums, counts = (loss.new_zeros(4).index_add(0, quarter, each) for each in (loss, torch.ones_like(loss)))
-    return sums, counts
+    zeros = loss.new_zeros(4)
+    return zeros.index_add(0, quarter, loss), zeros.index_add(0, quarter, torch.ones_like(loss))

@@ -1,4 +1,4 @@
-"""Which t a training image is noised to."""
+"""Distributions of t in training."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -10,17 +10,17 @@ from diffusion.config.values import Count, Positive, PositiveFraction, checked
 from diffusion.ground import random
 from diffusion.schedule import Schedule
 
-# Multiples of it, modulo 1, are evenly spread, however many there are and wherever they start.
+# Its multiples modulo 1 are evenly spread, for any number of them and any start.
 GOLDEN = 0.6180339887498949
 
 
 def steps(u: Tensor, T: int) -> Tensor:
-    """t in {1, ..., T} from u in [0, 1): equal parts for each. float64, the shape of u."""
+    """Maps u in [0, 1) to t in {1, ..., T}, in equal parts. float64, the shape of u."""
     return (u * T).floor() + 1
 
 
 class Timesteps(ABC):
-    """Draws t for images by their index in the run, so that it does not matter how a batch is split."""
+    """Draws t for images by their index in the run, independent of how a batch is split."""
 
     def draw(self, seed: int, index: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
         """t in steps, and the importance weight of each loss, both float64 (B,). index: int64 (B,)."""
@@ -36,15 +36,15 @@ class Timesteps(ABC):
         """t as a function of uniform u, float64 (B,)."""
 
     def observe(self, t: Tensor, loss: Tensor, gather: Callable[[Tensor], Tensor]) -> None:  # noqa: B027
-        """Told, after each batch, of its losses (B,) at t (B,), on the device. gather: brings the tensors of all
-        processes together; a subclass that learns from the losses calls it, and waits for the device."""
+        """Called after each batch with its losses (B,) at t (B,), on the device. gather: concatenates a tensor over all
+        processes; a subclass that learns from the losses calls it, and waits for the device."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What was learnt, for the checkpoint."""
+        """The learnt state, for the checkpoint."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:  # noqa: B027
-        """Goes on from what a checkpoint holds; empty where it was trained with another choice."""
+        """Restores the state of a checkpoint; empty if it was trained with another choice."""
 
 
 class Uniform(Timesteps):
@@ -55,9 +55,9 @@ class Uniform(Timesteps):
 
 
 class Stratified(Uniform):
-    """Uniform, and spread evenly over 1..T by any run of consecutive images: a golden-ratio sequence over the whole
+    """Uniform, and evenly spread over 1..T in any run of consecutive images: a golden-ratio sequence over the whole
     training, so that every batch, each process's part of it and each group of accumulated batches is stratified. The
-    seed sets where the sequence begins."""
+    seed sets the start of the sequence."""
 
     def uniform(self, seed, index):
         return (super().uniform(seed, torch.zeros_like(index)) + index.double() * GOLDEN) % 1
@@ -77,7 +77,7 @@ class LogNormal(Timesteps):
 
 @checked
 class LossSecondMoment(Uniform):
-    """p(t) proportional to sqrt(E[loss^2]) over the last `history` losses at t, once each t has so many; until then
+    """p(t) proportional to sqrt(E[loss^2]) over the last `history` losses at t, once each t has that many; until then
     uniform (Nichol & Dhariwal 2021, section 3.3). uniform: the share of draws that stays uniform."""
 
     def __init__(self, history: Count = 10, uniform: PositiveFraction = 0.001):
@@ -96,26 +96,34 @@ class LossSecondMoment(Uniform):
 
     def probabilities(self) -> Tensor:
         """Of t = 1..T, float64 (T,)."""
-        assert self.losses is not None  # t has been drawn
-        assert self.counts is not None
-        T = len(self.counts)
-        if (self.counts < self.length).any():
+        losses, counts = self._known()
+        T = len(counts)
+        if (counts < self.length).any():
             return torch.full((T,), 1 / T, dtype=torch.float64)
-        p = self.losses.square().mean(1).sqrt()
+        p = losses.square().mean(1).sqrt()
         return (1 - self.share) * p / p.sum() + self.share / T
 
     def observe(self, t, loss, gather):
-        """Remembers the losses of all processes, but for those that are not finite."""
-        assert self.losses is not None  # t has been drawn
-        assert self.counts is not None
+        """Stores the finite losses of all processes."""
+        losses, counts = self._known()
         t, loss = (gather(x.detach()).flatten().cpu() for x in (t, loss))
         finite = loss.isfinite()
         for k, value in zip((t[finite].long() - 1).tolist(), loss[finite].double().tolist(), strict=True):
-            self.losses[k] = torch.cat([self.losses[k, 1:], self.losses.new_tensor([value])])
-            self.counts[k] += 1
+            losses[k] = torch.cat([losses[k, 1:], losses.new_tensor([value])])
+            counts[k] += 1
 
     def state_dict(self):
         return {} if self.losses is None else {"losses": self.losses, "counts": self.counts}
 
     def load_state_dict(self, state):
         self.losses, self.counts = state.get("losses"), state.get("counts")
+
+    def _known(self) -> tuple[Tensor, Tensor]:
+        if self.losses is None or self.counts is None:
+            raise RuntimeError("no state yet: draw or load_state_dict comes first")
+        return self.losses, self.counts
+
+    def _prepare(self, T: int) -> None:
+        if self.losses is None:
+            self.losses = torch.zeros(T, self.length, dtype=torch.float64)
+            self.counts = torch.zeros(T, dtype=torch.int64)

@@ -1,10 +1,10 @@
-"""How much each noise level counts: a weight of the squared error of v, as a function of log-SNR.
+"""Weightings of the noise levels: a weight of the squared error of v, as a function of log-SNR.
 
-v is the unit because its error stays finite at both ends of time; in the units of other papers
+v is the unit because its error stays finite at both ends of time. In the units of other papers
 
     |eps error|^2 = alpha_t^2 |v error|^2,    |x_0 error|^2 = sigma_t^2 |v error|^2,    alpha_t^2 = sigmoid(log_snr),
 
-whatever the network predicts. A weight w of the eps error is here sigmoid(log_snr) w, a weight w of the x_0 error
+whatever the network predicts. A weight w of the eps error becomes sigmoid(log_snr) w, a weight w of the x_0 error
 sigmoid(-log_snr) w.
 """
 
@@ -30,7 +30,7 @@ class Weighting(ABC):
         """The weight at this log-SNR."""
 
     def of_loss(self, loss: Tensor, schedule: Schedule, t: Tensor) -> Tensor:
-        """What is minimised, given the weighted losses (B,) of images at t (B,): themselves, for a fixed weighting."""
+        """The minimised loss, given the weighted losses (B,) of images at t (B,); unchanged by a fixed weighting."""
         return loss
 
 

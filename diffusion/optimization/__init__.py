@@ -1,1 +1,1 @@
-"""Optimisers, learning rates, and averages of the weights."""
+"""Optimizers, learning rates, and averages of the weights."""

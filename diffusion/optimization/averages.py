@@ -1,7 +1,7 @@
-"""How averages of the weights forget: each keeps `average += (1 - d_n) * (weights - average)` after optimiser step n.
+"""Decay profiles of weight averages: `average += (1 - d_n) * (weights - average)` after optimizer step n.
 
-`Profiles` are several such averages at once. Those of `Power` can be combined after the training into an average of
-any other width (post-hoc reconstruction).
+`Profiles` are several such averages at once. Those of `Power` can be combined after training into an average of any
+other width (post-hoc reconstruction).
 """
 
 from abc import ABC, abstractmethod
@@ -17,21 +17,21 @@ _POWER = "power_"
 
 
 class Profiles(ABC):
-    """Several averages by name. The first is the one that validation, previews and `weights=ema` use; no name, no
+    """Several averages by name. Validation, previews and `weights=ema` use the first; without names there is no
     average."""
 
-    snapshots = 0  # how many earlier states of the averages a run keeps at least; 0: none
+    snapshots = 0  # minimum number of earlier states of the averages that a run keeps; 0: none
     names: list[str]
 
     @abstractmethod
     def decays(self, step: int, batch_size: int) -> list[float]:
-        """d_n of each average for optimiser step n = step, counted from 1, each of batch_size images."""
+        """d_n of each average for optimizer step n = step, counted from 1, each of batch_size images."""
 
 
 @checked
 class Decay(Profiles):
-    """One average with d_n = min(decay, (1 + n) / (10 + n)), so that a short run is not averaged with its own random
-    start. decay: 0.9999 suits long runs, 0.999 short ones; 0: no average."""
+    """One average with d_n = min(decay, (1 + n) / (10 + n)), so that the random initialization fades quickly in a short
+    run. decay: 0.9999 suits long runs, 0.999 short ones; 0: no average."""
 
     def __init__(self, decay: ProperFraction = 0.9999):
         self.decay = decay
@@ -45,8 +45,8 @@ class Decay(Profiles):
 class HalfLife(Profiles):
     """An average for each half-life, in images, whatever the batch size: d_n = 0.5 ** (batch_size / half-life).
 
-    A half-life is at most 5% of the images seen before step n (Karras et al. 2022, EDM's training loop), so that a
-    short run is not averaged with its own start. Raises UserError for one that is named twice.
+    A half-life is at most 5% of the images seen before step n (Karras et al. 2022, EDM's training loop), so that the
+    initialization fades quickly. Raises UserError for a duplicate.
     """
 
     def __init__(self, half_life: Sequence[Count]):
@@ -64,8 +64,8 @@ class Power(Profiles):
     the run (Karras et al. 2024, Eqs. 121-127): d_n = (1 - 1 / n) ** (gamma + 1).
 
     sigma_rel: the standard deviation of the steps averaged, as a share of the run. Summed exactly, step i weighs
-    (i ** (gamma + 1) - (i - 1) ** (gamma + 1)) / n ** (gamma + 1); the random start weighs nothing.
-    Raises UserError where `sigma_rel_to_gamma` does, or where one is named twice.
+    (i ** (gamma + 1) - (i - 1) ** (gamma + 1)) / n ** (gamma + 1); the initialization has weight 0.
+    Raises UserError for a width outside the range of `sigma_rel_to_gamma`, and for a duplicate.
     """
 
     def __init__(self, sigma_rel: Sequence[Positive] = (0.1, 0.05), snapshots: Count = 16):
@@ -78,7 +78,7 @@ class Power(Profiles):
 
 
 def widths(names: Iterable[str]) -> dict[str, float]:
-    """The sigma_rel of those of the named averages that are `Power`'s."""
+    """The sigma_rel of the averages with names of `Power`."""
     return {name: float(name.removeprefix(_POWER)) for name in names if name.startswith(_POWER)}
 
 
@@ -101,7 +101,7 @@ def coefficients(
     """The weights of averages i, of width sigma_rels[i] after steps[i], whose sum is closest to the average of width
     sigma_rel after `step` steps (Karras et al. 2024, Algorithm 3): float64 (n,), with sum 1.
 
-    Returns also what is missed, |sum - target| / |target|, in the L2 norm of profiles over the run.
+    Also returns the relative error, |sum - target| / |target|, in the L2 norm of profiles over the run.
     """
     t, gamma = np.asarray(steps) / step, np.array([sigma_rel_to_gamma(width) for width in sigma_rels])
     target = sigma_rel_to_gamma(sigma_rel)
@@ -123,5 +123,5 @@ def _inner_product(t_a, gamma_a, t_b, gamma_b):
 
 def _unique(key: str, prefix: str, values: Sequence[float]) -> list[str]:
     if len(set(values)) < len(values):
-        raise UserError(f"{key}={list(values)} names one average twice")
+        raise UserError(f"{key}={list(values)} has a duplicate")
     return [f"{prefix}{value}" for value in values]

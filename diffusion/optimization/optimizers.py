@@ -1,4 +1,4 @@
-"""Optimisers and their learning rates, as a function of the optimiser step."""
+"""Optimizers and their learning rates, as a function of the optimizer step."""
 
 import math
 from abc import ABC, abstractmethod
@@ -19,12 +19,12 @@ class RateSchedule(ABC):
 
     @abstractmethod
     def __call__(self, step: int, end: int | None = None) -> float:
-        """The share of lr used in optimiser step `step`, counted from 0, of a run of `end` steps (None: not known)."""
+        """The factor of lr in optimizer step `step`, counted from 0, of a run of `end` steps (None: unknown)."""
 
 
 @dataclass(frozen=True)
 class Constant(RateSchedule):
-    """The learning rate stays as it is."""
+    """A constant learning rate."""
 
     def __call__(self, step: int, end: int | None = None) -> float:
         return 1.0
@@ -33,9 +33,9 @@ class Constant(RateSchedule):
 @checked
 @dataclass(frozen=True)
 class CosineDecay(RateSchedule):
-    """Half a cosine from lr to final * lr over `steps` optimiser steps (Loshchilov & Hutter 2017), then constant.
+    """Half a cosine from lr to final * lr over `steps` optimizer steps (Loshchilov & Hutter 2017), then constant.
 
-    steps: None is to the end of the run; so long as that is not known, the rate does not fall.
+    steps: None is to the end of the run; while that is unknown, the rate stays constant.
     """
 
     steps: Count | None = None
@@ -50,7 +50,7 @@ class CosineDecay(RateSchedule):
 @checked
 @dataclass(frozen=True)
 class InverseSqrt(RateSchedule):
-    """Constant for `steps` optimiser steps, then lr / sqrt(step / steps) (Karras et al. 2024, Eq. 67)."""
+    """Constant for `steps` optimizer steps, then lr / sqrt(step / steps) (Karras et al. 2024, Eq. 67)."""
 
     steps: Count
 
@@ -59,21 +59,21 @@ class InverseSqrt(RateSchedule):
 
 
 class Optimizer(ABC):
-    """Hyperparameters of an optimiser."""
+    """Hyperparameters of an optimizer."""
 
     @abstractmethod
     def build(
         self, parameters: Iterable[nn.Parameter], undecayed: Iterable[nn.Parameter] = ()
     ) -> tuple[torch.optim.Optimizer, Rate]:
-        """The optimiser over the parameters, first those with weight decay, and its learning rate, to be stepped once
-        per optimiser step."""
+        """The optimizer of the parameters, those with weight decay first, and its learning rate, to be stepped once per
+        optimizer step."""
 
 
 @checked
 @dataclass(frozen=True)
 class AdamW(Optimizer):
-    """AdamW at lr * decay(step, end), with a linear warm-up over `warmup_steps` optimiser steps, though never more than
-    `warmup_share` of the run (None: all the same)."""
+    """AdamW at lr * decay(step, end), with a linear warm-up over `warmup_steps` optimizer steps, but at most
+    `warmup_share` of the run (None: no limit)."""
 
     lr: Positive = 2e-4
     betas: Betas = (0.9, 0.999)
@@ -89,13 +89,13 @@ class AdamW(Optimizer):
         return min(self.warmup_steps, int(self.warmup_share * end))
 
     def factor(self, step: int, end: int | None = None) -> float:
-        """The share of lr used in optimiser step `step`, counted from 0, of a run of `end` steps (None: not known)."""
+        """The factor of lr in optimizer step `step`, counted from 0, of a run of `end` steps (None: unknown)."""
         return min(1.0, (step + 1) / max(1, self.warmup(end))) * self.decay(step, end)
 
     def build(
         self, parameters: Iterable[nn.Parameter], undecayed: Iterable[nn.Parameter] = ()
     ) -> tuple[torch.optim.AdamW, Rate]:
-        """The fused optimiser."""
+        """The fused optimizer."""
         groups = [{"params": [*parameters]}, {"params": [*undecayed], "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(
             [group for group in groups if group["params"]],
@@ -108,19 +108,19 @@ class AdamW(Optimizer):
 
 
 def by_name(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """An optimiser's state dict with the names of its parameters instead of their positions: by position, the moments
-    of a module that has moved would become another's in silence."""
+    """An optimizer's state dict by parameter names instead of positions: by position, reordered modules would silently
+    get each other's moments."""
     if not all(isinstance(each, int) for group in state.get("param_groups", []) for each in group["params"]):
-        return dict(state)  # a strategy that shards has named them already
+        return dict(state)  # already by name, from a strategy that shards
     return _renamed(state, dict(enumerate(names))) if state else {}
 
 
 def by_position(state: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The inverse of `by_name`. Raises UserError where `names` are not those of the state."""
+    """The inverse of `by_name`. Raises UserError if the state has other names."""
     known = {name for group in state["param_groups"] for name in group["params"]}
     if known != {*names}:
         odd = sorted(known ^ {*names})
-        raise UserError(f"the optimiser's state is of other parameters ({', '.join(odd[:3])}): resume_mode=weights")
+        raise UserError(f"the optimizer state is of other parameters ({', '.join(odd[:3])}): use resume_mode=weights")
     return _renamed(state, {name: position for position, name in enumerate(names)})
 
 

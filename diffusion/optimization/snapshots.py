@@ -1,4 +1,4 @@
-"""Earlier states of a run's averages: plain tensors in a few files, from which an average of any width is made."""
+"""Snapshots of a run's averages, in files, from which an average of any width is reconstructed."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +14,8 @@ from diffusion.ground.errors import UserError, reading
 from diffusion.optimization.averages import coefficients, widths
 
 FOLDER = "averages"  # beside the checkpoints
-_SNAPSHOT = "a readable snapshot; remove it, and the others make do without"
-_TOLERANCE = 0.1  # of the profile's norm: what a reconstruction may miss
+_SNAPSHOT = "a readable snapshot; remove it to use the others without it"
+_TOLERANCE = 0.1  # maximum error of a reconstruction, relative to the profile's norm
 
 
 def file(folder: Path, step: int) -> Path:
@@ -24,19 +24,19 @@ def file(folder: Path, step: int) -> Path:
 
 
 def contents(step: int, averages: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
-    """What a snapshot's file holds: its format, the step, and float32 tensors by average and by parameter."""
+    """The contents of a snapshot file: format, step, and float32 tensors by average and parameter."""
     return {upgrades.KEY: upgrades.FORMAT, "step": step, "averages": averages}
 
 
 def due(step: int, least: int) -> bool:
-    """Whether step n is one whose snapshot is kept. At least `least` and fewer than twice as many are, evenly spread
-    over the run, without knowing how long it will be: their distance is 1, and doubles whenever there are too many."""
+    """Whether the snapshot of this step is kept. At least `least` and fewer than twice as many are kept, evenly spread
+    over a run of unknown length: their distance is 1, and doubles whenever there are too many."""
     return step % _distance(step, least) == 0
 
 
 def thin(folder: Path, step: int, least: int) -> None:
-    """Removes the snapshots that at `step` are not kept any more, and those of steps that are yet to come: a run that
-    went on from an earlier checkpoint takes them anew."""
+    """Removes the snapshots that are no longer kept at `step`, and those of later steps, which a run resumed from an
+    earlier checkpoint takes again."""
     for taken, path in _files(folder).items():
         if taken > step or taken % _distance(step, least):
             path.unlink(missing_ok=True)
@@ -48,7 +48,7 @@ def reconstruct(
     """The parameters that an average of width sigma_rel would have had at `step` (Karras et al. 2024, Algorithm 3).
 
     averages: those of that step, by name and parameter; earlier ones are read from `folder`.
-    Returns: float32, summed in float64. Raises UserError where the width cannot be had within 10% of its profile.
+    Returns: float32, summed in float64. Raises UserError if the profile's error exceeds 10%.
     """
     stored = widths(averages)
     if not stored:
@@ -65,8 +65,8 @@ def reconstruct(
 
 
 def earlier(contents: Mapping[str, Any], folder: Path, step: int) -> dict[str, Any]:
-    """The contents of a checkpoint with the averages that it had at an earlier step. folder: of its snapshots. Raises
-    UserError where no snapshot of that step was kept."""
+    """The contents of a checkpoint with its averages at an earlier step. folder: of its snapshots. Raises UserError if
+    there is no snapshot of that step."""
     found, averages = _files(folder), contents.get("averages", {})
     if step not in found or not averages:
         kept = ", ".join(map(str, found)) or "none (they are kept by ema=power)"
@@ -77,15 +77,15 @@ def earlier(contents: Mapping[str, Any], folder: Path, step: int) -> dict[str, A
 
 
 def _shares(folder: Path, steps: list[int], stored: list[float], sigma_rel: float) -> list[list[float]]:
-    """How much the average of each stored width (columns) after each of `steps` (rows) has in that of sigma_rel."""
+    """The coefficients of the stored widths (columns) after each of `steps` (rows) in the average of sigma_rel."""
     sources = [step for step in steps for _ in stored], stored * len(steps)
     shares, missed = coefficients(*sources, steps[-1], sigma_rel)
     if missed > _TOLERANCE:
         tried = {*stored, *(np.arange(1, 58) / 200)}
         possible = [width for width in tried if coefficients(*sources, steps[-1], width)[1] <= _TOLERANCE]
         raise UserError(
-            f"weights={sigma_rel} would be missed by {missed:.0%}: {len(steps) - 1} snapshots before step {steps[-1]} "
-            f"in {folder} give widths from {min(possible)} to {max(possible)}"
+            f"weights={sigma_rel} would have an error of {missed:.0%}: {len(steps) - 1} snapshots before step "
+            f"{steps[-1]} in {folder} give widths from {min(possible)} to {max(possible)}"
         )
     return shares.reshape(len(steps), len(stored)).tolist()
 

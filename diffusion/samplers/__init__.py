@@ -1,1 +1,1 @@
-"""Samplers: Algorithm 2 of DDPM and its successors, all on one loop."""
+"""Samplers: Algorithm 2 of DDPM and its successors, all with one sampling loop."""

@@ -1,4 +1,4 @@
-"""The one loop that every sampler walks, from x_T down to x_0."""
+"""The sampling loop that all samplers share, from x_T to x_0."""
 
 from abc import ABC, abstractmethod
 from collections import deque
@@ -21,11 +21,11 @@ from diffusion.schedule import Schedule, broadcast
 
 @dataclass
 class SolverState:
-    """What a solver has at hand on its way: the denoiser, fresh noise, and what was predicted so far.
+    """The state of a solver along a trajectory: the denoiser, fresh noise, and earlier predictions.
 
-    noise: () -> (B, C, H, W), the next of each image's stream. condition: of the images, as it was asked for. steps: of
-    the whole way; left: of them still to go, this one among them. nfe: network evaluations of each image so far.
-    history: the latest predictions, newest last. carry: whatever the solver hands from one step to the next.
+    noise: () -> (B, C, H, W), the next of each image's stream. condition: of the images, as requested. steps: of the
+    whole trajectory; left: those remaining, including this one. nfe: network evaluations per image so far. history: the
+    latest predictions, newest last. carry: any state that the solver keeps between steps.
     """
 
     denoise: Denoise
@@ -42,7 +42,7 @@ class SolverState:
         return self.denoise.schedule
 
     def predict(self, x_t: Tensor, t: Tensor) -> Prediction:
-        """One prediction, which joins the history; the next one may look at its x_0."""
+        """Predicts and appends to the history; the next call passes this x_0 on for self-conditioning."""
         condition = self.condition
         if self.history:
             condition = (condition or Condition(len(x_t))).also(**{PREVIOUS: self.history[-1].x_0})
@@ -51,7 +51,7 @@ class SolverState:
         return self.history[-1]
 
     def back(self, x_s: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        """x_t from x_s, s < t, by fresh noise; what was predicted of another x_t is forgotten."""
+        """x_t from x_s, s < t, by fresh noise; clears the history, which is of another x_t."""
         self.history.clear()
         self.carry = None
         return q_step(self.schedule, x_s, s, t, self.noise())
@@ -69,11 +69,10 @@ class Step:
 class Sampler(ABC):
     """Hyperparameters of a solver; it keeps no state between calls.
 
-    steps: how many, None for all T. times: which, see `grid.visit`.
+    steps: their number, None for all T. times: the times visited, see `grid.visit`.
     """
 
-    beyond = True  # more steps than the schedule has: sense in continuous time only
-    evaluations = 1  # of the network, in a step
+    beyond = True  # allows more steps than the schedule has, which needs continuous time
     draws_noise = True  # in its steps, so that images depend on the seed beyond x_T
 
     def __init__(self, steps: Count | None = None, times: Times = "trailing"):
@@ -85,12 +84,12 @@ class Sampler(ABC):
         return visit(schedule, self.spacing, self.steps, self.beyond)
 
     def check(self, schedule: Schedule, learns_variance: bool = False) -> None:
-        """Raises UserError for what this solver cannot do with a network of that schedule: to be found out before
-        anything is written. learns_variance: whether the network predicts the variance of the reverse step."""
+        """Raises UserError for hyperparameters that do not fit the schedule or the network; called before anything is
+        written. learns_variance: whether the network predicts the variance of the reverse step."""
         self.times(schedule)
 
     def unused(self) -> dict[str, str]:
-        """The keys of the command line that have no effect beside the other hyperparameters, and why."""
+        """The keys of the command line that have no effect with these hyperparameters, and why."""
         return {}
 
     def trajectory(
@@ -101,11 +100,11 @@ class Sampler(ABC):
         condition: Condition | None = None,
         times: Tensor | None = None,
     ) -> Iterator[Step]:
-        """The states of the reverse process, the given one first, x_0 last.
+        """The states of the reverse process, from x to x_0.
 
         x: (B, C, H, W), the state at the first of the times: standard normal at T. denoise, noise: as in `SolverState`.
-        condition: of the images. times: instead of the sampler's own, down to 0; where they rise, noise is added
-        (Eq. 2) and the solver starts anew (RePaint).
+        condition: of the images. times: override the sampler's own, down to 0; where they rise, noise is added (Eq. 2)
+        and the solver restarts (RePaint).
         """
         times = self.times(denoise.schedule) if times is None else times
         solver = SolverState(denoise, noise, condition, steps=len(times) - 1)

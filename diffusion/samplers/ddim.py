@@ -1,4 +1,4 @@
-"""Denoising diffusion implicit models (Song, Meng & Ermon 2020), and their way back to the noise."""
+"""Denoising diffusion implicit models (Song, Meng & Ermon 2020), and their inversion."""
 
 from itertools import pairwise
 
@@ -36,11 +36,11 @@ class DDIM(Sampler):
 def invert(
     denoise: Denoise, x_0: Tensor, times: Tensor, condition: Condition | None = None, iterations: int = 3
 ) -> Tensor:
-    """The x_T from which DDIM with eta = 0 comes down to x_0: the same steps, from the last to the first.
+    """DDIM inversion: the x_T from which DDIM with eta = 0 reaches x_0, by the same steps in reverse.
 
-    DDIM turns by the angle delta between two times on the circle (alpha, sigma): x_s = cos(delta) x_t - sin(delta) v
-    (Salimans & Ho 2022, appendix D). Each step solves that for x_t by fixed-point iteration from x_s; v, unlike eps and
-    x_0, makes it converge at both ends of time.
+    DDIM rotates by the angle delta between two times on the circle (alpha, sigma): x_s = cos(delta) x_t - sin(delta) v
+    (Salimans & Ho 2022, appendix D). Each step solves this for x_t by fixed-point iteration from x_s; with v, unlike
+    eps and x_0, it converges at both ends of time.
 
     x_0: (B, C, H, W). times: (steps + 1,), falling to 0. condition: of the images. Returns x at times[0].
     """

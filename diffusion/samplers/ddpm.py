@@ -10,7 +10,7 @@ from diffusion.process import q_posterior, reverse_variance
 from diffusion.samplers.base import Sampler, SolverState
 from diffusion.schedule import Schedule
 
-_MIX = {"auto": None, "learned": None, "fixed_small": 0.0, "fixed_large": 1.0}
+_MIX: dict[str, float | None] = {"auto": None, "learned": None, "fixed_small": 0.0, "fixed_large": 1.0}
 _NOT_LEARNED = "sampler.variance=learned: this network predicts no variance; use fixed_small"
 
 
@@ -18,9 +18,9 @@ _NOT_LEARNED = "sampler.variance=learned: this network predicts no variance; use
 class DDPM(Sampler):
     """x_s = mean of q(x_s | x_t, x_0) + posterior_std z, with the network's x_0.
 
-    variance: `fixed_small`, the posterior's own; `fixed_large`, beta_t; a number in 0..1 between them, in the
-    logarithm; `learned`, what the network's extra channels say (Nichol & Dhariwal 2021, Eq. 15); or `auto`: learned by
-    a network that has these channels, else fixed_small.
+    variance: `fixed_small`, of the posterior; `fixed_large`, beta_t; a number in 0..1, interpolates their logarithms;
+    `learned`, by the network's extra channels (Nichol & Dhariwal 2021, Eq. 15); `auto`, learned if the network has
+    these channels, else fixed_small.
     """
 
     beyond = False
@@ -32,7 +32,7 @@ class DDPM(Sampler):
         variance: Literal["auto", "fixed_small", "fixed_large", "learned"] | Fraction = "auto",
     ):
         super().__init__(steps, times)
-        self.mix = _MIX[variance] if isinstance(variance, str) else variance  # None: as the network says
+        self.mix = _MIX[variance] if isinstance(variance, str) else variance  # None: predicted by the network
         self.must_be_learnt = variance == "learned"
 
     def check(self, schedule: Schedule, learns_variance: bool = False) -> None:

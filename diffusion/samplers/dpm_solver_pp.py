@@ -9,7 +9,7 @@ from torch import Tensor
 from diffusion.config.values import Count, Times, checked
 from diffusion.samplers.base import Sampler, SolverState, combine, half_log_snr
 
-_FEW = 15  # below so many steps the last but one is of order 2 at most, as the authors advise
+_FEW = 15  # with fewer steps the last but one is of order 2 at most, as the authors recommend
 
 
 @checked
@@ -67,8 +67,8 @@ class DPMSolverPP(Sampler):
 def weights_of(h: Tensor, order: int) -> list[Tensor]:
     """Of x_0 and its differences: the integrals of exp(-(h - tau)) (tau / h)^k over a step of length h.
 
-    Order 2 takes the authors' midpoint instead of the exact second one. Order 3 takes the exact ones: the authors' code
-    halves the last, which makes it of second order (tests/samplers/test_orders.py measures both).
+    Order 2 uses the authors' midpoint rule for the second. Order 3 uses the exact integrals: the authors' code halves
+    the last, which reduces it to second order (tests/samplers/test_orders.py measures both).
     """
     first = -torch.expm1(-h)
     if order < 3:

@@ -16,8 +16,8 @@ class Euler(Sampler):
     """Algorithm 2 of Karras et al. 2022 without its correction; without churn it is DDIM with eta = 0.
 
     EDM's variables are x / alpha and sigma / alpha, in which d(x / alpha) / d(sigma / alpha) = eps.
-    churn: their S_churn, noise added back over the whole way. churn_min, churn_max: the sigma / alpha between which.
-    noise_scale: their S_noise.
+    churn: their S_churn, noise added over the whole trajectory. churn_min, churn_max: the range of sigma / alpha in
+    which it is added (S_tmin, S_tmax). noise_scale: their S_noise.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Euler(Sampler):
         return combine((alpha_s, prediction.x_0), (sigma_s, prediction.eps))
 
     def _add_noise(self, solver: SolverState, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """x_hat at t_hat, where (sigma / alpha)_hat = (1 + gamma) sigma / alpha, though never beyond T (lines 5-6)."""
+        """x_hat at t_hat, where (sigma / alpha)_hat = (1 + gamma) sigma / alpha, at most T (lines 5-6)."""
         schedule = solver.schedule
         alpha, sigma = schedule(t)
         ratio = sigma / alpha

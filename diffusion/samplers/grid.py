@@ -1,4 +1,4 @@
-"""Which times a sampler visits: float64 (steps + 1,), falling to 0."""
+"""The times that a sampler visits: float64 (steps + 1,), decreasing to 0."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from diffusion.config.values import whole_or_none
 from diffusion.ground.errors import UserError
 from diffusion.schedule import Schedule
 
-# sigma / alpha between which EDM samples (Karras et al. 2022): above, x is noise to a network, below, a finished image.
+# EDM's range of sigma / alpha (Karras et al. 2022): above it x is pure noise to a network, below it a finished image.
 _NOISE, _IMAGE = 80.0, 0.002
 
 
@@ -20,7 +20,7 @@ def trailing(schedule: Schedule, steps: int) -> Tensor:
 
 
 def leading(schedule: Schedule, steps: int) -> Tensor:
-    """1, then up by T // steps, whatever that leaves out before T (Song et al. 2020, DDIM)."""
+    """1, then up by T // steps, which may end well below T (Song et al. 2020, DDIM)."""
     return torch.arange(steps - 1, -1, -1, dtype=torch.float64) * (schedule.T // steps) + 1
 
 
@@ -30,14 +30,14 @@ def linspace(schedule: Schedule, steps: int) -> Tensor:
 
 
 def quadratic(schedule: Schedule, steps: int) -> Tensor:
-    """sqrt(t) falls evenly: more steps near the data (DDIM, appendix D.2)."""
+    """Even in sqrt(t): more steps near the data (DDIM, appendix D.2)."""
     return schedule.T * (1 - _down(steps)) ** 2
 
 
 def angle(schedule: Schedule, steps: int) -> Tensor:
-    """T, then evenly down in the angle atan(sigma / alpha), by which a step of DDIM turns x (Salimans & Ho 2022,
-    appendix D). Both ends of it are finite, so that no step is spent where log-SNR goes to infinity and x stays as it
-    is. With a cosine schedule these are about the times of `trailing`.
+    """T, then evenly down in the angle atan(sigma / alpha), by which a step of DDIM rotates x (Salimans & Ho 2022,
+    appendix D). Both ends are finite, so no step is wasted where log-SNR goes to infinity and x hardly changes. With a
+    cosine schedule these are about the times of `trailing`.
     """
     noisiest = torch.atan((-_reached(schedule, torch.tensor(-1e9)) / 2).exp())  # of all times with a signal
     angles = noisiest * (1 - _down(steps))
@@ -47,22 +47,22 @@ def angle(schedule: Schedule, steps: int) -> Tensor:
 
 
 def log_snr(schedule: Schedule, steps: int) -> Tensor:
-    """Evenly in log-SNR (Lu et al. 2022, DPM-Solver) over `_seen`, but 0 in the place of its end."""
+    """Evenly in log-SNR (Lu et al. 2022, DPM-Solver) over `_seen`, with 0 as the last time."""
     return _from_noise(schedule, _even_in_log_snr(schedule, _seen(schedule), _down(steps)))
 
 
 def karras(schedule: Schedule, steps: int) -> Tensor:
-    """(sigma / alpha)^(1 / 7) falls evenly (Karras et al. 2022, Eq. 5) over `_seen`, but 0 in the place of its end."""
+    """Even in (sigma / alpha)^(1 / 7) (Karras et al. 2022, Eq. 5) over `_seen`, with 0 as the last time."""
     return _from_noise(schedule, _even_in_root(schedule, _seen(schedule), _down(steps)))
 
 
 def log_snr_full(schedule: Schedule, steps: int) -> Tensor:
-    """Evenly in log-SNR from T to 1, wherever these are: what files of format 0 call log_snr."""
+    """Evenly in log-SNR from T to 1, without limits: called log_snr in files of format 0."""
     return _even_in_log_snr(schedule, _ends(schedule), torch.linspace(0, 1, steps, dtype=torch.float64))
 
 
 def karras_full(schedule: Schedule, steps: int) -> Tensor:
-    """(sigma / alpha)^(1 / 7) falls evenly from T to 1, wherever these are: what files of format 0 call karras."""
+    """Even in (sigma / alpha)^(1 / 7) from T to 1, without limits: called karras in files of format 0."""
     return _even_in_root(schedule, _ends(schedule), torch.linspace(0, 1, steps, dtype=torch.float64))
 
 
@@ -73,10 +73,10 @@ SPACINGS: dict[str, Callable[[Schedule, int], Tensor]] = {
 
 
 def visit(schedule: Schedule, times: str | Sequence[float], steps: int | None, beyond: bool) -> Tensor:
-    """The times of a sampler, float64 (steps + 1,), strictly falling, the last of them 0.
+    """The times of a sampler, float64 (steps + 1,), strictly decreasing to 0.
 
-    times: a name in SPACINGS, or the times themselves. steps: 1..T, None for all T, or for that list's own number.
-    beyond: whether steps may exceed T. Raises UserError for what cannot be.
+    times: a name in SPACINGS, or a list of times. steps: 1..T, None for all T, or for the length of the list.
+    beyond: whether steps may exceed T. Raises UserError for invalid times or steps.
     """
     if not isinstance(times, str):
         return _listed(schedule, times, steps)
@@ -88,20 +88,20 @@ def visit(schedule: Schedule, times: str | Sequence[float], steps: int | None, b
         raise UserError(f"sampler.steps={steps!r}: expected 1 to {schedule.T}, the steps of the schedule")
     visited = torch.cat([SPACINGS[times](schedule, steps), torch.zeros(1, dtype=torch.float64)])
     if not (visited.diff() < 0).all():
-        raise UserError(f"sampler.steps={steps}: more than this schedule has times for with times={times}; lower it")
+        raise UserError(f"sampler.steps={steps}: more than this schedule has times for with times={times}; use fewer")
     return visited
 
 
 def from_time(times: Tensor, t: float, T: int) -> Tensor:
-    """t, and those of the times (steps + 1,) that are below it. Raises UserError where t is not in 0 < t <= T."""
+    """t, then those of the times (steps + 1,) below it. Raises UserError unless 0 < t <= T."""
     if not 0 < t <= T:
         raise UserError(f"task.t={t:g}: expected a time in steps, above 0 and at most T={T}")
     return torch.cat([times.new_tensor([t]), times[times < t]])
 
 
 def with_jumps(times: Tensor, length: int, resamples: int) -> Tensor:
-    """The times (steps + 1,) with every stretch of `length` steps walked `resamples` times: down, back up to its start,
-    down again, ... (Lugmayr et al. 2022, RePaint, appendix B). The last stretch may be shorter.
+    """The times (steps + 1,) with every stretch of `length` steps repeated `resamples` times: down, back up to its
+    start, down again, ... (Lugmayr et al. 2022, RePaint, appendix B). The last stretch may be shorter.
     """
     walked = [times[:1]]
     for first in range(0, len(times) - 1, length):
@@ -114,19 +114,19 @@ def _listed(schedule: Schedule, times: Sequence[float], steps: int | None) -> Te
     visited = torch.tensor([float(t) for t in times], dtype=torch.float64)
     falls = len(visited) > 1 and bool((visited.diff() < 0).all()) and visited[-1] == 0
     if not falls or visited[0] > schedule.T:
-        raise UserError(f"sampler.times={list(times)}: expected times that fall from at most {schedule.T} to 0")
+        raise UserError(f"sampler.times={list(times)}: expected times that decrease from at most {schedule.T} to 0")
     if steps not in (None, len(visited) - 1):
-        raise UserError(f"sampler.steps={steps}: the list of times has {len(visited) - 1} steps; say steps=null")
+        raise UserError(f"sampler.steps={steps}: the list of times has {len(visited) - 1} steps; use steps=null")
     return visited
 
 
 def _whole(times: Tensor, schedule: Schedule, steps: int) -> Tensor:
-    """The nearest steps of the schedule, while it has enough of them."""
+    """Rounds to whole steps of the schedule, if it has enough."""
     return times.round() if steps <= schedule.T else times
 
 
 def _down(steps: int) -> Tensor:
-    """0 to 1 in so many equal steps, without the 1: float64 (steps,)."""
+    """0, 1 / steps, ..., without the 1: float64 (steps,)."""
     return torch.arange(steps, dtype=torch.float64) / steps
 
 
@@ -135,8 +135,8 @@ def _even_in_log_snr(schedule: Schedule, ends: Tensor, places: Tensor) -> Tensor
 
 
 def _even_in_root(schedule: Schedule, ends: Tensor, places: Tensor, rho: float = 7.0) -> Tensor:
-    roots = (ends / (-2 * rho)).exp()
-    return schedule.t_of_log_snr(-2 * rho * torch.lerp(roots[0], roots[1], places).log()).cpu()
+    first, last = (ends / (-2 * rho)).exp()
+    return schedule.t_of_log_snr(-2 * rho * torch.lerp(first, last, places).log()).cpu()
 
 
 def _ends(schedule: Schedule) -> Tensor:
@@ -148,18 +148,18 @@ def _ends(schedule: Schedule) -> Tensor:
 
 
 def _seen(schedule: Schedule) -> Tensor:
-    """log-SNR at T and at 1, but no further than a network tells noise levels apart: float64 (2,)."""
+    """log-SNR at T and at 1, clamped to the range in which a network can tell noise levels apart: float64 (2,)."""
     ends = schedule.log_snr(torch.tensor([schedule.T, 1.0], dtype=torch.float64)).cpu()
     return _reached(schedule, ends.clamp(-2 * math.log(_NOISE), -2 * math.log(_IMAGE)))
 
 
 def _reached(schedule: Schedule, log_snr: Tensor) -> Tensor:
-    """The nearest log-SNR that the schedule has at a time: a table with zero terminal SNR leaps from T - 1 to T."""
+    """The nearest log-SNR that the schedule reaches: a table with zero terminal SNR jumps from T - 1 to T."""
     return schedule.log_snr(schedule.t_of_log_snr(log_snr)).cpu()
 
 
 def _from_noise(schedule: Schedule, times: Tensor) -> Tensor:
-    """The times, where x is not yet noise at the first of them with T in its place; else x is noise there as at T."""
+    """Replaces the first time with T, unless x is already pure noise there."""
     if schedule.log_snr(times[0]) > -2 * math.log(_NOISE) + 1e-6:
         times[0] = schedule.T
     return times

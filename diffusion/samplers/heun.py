@@ -14,14 +14,12 @@ from diffusion.samplers.base import SolverState, combine
 from diffusion.samplers.euler import Euler
 from diffusion.schedule import Schedule
 
-_FEW = (
-    10  # network evaluations under which its images are worse than those of one-evaluation solvers (docs/samplers.md)
-)
+_FEW = 10  # with fewer network evaluations one-evaluation solvers are better (docs/samplers.md)
 
 
 @checked
 class Heun(Euler):
-    """An Euler step, then again with the mean of the slopes at both ends; two evaluations, but one where s = 0."""
+    """An Euler step, corrected with the mean of the slopes at both ends: two evaluations, one in the last step."""
 
     evaluations = 2
 
@@ -37,22 +35,22 @@ class Heun(Euler):
         super().__init__(steps, times, churn, churn_min, churn_max, noise_scale)
 
     def check(self, schedule: Schedule, learns_variance: bool = False) -> None:
-        """Says which sampler is better for so few evaluations."""
+        """Also issues a Notice if there are too few evaluations for this sampler."""
         super().check(schedule, learns_variance)
         steps = len(self.times(schedule)) - 1
         if (nfe := 2 * steps - 1) < _FEW:
             warnings.warn(
-                f"sampler=heun: {steps} steps are {nfe} network evaluations, too few for it; better images with as "
-                f"many by sampler=dpm_solver_pp sampler.steps={nfe}",
+                f"sampler=heun: {steps} steps are {nfe} network evaluations, too few for it; the same number gives "
+                f"better images with sampler=dpm_solver_pp sampler.steps={nfe}",
                 Notice,
-                stacklevel=1,  # said once, whoever asks
+                stacklevel=1,  # shown once, for any caller
             )
 
     def step(self, solver: SolverState, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         x_s = super().step(solver, x_t, t, s)
         start = solver.history[-1]  # at t, or at t_hat after churn
         if not (s > 0).any() or (start.alpha == 0).any():
-            return x_s  # eps has no value at 0, and the slope none where alpha is 0
+            return x_s  # eps is undefined at s = 0, the slope where alpha = 0
         end = solver.predict(x_s, torch.where(s > 0, s, t))
         alpha_s, sigma_s = solver.schedule(s)
         half = torch.where(s > 0, sigma_s - alpha_s * start.sigma / start.alpha, 0.0) / 2

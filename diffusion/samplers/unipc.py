@@ -12,7 +12,7 @@ from diffusion.samplers.base import Sampler, SolverState, combine, half_log_snr
 
 
 class _Stride(NamedTuple):
-    """The last step, for the corrector: its corrected start, what was known there, newest first, and its order."""
+    """The last step, for the corrector: its corrected start, the predictions then, newest first, and its order."""
 
     x: Tensor
     past: list[Prediction]
@@ -21,8 +21,8 @@ class _Stride(NamedTuple):
 
 @checked
 class UniPC(Sampler):
-    """B(h) = exp(h) - 1 of the paper, on x_0. Every evaluation first corrects the point it was made at (UniC), then
-    predicts the next (UniP). order: 1 to 3; lower at both ends of the way.
+    """The paper's variant B(h) = exp(h) - 1, on x_0. Each evaluation first corrects the current point (UniC), then
+    predicts the next (UniP). order: 1 to 3; lower at both ends of the trajectory.
     """
 
     draws_noise = False
@@ -42,7 +42,7 @@ class UniPC(Sampler):
 
 
 def _advance(solver: SolverState, stride: _Stride, s: Tensor, end: Prediction | None = None) -> Tensor:
-    """x_s by the predictor; or, with the prediction made at its `end`, by the corrector (Eqs. 3 and 9)."""
+    """x_s by the predictor; or, given the prediction at its `end`, by the corrector (Eqs. 3 and 9)."""
     newest, *older = stride.past
     alpha_s, sigma_s = solver.schedule(s)
     lambda_t = half_log_snr(newest.alpha, newest.sigma)
@@ -61,7 +61,8 @@ def _advance(solver: SolverState, stride: _Stride, s: Tensor, end: Prediction | 
 
 
 def _rhos(ratios: list[Tensor], h: Tensor) -> list[Tensor]:
-    """What makes the method exact for polynomials: sum_m rho_m r_m^(k-1) = k! phi_(k+1) / B, k = 1, 2, ... (Eq. 5)."""
+    """The rho that make the method exact for polynomials: sum_m rho_m r_m^(k-1) = k! phi_(k+1) / B, k = 1, 2, ...
+    (Eq. 5)."""
     if len(ratios) < 2:  # the authors' choice, of the same order for B(h) = exp(h) - 1
         return [torch.full_like(h, 0.5)] * len(ratios)
     rows, right = [], []

@@ -1,1 +1,1 @@
-"""Images of one way of sampling: the section of a config, conditions that take turns, grids, the folder of samples."""
+"""Sampling for commands and previews: the config section, conditions in turn, grids, the folder of samples."""

@@ -1,4 +1,4 @@
-"""The condition that the command line asks for, `y=` and `condition.NAME=`."""
+"""The conditions of the command line, `y=` and `condition.NAME=`."""
 
 import math
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ from diffusion.tasks import arguments
 
 @dataclass(frozen=True)
 class Conditions:
-    """Rows by name, (k, ...) each; image after image takes the next, and the first again after the last.
+    """Rows by name, (k, ...) each; successive images use successive rows, cyclically.
 
-    conditioning: of the model. Without any rows nothing is asked for.
+    conditioning: of the model. Without rows, sampling is unconditional.
     """
 
     conditioning: Mapping[str, Conditioner]
@@ -27,12 +27,12 @@ class Conditions:
     def read(
         cls, y: str | None, texts: Mapping[str, str | None], conditioning: Mapping[str, Conditioner]
     ) -> "Conditions":
-        """y, texts: as they were typed, by name; y is short for the label. Raises UserError for a condition that the
-        model does not take, and for what is none."""
+        """y, texts: as typed, by name; y is short for the label. Raises UserError for an invalid condition, and for one
+        that the model does not have."""
         typed = {f"condition.{name}": (name, text) for name, text in texts.items() if text is not None}
         if y is not None:
             if texts.get("label") is not None:
-                raise UserError("y= is short for condition.label=: say one of them")
+                raise UserError("y= is short for condition.label=: use one of them")
             typed = {"y": ("label", y), **typed}
         rows = {}
         for key, (name, text) in typed.items():
@@ -44,27 +44,27 @@ class Conditions:
 
     @classmethod
     def examples(cls, conditioning: Mapping[str, Conditioner], n: int) -> "Conditions":
-        """What shows the effect of each condition, as far as that is to be had without data; n rows of each."""
+        """n rows that show the effect of each condition, for those that can make such rows without data."""
         rows = {name: conditioner.examples(n) for name, conditioner in conditioning.items()}
         return cls(conditioning, {name: found for name, found in rows.items() if found is not None})
 
     @property
     def period(self) -> int:
-        """How many images have all combinations that are drawn; 0 where nothing is asked for."""
+        """The number of images after which the combinations repeat; 0 without conditions."""
         return math.lcm(*map(len, self.rows.values())) if self.rows else 0
 
     def condition(self, turn: Tensor) -> Condition | None:
-        """Of the images whose turns these are, int64 (n,)."""
+        """The condition of the images with these turns, int64 (n,)."""
         if not self.rows:
             return None
         return Condition(len(turn)).also(**{name: rows[turn % len(rows)] for name, rows in self.rows.items()})
 
     def title(self, turn: int) -> str:
-        """What an image of that turn is asked to be."""
+        """The condition of an image with this turn, as text."""
         return " ".join(self.conditioning[name].titles(rows[[turn % len(rows)]])[0] for name, rows in self.rows.items())
 
     def settings(self) -> dict[str, Any]:
-        """What samples.json says of it."""
+        """The entries of samples.json."""
         labels = self.rows.get("label")
         titles = None if labels is None else self.conditioning["label"].titles(labels)
         others = {name: rows.tolist() for name, rows in self.rows.items() if name != "label"}

@@ -1,4 +1,4 @@
-"""Images of one way of sampling, drawn into a folder of samples, and the pictures that show them."""
+"""Draws images into a folder of samples, with a grid and trajectories of them."""
 
 import time
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ _MOVING = 8  # columns and rows of the GIF, at most
 
 
 class Drawing:
-    """Draws the images of `sampling` that are not in the folder yet, and shows all of it.
+    """Draws the images of `sampling` that are not in the folder yet, and pictures of all of them.
 
-    keep: which states of the first images are shown, see `kept_states`. Raises UserError where there are no such.
+    keep: which states of the first images are shown, see `kept_states`. Raises UserError for invalid ones.
     """
 
     def __init__(self, model: LitDiffusion, sampling: Sampling, keep: int | str = 1, batch_size: int = 64):
@@ -30,7 +30,7 @@ class Drawing:
         self.kept = kept_states(keep, len(sampling.times(model)) - 1)
 
     def draw(self, samples: Samples, npz: bool = False) -> Path:
-        """npz: writes all images as one array as well. Returns the folder."""
+        """npz: also writes all images as one array. Returns the folder."""
         sampling = self.sampling
         sampling.say_turns()
         start = time.perf_counter()
@@ -56,8 +56,8 @@ class Drawing:
         return self.sampling.batches(self.model, torch.tensor(index), keep=keep, batch_size=self.batch_size)
 
     def _draw_moving(self, samples: Samples) -> None:
-        """The first images with how they came about: strip.png, an image a row and time to the right, and states.gif.
-        Of all the states only those that are shown are kept."""
+        """Draws the first images with their trajectories: strip.png, one image per row and time to the right, and
+        states.gif. Only the states that are shown are kept in memory."""
         strip, frames = ([self.kept[i] for i in images.evenly(len(self.kept), most)] for most in (_STRIP, _FRAMES))
         keep = sorted({*strip, *frames})
         columns = max(1, min(_MOVING, _GIF // self.model.shape[-1]))

@@ -1,4 +1,4 @@
-"""Grids of samples: which image stands where, and what is written beside it."""
+"""Grids of samples: their layout and titles."""
 
 from collections.abc import Callable, Sequence
 from math import ceil, sqrt
@@ -14,8 +14,8 @@ _COLUMNS = 16  # images of one condition
 
 
 def rows(n: int, conditions: Conditions, columns: int | None = None) -> list[range]:
-    """Which of n images stand in each row: with `columns` those that follow each other; else those of a turn of the
-    conditions; without conditions about a square."""
+    """The images of each row, of n: with `columns`, consecutive ones; else those of one condition; without conditions
+    about a square."""
     turns = conditions.period
     if turns and not columns:
         return [range(n)[turn::turns][:_COLUMNS] for turn in range(min(turns, n, _MOST))]
@@ -25,16 +25,15 @@ def rows(n: int, conditions: Conditions, columns: int | None = None) -> list[ran
 
 
 def titles(rows: Sequence[range], conditions: Conditions) -> list[str] | None:
-    """What the images of each row are asked to be; None without conditions."""
+    """The condition of each row as text; None without conditions."""
     return [*map(conditions.title, range(len(rows)))] if conditions.period else None
 
 
 def grid(rows: Sequence[range], read: Callable[[range], Tensor], names: Sequence[str] | None = None) -> Tensor:
-    """read: the images of a row, uint8 (k, C, H, W); names: of the rows, to be written in front of them. Returns uint8
-    (C, H', W')."""
+    """read: gives the images of a row, uint8 (k, C, H, W); names: titles of the rows. Returns uint8 (C, H', W')."""
     columns = len(rows[0])
     drawn = [read(row) for row in rows]
-    for number, row in enumerate(drawn[:-1]):  # a row may have an image less than the first
+    for number, row in enumerate(drawn[:-1]):  # a row may have one image less than the first
         missing = row.new_full((columns - len(row), *row.shape[1:]), images.GREY)
         drawn[number] = torch.cat([row, missing])
     return images.grid(torch.cat(drawn), columns=columns, names=names)

@@ -1,5 +1,5 @@
-"""The folder of samples: `images/000000.png` and so on, nothing else in it, and beside it what shows and describes
-them. Where a picture does not hold all of a sample, `arrays/000000.npy` does."""
+"""The folder of samples: `images/000000.png` and so on, with nothing else in `images/`, and files beside it that show
+and describe them. If pictures lose information, `arrays/000000.npy` has the stored values."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,14 +18,14 @@ from diffusion.ground.files import atomic, json_contents, json_text, read_json, 
 from diffusion.runs import manifest
 from diffusion.spaces.base import Space
 
-FORMAT = 1  # of the folder; 0 had the images beside grid.png, and no number
+FORMAT = 1  # of the folder; 0 had the images beside grid.png, and no format number
 
 
 class Samples:
-    """Samples that `settings` describe, of `space`, in `folder`. What is there of them already stays.
+    """Samples of `space`, described by `settings`, in `folder`. Existing samples are kept.
 
-    Raises: UserError for a folder that holds others or something else, before anything is written, and for one that
-    cannot be written.
+    Raises: UserError for a folder with samples of other settings or with other files, before anything is written, and
+    for one that cannot be written.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], space: Space):
@@ -47,13 +47,13 @@ class Samples:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """What goes wrong with the disk becomes a UserError."""
+        """Turns an OSError into a UserError."""
         try:
             yield
         except OSError as error:
             raise UserError(
-                f"{self.folder}: cannot be written ({error.strerror or error}): choose another output=, or mend it and "
-                "repeat the command, which goes on with what is there"
+                f"{self.folder}: cannot be written ({error.strerror or error}): choose another output=, or fix it and "
+                "repeat the command, which resumes from the existing samples"
             ) from None
 
     def picture(self, index: int) -> Path:
@@ -61,16 +61,16 @@ class Samples:
         return self.images / f"{index:06d}.png"
 
     def pictures(self) -> list[Path]:
-        """The files that are there, in their order."""
+        """The existing files, in order."""
         return sorted(self.images.glob("[0-9]*.png"), key=lambda file: (len(file.name), file.name))  # from a million on
 
     def write(self, index: Tensor, x_0: Tensor) -> None:
-        """Writes those samples x_0 (B, C, H, W) that are not there, the picture last: where it is, the sample is."""
+        """Writes the samples x_0 (B, C, H, W) that do not exist yet, the picture last: it marks a complete sample."""
         for i, one in zip(index.tolist(), x_0, strict=True):
             if self.picture(i).exists():
                 continue
             if self.arrays is not None:
-                with atomic(self._array(self.picture(i))) as temporary, open(temporary, "wb") as file:
+                with atomic(_array(self.arrays, self.picture(i))) as temporary, open(temporary, "wb") as file:
                     np.save(file, self.space.decode(one).numpy())
             images.write_png(self.picture(i), self.space.picture(one))
 
@@ -79,8 +79,8 @@ class Samples:
         write_json(self._description, {**self.settings, **more})
 
     def write_npz(self) -> None:
-        """All samples as `np.savez` would write them, with one of them in memory at a time: pictures as uint8
-        (N, H, W, C), arrays as they are, (N, C, H, W)."""
+        """Writes all samples as `np.savez` would, with one in memory at a time: pictures as uint8 (N, H, W, C), arrays
+        unchanged, (N, C, H, W)."""
         pictures = self.pictures()
         one = self._values(pictures[0])
         descr = np.lib.format.dtype_to_descr(one.dtype)
@@ -94,24 +94,21 @@ class Samples:
             for picture in pictures:
                 array.write(self._values(picture).tobytes())
 
-    def _array(self, picture: Path) -> Path:
-        assert self.arrays is not None
-        return self.arrays / f"{picture.stem}.npy"
-
     def _values(self, picture: Path) -> np.ndarray:
-        """What is stored of the sample that `picture` shows."""
+        """The stored values of the sample that `picture` shows."""
         if self.arrays is None:
             return _pixels(picture)
-        with reading(self._array(picture), f"a readable array; remove it and {picture}, and both are drawn again"):
-            return np.load(self._array(picture), allow_pickle=False)
+        array = _array(self.arrays, picture)
+        with reading(array, f"a readable array; remove it and {picture}, and both are drawn again"):
+            return np.load(array, allow_pickle=False)
 
     def _before(self) -> dict[str, Any]:
-        """The description of what is in the folder; empty where it is new."""
+        """The existing description; empty for a new folder."""
         if self.folder.is_file():
             raise UserError(f"output={self.folder} is a file: expected a folder")
         if not self._description.exists():
             if self.folder.exists() and any(self.folder.iterdir()):
-                raise UserError(f"{self.folder} is not empty and holds no samples of ours: choose another output=")
+                raise UserError(f"{self.folder} is not empty and is no folder of samples: choose another output=")
             return {}
         try:
             before = dict(read_json(self._description))
@@ -122,12 +119,12 @@ class Samples:
         if before.get("format") != FORMAT:
             raise UserError(
                 f"{self.folder} holds samples of {'a later' if 'format' in before else 'an earlier'} version of this "
-                "program, which laid them out otherwise: choose another output="
+                "program, with another layout: choose another output="
             )
         ours = json_contents(json_text(self.settings))
         for key in ours:
             if key not in before:
-                raise UserError(f"{self.folder} holds samples that do not tell their {key}: choose another output=")
+                raise UserError(f"{self.folder} holds samples without a record of their {key}: choose another output=")
         for key, (value, _) in manifest.differences({key: before[key] for key in ours}, ours).items():
             raise UserError(f"{self.folder} holds samples of another {key} ({value}): choose another output=")
         return before
@@ -136,6 +133,10 @@ class Samples:
 def read(pictures: list[Path]) -> Tensor:
     """PNGs to uint8 (N, C, H, W)."""
     return torch.from_numpy(np.stack([_pixels(picture) for picture in pictures])).permute(0, 3, 1, 2)
+
+
+def _array(arrays: Path, picture: Path) -> Path:
+    return arrays / f"{picture.stem}.npy"
 
 
 def _pixels(picture: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The section `sampling` of a config (conf/sampling/default.yaml), and what it means for a model."""
+"""The section `sampling` of a config (conf/sampling/default.yaml), applied to a model."""
 
 import copy
 import hashlib
@@ -30,7 +30,7 @@ from diffusion.tasks.generate import Generate
 
 
 class SamplingKeys(TypedDict):
-    """The keys of the section. Those of its nodes are what their constructors take."""
+    """The keys of the section. Those of its nodes are their constructors' arguments."""
 
     n: Count | None
     seed: Natural
@@ -44,7 +44,7 @@ class SamplingKeys(TypedDict):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How images are drawn from a model: n of them, those of `seed`, image after image of the next of `conditions`.
+    """How images are drawn from a model: the first n of `seed`, with the `conditions` in turn.
 
     nodes: the configs of the parts, by group.
     """
@@ -70,30 +70,30 @@ class Sampling:
         sampler: Sampler | None = None,
         prefix: str = "",
     ) -> "Sampling":
-        """section: in plain containers. model: from `contents`, those of the checkpoint `ckpt`; of a model in training
-        there are none, and its guidance is complete. given: the keys of the command line; the section's begin with
-        `prefix`. sampler: instead of the section's.
+        """section: in plain containers. model: loaded from `contents`, those of the checkpoint `ckpt`; a model in
+        training has none, and its guidance is complete. given: the keys of the command line; the section's begin with
+        `prefix`. sampler: overrides the section's.
 
-        Raises UserError for what cannot be.
+        Raises UserError for invalid values.
         """
+        own = _config(model)
         task = build.instantiate(section["task"], space=model.space, limits=_limits(model))
         conditions = Conditions.read(section["y"], section["condition"], model.conditioning)
-        nodes = {group: _node(group, section[group], model.config[group]) for group in ("clipping", "guidance")}
+        nodes = {group: _node(group, section[group], own[group]) for group in ("clipping", "guidance")}
         nodes["task"] = {**section["task"], **_pictures(section["task"])}
         if sampler is None:
             nodes["sampler"] = _sampler_node(section["sampler"], task, model, f"{prefix}sampler.steps" in given, prefix)
-            sampler = cast("Sampler", build.instantiate(nodes["sampler"]))
-        sampler.check(model.denoiser.schedule, model.objective.learns_variance)
-        source = None if ckpt is None or contents is None else (ckpt, contents)
-        if source is None and section["guidance"] is None:
+        chosen: Sampler = build.instantiate(nodes["sampler"]) if sampler is None else sampler
+        chosen.check(model.denoiser.schedule, model.objective.learns_variance)
+        if contents is None and section["guidance"] is None:
             guidance = model.guidance
         else:
-            guidance = checkpoint.guidance(nodes["guidance"], model, source)
+            guidance = checkpoint.guidance(nodes["guidance"], model, contents, ckpt)
         if isinstance(guidance, TwoModels) and isinstance(guidance.weaker, Frozen):
             nodes["guidance"]["weaker_sha256"] = checkpoint.weights_sha256(guidance.weaker.denoiser)
         return cls(
-            sampler=sampler,
-            clip=build.clipping(nodes["clipping"], model.space),
+            sampler=chosen,
+            clip=build.clipping(nodes["clipping"], model.space) or model.clip,
             guidance=guidance,
             task=task,
             conditions=conditions,
@@ -107,8 +107,8 @@ class Sampling:
         return self.task.times(self.sampler, model.denoiser.schedule)
 
     def batches(self, model: LitDiffusion, index: Tensor, **options: Any) -> Iterator[tuple[Tensor, Tensor]]:
-        """The images `index`, int64 (n,), as `LitDiffusion.sample_batches` yields them, which also says what options
-        there are. Row r of the task, often a single image, has turn r among the conditions."""
+        """The images `index`, int64 (n,); yields and options as in `LitDiffusion.sample_batches`. Row r of the task,
+        often a single image, uses row r of the conditions."""
         condition = self.conditions.condition(self.task.streams(index))
         lacks = self.guidance.needs(condition)
         return model.sample_batches(
@@ -123,13 +123,13 @@ class Sampling:
         )
 
     def say_turns(self) -> None:
-        """A Notice where the n images are not of all the conditions."""
+        """Issues a Notice if the n images do not cover all conditions."""
         if turns := self.conditions.period:
-            drawn = int(self.task.streams(torch.tensor(self.n - 1))) + 1
+            drawn = int(self.task.streams(torch.tensor(self.n - 1)).item()) + 1
             notices.of_turns(turns, drawn, self.n, turns * (self.task.columns or 1))
 
     def unused(self, model: LitDiffusion) -> dict[str, str]:
-        """The keys, or whole groups, of the section that have no effect beside the others, and why."""
+        """The keys, or whole groups, of the section that have no effect with the other values, and why."""
         if missing := self.guidance.needs(self.conditions.condition(torch.arange(1))):
             guidance = {"guidance": missing}
         else:
@@ -137,7 +137,7 @@ class Sampling:
         return {**self.sampler.unused(), **self.task.unused(self.sampler), **guidance}
 
     def settings(self, unused: Mapping[str, str]) -> dict[str, Any]:
-        """What samples.json says of it: all that the images depend on besides the model, without what is `unused`."""
+        """The entries of samples.json: all settings that the images depend on, without the model and `unused` keys."""
         found = copy.deepcopy({**self.nodes, **self.conditions.settings(), "seed": self.seed})
         for group in self.nodes:
             registry.name_class(found[group])
@@ -151,13 +151,13 @@ class Sampling:
 
 
 def unused_all(why: str) -> dict[str, str]:
-    """The keys of the section but for the seed, where nothing is drawn, and why."""
+    """All keys of the section except the seed, for commands that draw nothing, and why."""
     return dict.fromkeys((key for key in SamplingKeys.__annotations__ if key != "seed"), why)
 
 
 def refuse(given: Iterable[str], unused: Mapping[str, str], prefix: str = "") -> None:
-    """Raises UserError where a key of the command line has no effect. unused: such keys or sections, and why; prefix:
-    with which they begin on the command line."""
+    """Raises UserError for a key of the command line that has no effect. unused: such keys or sections, and why;
+    prefix: of the section's keys on the command line."""
     for key in given:
         own = key.removeprefix(prefix)
         for name in (own, own.partition(".")[0]):
@@ -167,7 +167,7 @@ def refuse(given: Iterable[str], unused: Mapping[str, str], prefix: str = "") ->
 
 @contextmanager
 def under(prefix: str) -> Iterator[None]:
-    """A UserError about a key of the section names it as the command line does, `prefix` first."""
+    """Adds `prefix` to the key that a UserError names, as on the command line."""
     try:
         yield
     except UserError as error:
@@ -178,8 +178,8 @@ def under(prefix: str) -> Iterator[None]:
 def _node(
     group: str, asked: Mapping[str, Any] | None, own: Mapping[str, Any], whose: str = "the model's own"
 ) -> dict[str, Any]:
-    """The config of a part: a choice; or `own` with the values that are asked for without one. Raises UserError where
-    it has no such values."""
+    """The config of a part: `asked` if it names a class, else `own` updated with `asked`. Raises UserError for a key
+    that `own` does not have."""
     if asked is not None and TARGET in asked:
         return dict(asked)
     for key in (asked or {}).keys() - own.keys():
@@ -191,22 +191,28 @@ def _node(
 def _sampler_node(
     asked: Mapping[str, Any] | None, task: Generate, model: LitDiffusion, typed: bool, prefix: str
 ) -> dict[str, Any]:
-    """typed: whether the command line has a number of steps."""
+    """typed: whether the command line sets the number of steps."""
     if task.usual_sampler is None:
-        node = _node("sampler", asked, model.config["sampler"])
+        node = _node("sampler", asked, _config(model)["sampler"])
     else:
-        node = _node("sampler", asked, choice("sampler", task.usual_sampler), "this task's usual")
+        node = _node("sampler", asked, choice("sampler", task.usual_sampler), "this task's default")
     typed = typed or (asked is not None and TARGET not in asked and "steps" in asked)
     return node if typed else build.with_steps_of(model.denoiser.schedule, node, f"{prefix}sampler")
 
 
 def _limits(model: LitDiffusion) -> Limits | None:
-    """The values that became black and white in the files of the training, None where their type decided."""
-    found = model.config["dataset"].get("range")
+    """The values that map to black and white in the training files, None for those of the file type."""
+    found = _config(model)["dataset"].get("range")
     return (found[0], found[1]) if isinstance(found, list) else None
 
 
+def _config(model: LitDiffusion) -> dict[str, Any]:
+    if model.config is None:
+        raise ValueError("this model has no config, which completes the sampling section")
+    return model.config
+
+
 def _pictures(task: Mapping[str, Any]) -> dict[str, str]:
-    """What tells the pictures that a task is given from others under the same names."""
+    """The hashes of a task's input files."""
     files = {key: Path(value) for key, value in task.items() if isinstance(value, str) and Path(value).is_file()}
     return {f"{key}_sha256": hashlib.sha256(file.read_bytes()).hexdigest() for key, file in files.items()}

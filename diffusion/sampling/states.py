@@ -1,11 +1,11 @@
-"""Which states of the reverse process the word `keep` of a command line means."""
+"""The states of the reverse process that the option `keep` selects."""
 
 from diffusion.ground.errors import UserError
 
 
 def kept_states(keep: int | str, steps: int) -> range:
-    """Of the states 0 (x_T) .. steps (x_0), which is always among them: the last k, `all`, or `every:k`, each k-th
-    counted back from x_0. Raises UserError otherwise."""
+    """Selects from the states 0 (x_T) .. steps (x_0): the last k, `all`, or `every:k`, each k-th counted back from x_0,
+    which is always included. Raises UserError for another value."""
     text = str(keep)
     if text == "all":
         return range(steps + 1)

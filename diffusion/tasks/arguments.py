@@ -1,5 +1,5 @@
-"""What a caller in Python hands to sampling, brought to one form. Each function raises UserError that names the
-argument, what it was, and what was expected."""
+"""Validates and normalizes the arguments of sampling in Python. Each function raises UserError with the argument, its
+value, and what was expected."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,23 +16,23 @@ from diffusion.samplers.base import Sampler
 from diffusion.spaces.base import Space
 from diffusion.tasks.generate import Generate
 
-_OBJECTS: dict[str, tuple[Any, str]] = {  # the class that is expected, and an example
-    "sampler": (Sampler, "diffusion.samplers.ddim.DDIM(steps=50)"),
-    "task": (Generate, "diffusion.tasks.img2img.Img2Img(image, t, model.space)"),
-    "guidance": (Guidance, "diffusion.guidance.ClassifierFree(scale=2.0)"),
-    "clip": (Callable, "diffusion.clipping.Dynamic()"),
+_OBJECTS: dict[str, tuple[Callable[[Any], bool], str]] = {  # a test, and an example
+    "sampler": (lambda value: isinstance(value, Sampler), "diffusion.samplers.ddim.DDIM(steps=50)"),
+    "task": (lambda value: isinstance(value, Generate), "diffusion.tasks.img2img.Img2Img(image, t, model.space)"),
+    "guidance": (lambda value: isinstance(value, Guidance), "diffusion.guidance.ClassifierFree(scale=2.0)"),
+    "clip": (callable, "diffusion.clipping.Dynamic()"),
 }
 
 
 def check_objects(space: Space, **given: Any) -> None:
-    """That these can be given by their names, keys of _OBJECTS, where they are not None. space: the model's."""
+    """Checks the types of the given objects, by keys of _OBJECTS; None is allowed. space: the model's."""
     for name, value in given.items():
-        kind, example = _OBJECTS[name]
-        if value is not None and (isinstance(value, type) or not isinstance(value, kind)):
+        fits, example = _OBJECTS[name]
+        if value is not None and (isinstance(value, type) or not fits(value)):
             raise UserError(f"{name}={value!r}: expected an object, such as {example}")
     task = given["task"]
     if task is not None and task.space != space:
-        raise UserError(f"task is for {task.space}, the model's is {space}: give it model.space")
+        raise UserError(f"task is for {task.space}, the model's is {space}: pass model.space")
 
 
 def indices(value: Any) -> Tensor:
@@ -46,8 +46,8 @@ def indices(value: Any) -> Tensor:
 
 
 def condition(given: Any, y: Any, n: int, conditioning: Mapping[str, Conditioner]) -> Condition | None:
-    """The condition of n images, or None where nothing is asked for. given: a Condition, or by name what the
-    conditioners of `conditioning` take; y: short for the name `label`."""
+    """The condition of n images, or None if unconditional. given: a Condition, or values for the conditioners by name;
+    y: short for the name `label`."""
     if isinstance(given, Condition):
         if len(given) != n:
             raise UserError(f"condition has {len(given)} rows for {n} images: give one for each")
@@ -58,7 +58,7 @@ def condition(given: Any, y: Any, n: int, conditioning: Mapping[str, Conditioner
         raise UserError(f"condition={given!r}: expected a Condition, or a dict such as {{'label': 3}}")
     if y is not None:
         if "label" in asked:
-            raise UserError("y is short for the condition's label: give one of them")
+            raise UserError("y is short for the condition's label: use one of them")
         asked["label"] = y
     for name, value in asked.items():
         if name not in conditioning or name == PREVIOUS:
@@ -74,7 +74,7 @@ def condition(given: Any, y: Any, n: int, conditioning: Mapping[str, Conditioner
 
 
 def unknown(name: str, text: str, conditioning: Mapping[str, Conditioner], key: str) -> str:
-    """What to say of a condition that the network does not take. key, text: what the user calls it, and asks for."""
+    """The message for a condition that the network does not have. key, text: as the user wrote it."""
     if name == "label":
         return f"{key}={text}: this model was trained without classes (conditioning=none)"
     known = ", ".join(other for other in conditioning if other != PREVIOUS)

@@ -1,6 +1,6 @@
-"""Images from a denoiser and a sampler, in batches: the one path that every command and callback walks.
+"""Draws images with a denoiser and a sampler, in batches: used by every command and callback.
 
-A task says where that path begins and what is held fast on it. This one begins with noise; its siblings derive from it.
+A task sets the start of the trajectory and its constraints. `Generate` starts from noise; other tasks derive from it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,29 +22,29 @@ from diffusion.spaces.pixels import Pixels
 
 
 class Generate:
-    """From pure noise: image i of a seed. Other tasks change one or more of these four answers.
+    """From pure noise: image i of a seed. Other tasks override one or more of these methods.
 
-    space: the model's. limits: the values that become black and white in a picture's file, as in the training's; None:
-    those of the file's type.
+    space: the model's. limits: the values that map to black and white in a picture's file, as in training; None: those
+    of the file type.
     """
 
     columns: int | None = None  # of the grid; None is about square
-    usual_n = 64  # images, where no number is asked for
-    usual_sampler: str | None = None  # a choice of conf/sampler, where none is asked for; None: the model's own
+    usual_n = 64  # the default number of images
+    usual_sampler: str | None = None  # the default, a choice of conf/sampler; None: the model's own
 
     def __init__(self, space: Space, limits: Limits | None = None):
         self.space, self.limits = space, limits
 
     def times(self, sampler: Sampler, schedule: Schedule) -> Tensor:
-        """The times to walk, float64 (steps + 1,), down to 0."""
+        """The times to visit, float64 (steps + 1,), down to 0."""
         return sampler.times(schedule)
 
     def unused(self, sampler: Sampler) -> dict[str, str]:
-        """The keys of the command line that have no effect beside the other values, and why."""
+        """The keys of the command line that have no effect with the other values, and why."""
         return {}
 
     def streams(self, index: Tensor) -> Tensor:
-        """The stream of noise that each image draws from, and its turn among the conditions, int64 (B,)."""
+        """The noise stream of each image, which is also its index into the conditions, int64 (B,)."""
         return index
 
     def start(
@@ -59,7 +59,7 @@ class Generate:
         return noise()
 
     def wrap(self, denoise: Denoise) -> Denoise:
-        """The denoiser to walk with."""
+        """The denoiser to sample with."""
         return denoise
 
 
@@ -79,11 +79,10 @@ def generate(
     device: torch.device | str = "cpu",
     progress: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Draws the images `index` of the endless row that belongs to `seed`; the same whatever the batch size.
+    """Draws the images `index` of a seed. Image i is always the same, whatever the batch size.
 
-    shape: (C, H, W) of one image; index: int64 (n,); condition: of those n images; keep: the numbers of the states to
-    keep, rising from 0 (x_T) or more to that of x_0; None is that one alone.
-    task: None is `Generate`.
+    shape: (C, H, W) of one image; index: int64 (n,); condition: of those n images; keep: the states to keep, increasing
+    from 0 (x_T) or more to that of x_0; None is x_0 alone. task: None is `Generate`.
     Yields per batch its indices (B,) and the kept states (kept, B, C, H, W), float32 on the CPU, x_0 last.
     """
     if batch_size < 1:
@@ -113,7 +112,7 @@ def _kept(keep: Sequence[int] | None, steps: int) -> list[int]:
         return [steps]
     given = [whole_or_none(number) for number in keep] if isinstance(keep, Sequence) else []
     numbers = [number for number in given if number is not None]
-    rising = len(numbers) == len(given) > 0 and sorted({*numbers}) == numbers
-    if not rising or numbers[0] < 0 or numbers[-1] != steps:
-        raise UserError(f"keep={keep!r}: expected numbers of states that rise, from 0 or more to {steps}")
+    rises = bool(numbers) and sorted({*numbers}) == numbers and numbers[0] >= 0 and numbers[-1] == steps
+    if not rises or len(numbers) < len(given):
+        raise UserError(f"keep={keep!r}: expected increasing numbers of states, from 0 or more to {steps}")
     return numbers

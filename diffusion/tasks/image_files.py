@@ -1,4 +1,4 @@
-"""Pictures, arrays and masks that a task is given."""
+"""Reads the pictures, arrays and masks of tasks."""
 
 import warnings
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ from diffusion.spaces.base import Space
 _LITTLE = 1 / 8  # of the values that a file could hold
 
 
-def read(key: str, path: File, space: Space, limits: Limits | None = None) -> Tensor:
-    """x_0 of `space`, float32 (1, C, H, W), of the file at `path`: a picture, resized and cropped at the centre; of a
-    space that does not hold pictures a .npy file, stored values of shape (C, H, W).
+def read(key: str, path: str | Path, space: Space, limits: Limits | None = None) -> Tensor:
+    """x_0 in `space`, float32 (1, C, H, W), from a file: a picture, resized and cropped at the centre; for a space that
+    does not hold pictures a .npy file with stored values of shape (C, H, W).
 
-    key: what the command line calls it; limits: the values that become black and white in a picture, by default those
-    of the file's type. Raises UserError where it cannot be read; warns where a picture comes out nearly black.
+    key: its name on the command line; limits: the values that map to black and white in a picture, by default those of
+    the file type. Raises UserError for an unreadable file; warns about a picture that is read nearly black.
     """
     if not space.holds_pictures:
         return space.encode(_array(key, path, space)).unsqueeze(0)
@@ -33,7 +33,8 @@ def read(key: str, path: File, space: Space, limits: Limits | None = None) -> Te
     if isinstance(picture, str):
         raise UserError(f"{key}={path}: not a readable picture ({picture})")
     values = picture.values
-    if limits is None and (top := values.top or 0) > 255 and values.largest < _LITTLE * top:
+    top = values.top or 0
+    if limits is None and top > 255 and values.largest < _LITTLE * top:
         warnings.warn(
             f"{key}={path} holds values up to {values.largest:g} of {values.top:g}, and is read nearly black",
             Notice,
@@ -42,7 +43,7 @@ def read(key: str, path: File, space: Space, limits: Limits | None = None) -> Te
     return space.encode(torch.tensor(picture.pixels)).unsqueeze(0)
 
 
-def _array(key: str, path: File, space: Space) -> Tensor:
+def _array(key: str, path: str | Path, space: Space) -> Tensor:
     wanted = f"expected an array of shape {space.shape} in the data's units, a .npy file"
     name = f"{key}={path}"
     if Path(path).suffix != ".npy":
@@ -56,40 +57,40 @@ def _array(key: str, path: File, space: Space) -> Tensor:
     return x
 
 
-def read_mask(path: File, image: File, space: Space) -> Tensor:
-    """Where the mask at `path` is white, over more than half of a pixel: bool (1, 1, H, W), resized and cropped as the
-    picture at `image` is. What is transparent counts as black; a mask of floats goes from 0 to 1.
+def read_mask(path: str | Path, image: str | Path, space: Space) -> Tensor:
+    """True where the mask at `path` is white, over more than half of a pixel: bool (1, 1, H, W), resized and cropped
+    like the picture at `image`. Transparent pixels count as black; a mask of floats has the range 0 to 1.
 
-    Raises UserError where one cannot be read, the mask has other proportions than its picture, or nothing in it is
-    white, or everything.
+    Raises UserError for an unreadable file, a mask whose proportions differ from the picture's, and a mask that is all
+    white or all black.
     """
-    mask, size = _stored("task.mask", path), space.x_0_shape[1:]
+    _, rows, columns = space.x_0_shape
+    mask, size = _stored("task.mask", path), (rows, columns)
     of_image = _stored("task.image", image).values.shape[:2] if space.holds_pictures else size
     (height, width), (mask_height, mask_width) = of_image, mask.values.shape[:2]
     if not _alike((width, height), (mask_width, mask_height)):
         raise UserError(
             f"task.mask={path} has {mask_width}x{mask_height} pixels and task.image={image} {width}x{height}: expected "
-            "a mask of the same proportions, or the wrong pixels would be drawn; draw it on the picture, at any "
-            "resolution"
+            "a mask of the same proportions, at any resolution; otherwise the wrong pixels would be drawn"
         )
     grey = decoding.flatten(mask, (0, mask.top or 1), 1, background="black")
     shown = min(height / size[0], width / size[1])  # pixels of the picture in one of x_0
     left = (width - shown * size[1]) / 2 / width * mask_width
     top = (height - shown * size[0]) / 2 / height * mask_height
     box = (left, top, mask_width - left, mask_height - top)
-    white = np.asarray(grey.resize((size[1], size[0]), Image.Resampling.BOX, box)) > 127
+    white = np.asarray(grey.resize((columns, rows), Image.Resampling.BOX, box)) > 127
     if white.all() or not white.any():
         raise UserError(
-            f"task.mask={path}: {_why(grey, bool(white.all()), size)}; white pixels are drawn anew, black and "
+            f"task.mask={path}: {_why(grey, bool(white.all()), size)}; white pixels are redrawn, black and "
             "transparent ones kept"
         )
     return torch.tensor(white)[None, None]
 
 
-def _stored(key: str, path: File) -> stored.Stored:
+def _stored(key: str, path: str | Path) -> stored.Stored:
     try:
         return stored.read(Path(path))
-    except Exception as error:  # decoders raise whatever they like
+    except Exception as error:  # decoders raise arbitrary exceptions
         raise UserError(f"{key}={path}: not a readable picture ({decoding.reason(error)})") from None
 
 
@@ -101,9 +102,9 @@ def _alike(one: tuple[int, int], other: tuple[int, int]) -> bool:
 
 
 def _why(grey: Image.Image, is_white: bool, size: Sequence[int]) -> str:
-    """What is wrong with a mask that came out all white or all black."""
+    """Why a mask is invalid that is all white or all black after resizing."""
     values = np.asarray(grey)
-    lowest, highest = int(values.min()), int(values.max())
+    lowest, highest = values.min(), values.max()
     pixels = "x".join(map(str, size[::-1]))
     if is_white:
         lost = f": its black parts are lost in the {pixels} pixels at the centre" if lowest <= 127 else ""

@@ -1,4 +1,4 @@
-"""Image to image: variations of a picture, from a time on at which only its outlines are left."""
+"""Image to image: variations of a picture, from a time t at which noise has removed its details."""
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from diffusion.tasks.generate import Generate
 class Img2Img(Generate):
     """x_t ~ q(x_t | picture) for each image, then the reverse process from t (Meng et al. 2022, SDEdit).
 
-    image: the picture's file; t: in steps, 0 < t <= T, the larger the freer, None is T / 2; space: the model's.
+    image: the picture's file; t: in steps, 0 < t <= T, larger for more change, None is T / 2; space: the model's.
     """
 
     usual_n = 16

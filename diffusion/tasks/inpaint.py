@@ -1,4 +1,4 @@
-"""Inpainting: the known pixels of a picture are kept, the others drawn to match."""
+"""Inpainting: known pixels of a picture are kept, the others drawn to match."""
 
 from dataclasses import replace
 
@@ -16,8 +16,8 @@ from diffusion.tasks.generate import Generate
 
 
 class KeepKnown:
-    """A denoiser that knows x_0 (1 or B, C, H, W) where `known` is true. eps and v of these pixels follow from x_0 and
-    x_t, so every solver carries them along q(x_t | x_0)."""
+    """A denoiser whose prediction is x_0 (1 or B, C, H, W) where `known` is true. eps and v of these pixels follow from
+    x_0 and x_t, so every solver keeps them on q(x_t | x_0)."""
 
     def __init__(self, denoise: Denoise, x_0: Tensor, known: Tensor):
         self.denoise, self.x_0, self.known = denoise, x_0, known
@@ -31,11 +31,11 @@ class KeepKnown:
 
 @checked
 class Inpaint(Generate):
-    """RePaint (Lugmayr et al. 2022): every stretch of `jump` steps is walked `resamples` times, with noise added in
-    between, so that what is drawn can follow what is known. resamples=1 draws each step once.
+    """RePaint (Lugmayr et al. 2022): every stretch of `jump` steps is repeated `resamples` times, with noise added in
+    between, which harmonizes drawn and known pixels. resamples=1 takes each step once.
 
-    image, mask: files, see `image_files.read_mask`; the mask's white pixels are drawn anew, the others kept. space:
-    the model's.
+    image, mask: files, see `image_files.read_mask`; the mask's white pixels are redrawn, the others kept. space: the
+    model's.
     """
 
     usual_n = 16
@@ -52,7 +52,7 @@ class Inpaint(Generate):
         return with_jumps(super().times(sampler, schedule), self.jump, self.resamples)
 
     def unused(self, sampler) -> dict[str, str]:
-        return {"task.jump": "with task.resamples=1 every step is walked once"} if self.resamples == 1 else {}
+        return {"task.jump": "with task.resamples=1 no step is repeated"} if self.resamples == 1 else {}
 
     def wrap(self, denoise) -> KeepKnown:
         return KeepKnown(denoise, self.x_0, self.known)

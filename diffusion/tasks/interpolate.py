@@ -1,6 +1,7 @@
-"""Interpolation: the images between two seeds or two pictures, on the sphere where their noise lies."""
+"""Interpolation between two seeds or two pictures, by spherical interpolation of their noise."""
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -35,13 +36,13 @@ def slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
 class Interpolate(Generate):
     """Rows of `points` images from `start` to `end`, each a seed or the file of a picture.
 
-    t = None mixes the two at T. There a seed stands for its image r in row r, and a picture for its own noise, found by
-    DDIM run forwards, so that a sampler without noise gives both ends back. A time t (in steps) mixes both pictures
-    diffused up to t with the same noise (Ho et al. 2020, Figure 8). The images of a row share the noise of the steps.
-    One row is usual: of several with seeds each has ends of its own, and the last one ends where n does.
+    t = None interpolates at T: row r uses the noise of image r for a seed, and the noise found by DDIM inversion for a
+    picture, so that a deterministic sampler reproduces both ends. A time t (in steps) interpolates both pictures
+    diffused to t with the same noise (Ho et al. 2020, Figure 8). The images of a row share the noise of the steps. The
+    default is one row; with seeds, each row has different ends. The last row may be shorter.
     """
 
-    usual_sampler = "ddim"  # without noise: pictures come back as they were
+    usual_sampler = "ddim"  # deterministic: reproduces the pictures
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class Interpolate(Generate):
         super().__init__(space, limits)
         self.ends = [_end("task.start", start, space, limits), _end("task.end", end, space, limits)]
         if t is not None and not all(isinstance(end, Tensor) for end in self.ends):
-            raise UserError(f"task.t={t:g}: only pictures are diffused up to t, but an end is a seed; say task.t=null")
+            raise UserError(f"task.t={t:g}: only pictures are diffused up to t, but an end is a seed; use task.t=null")
         self.columns = self.usual_n = self.points = points
         self.t = t
 
@@ -66,7 +67,7 @@ class Interpolate(Generate):
     def unused(self, sampler) -> dict[str, str]:
         if self.t is not None or sampler.draws_noise:
             return {}
-        return {"seed": "task.start and task.end say where the images begin, and the sampler draws no noise"}
+        return {"seed": "task.start and task.end set the noise, and the sampler draws none"}
 
     def streams(self, index: Tensor) -> Tensor:
         return index // self.points
@@ -87,7 +88,7 @@ class Interpolate(Generate):
         return slerp(a, b, weight.to(shared.device))
 
 
-def _end(key: str, given: End, space: Space, limits: Limits | None) -> int | Tensor:
+def _end(key: str, given: str | int | Path, space: Space, limits: Limits | None) -> int | Tensor:
     text = str(given)
     if re.fullmatch(r"-\d+", text):
         raise UserError(f"{key}={text}: expected a seed, a whole number, 0 or more, or the file of a picture")

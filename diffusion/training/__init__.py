@@ -1,1 +1,1 @@
-"""Around a training: the Trainer, strategies, callbacks, loggers, and what is said when it begins."""
+"""Training: the Trainer, strategies, callbacks, loggers, and the summary printed at the start."""

@@ -1,4 +1,4 @@
-"""What a training says when it begins: what it is about to do."""
+"""The summary of a run that is printed when training begins."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +13,7 @@ from diffusion.data.base import Data
 from diffusion.lit.module import LitDiffusion
 from diffusion.training.callbacks import of_trainer
 from diffusion.training.callbacks.cadence import Cadence
+from diffusion.training.callbacks.lookup import callbacks_of
 from diffusion.training.callbacks.loops import epochs_done
 from diffusion.training.callbacks.pictures import Pictures
 from diffusion.training.callbacks.validations import Validations
@@ -27,7 +28,7 @@ def text(
     run_folder: Path,
     saved: Mapping[str, Any] | None = None,
 ) -> str:
-    """Lines of a key and what is to be known of it. saved: the checkpoint with which the run goes on."""
+    """The summary, one line per key. saved: the checkpoint that the run resumes from."""
     lines = {
         "data": _data(data, model),
         "model": _model(config, model),
@@ -38,7 +39,7 @@ def text(
         "pictures": _pictures(trainer, saved),
     }
     if silent := of_numbers_alone(trainer.loggers):
-        lines["no pictures"] = f"{', '.join(silent)} shows numbers alone; the pictures are in the run folder"
+        lines["no pictures"] = f"{', '.join(silent)} shows numbers only; the pictures are in the run folder"
     width = max(map(len, lines))
     return "\n".join(f"{key:<{width}}  {line}" for key, line in lines.items())
 
@@ -84,22 +85,21 @@ def _end(limits: Mapping[str, Any], saved: Mapping[str, Any] | None) -> str:
         done = seconds_trained(saved) / 60 if saved else 0
         ends.append(f"after {minutes:g} minutes" + f", of which {max(minutes - done, 0):.3g} are left" * bool(done))
     when = f"{' or '.join(ends)}{', whichever is first' * (len(ends) > 1)}" if ends else "when it is stopped"
-    return when if minutes is not None else f"{when}; in how many minutes, the first steps tell"
+    return when if minutes is not None else f"{when}; a time estimate follows after the first steps"
 
 
 def seconds_trained(saved: Mapping[str, Any]) -> float:
-    """Of the run that a checkpoint is of, in all its sessions, where a limit in minutes has counted them."""
+    """Seconds of training over all sessions of a checkpoint's run; 0 unless a limit in minutes counted them."""
     return saved.get("callbacks", {}).get(Timer.__name__, {}).get("time_elapsed", {}).get("train", 0)
 
 
 def _pictures(trainer: Trainer, saved: Mapping[str, Any] | None) -> str:
-    if of_trainer.callback(trainer, Pictures) is None:
-        return "none of what is learnt"
-    when = of_trainer.callback(trainer, Validations)
-    assert when is not None  # one of the fixed callbacks
+    if not any(isinstance(each, Pictures) for each in callbacks_of(trainer)):
+        return "none"
+    [when] = [each for each in callbacks_of(trainer) if isinstance(each, Validations)]
     cadence = when.preview if when.preview.given else when.validate
     if not cadence.given:
-        then = "so often that they and validations take at most a tenth of the time"
+        then = "at intervals such that pictures and validations take at most a tenth of the time"
         return f"{'after the first step, then ' * (saved is None)}{then}"
     first = _first(cadence, saved)
     return f"first {first}, and at the end" if saved is None else f"next {first}, and at the end"
@@ -107,14 +107,14 @@ def _pictures(trainer: Trainer, saved: Mapping[str, Any] | None) -> str:
 
 def _first(cadence: Cadence, saved: Mapping[str, Any] | None) -> str:
     step, epochs = (saved["global_step"], epochs_done(saved)) if saved else (0, 0)
-    ways = []
+    moments = []
     if cadence.every_n_steps:
-        ways.append(f"at step {(step // cadence.every_n_steps + 1) * cadence.every_n_steps:,}")
+        moments.append(f"at step {(step // cadence.every_n_steps + 1) * cadence.every_n_steps:,}")
     if cadence.every_n_epochs:
-        ways.append(f"after epoch {(epochs // cadence.every_n_epochs + 1) * cadence.every_n_epochs:,}")
+        moments.append(f"after epoch {(epochs // cadence.every_n_epochs + 1) * cadence.every_n_epochs:,}")
     if cadence.every_n_minutes:
-        ways.append(f"{'within' if saved else 'after'} {cadence.every_n_minutes:g} minutes")
-    return " or ".join(ways)
+        moments.append(f"{'within' if saved else 'after'} {cadence.every_n_minutes:g} minutes")
+    return " or ".join(moments)
 
 
 def _class(node: Mapping[str, Any]) -> str:

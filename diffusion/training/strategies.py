@@ -1,4 +1,4 @@
-"""The Lightning strategy of a run: a node of conf/strategy/, which also says on what hardware."""
+"""The Lightning strategy of a run: a node of conf/strategy/, which also selects the hardware."""
 
 from collections.abc import Mapping
 from typing import Any, TypedDict
@@ -10,11 +10,11 @@ from diffusion.config.values import Count, Devices
 from diffusion.runs import build
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
-"""Those with which each process holds a part of the weights."""
+"""Strategies in which each process holds only a part of the weights."""
 
 
 class HardwareKeys(TypedDict):
-    """The keys of conf/strategy/ that are no arguments of a strategy."""
+    """The keys of conf/strategy/ that are arguments of the Trainer, not of the strategy."""
 
     accelerator: str
     devices: Devices
@@ -22,18 +22,18 @@ class HardwareKeys(TypedDict):
 
 
 HARDWARE = {"accelerator": "auto", "devices": "auto", "num_nodes": 1}
-"""Where a strategy's yaml does not say it."""
+"""The defaults of the hardware keys."""
 
 
 class StrategyKeys(HardwareKeys):
-    """And those that a strategy takes without saying so."""
+    """The hardware keys, and arguments that a strategy accepts without declaring them."""
 
-    find_unused_parameters: bool  # which DDP hands on to torch
+    find_unused_parameters: bool  # DDP forwards it to torch
 
 
 def strategy(node: Mapping[str, Any]) -> Strategy | str:
-    """The strategy of its config; "auto" where it names no class: Lightning chooses. Raises what its constructor
-    does."""
+    """Builds the strategy of a config; "auto" if it names no class, and Lightning chooses. Raises what its constructor
+    raises."""
     return (
         build.instantiate({key: node[key] for key in node if key not in HardwareKeys.__annotations__})
         if TARGET in node
@@ -42,11 +42,11 @@ def strategy(node: Mapping[str, Any]) -> Strategy | str:
 
 
 def name(node: Mapping[str, Any]) -> str:
-    """Of its class, or auto."""
+    """The name of the strategy's class, or auto."""
     return node.get(TARGET, "auto").rpartition(".")[2]
 
 
 def is_sharded(node: Mapping[str, Any], by: type[Strategy] | tuple[type[Strategy], ...] = SHARDED) -> bool:
-    """Whether the strategy of its config is one of these."""
+    """Whether the config's strategy is an instance of `by`."""
     found = class_at(node[TARGET]) if TARGET in node else None
     return isinstance(found, type) and issubclass(found, by)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, Literal, TypedDict
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -44,8 +44,8 @@ class TrainerKeys(TypedDict):
 
 
 def callbacks(config: Mapping[str, Any], run_folder: Path) -> dict[str, Callback]:
-    """The callbacks of a run in their order: those on which its correctness rests, by class name, then those of
-    config's `callbacks`, by key."""
+    """The callbacks of a run in their order: the mandatory ones, by class name, then those of config's `callbacks`, by
+    key."""
     validations = Validations(Cadence.of(config["validate"]))
     named = _named(config, run_folder, validations)
     cadences = [each.cadence for each in named.values() if isinstance(each, Pictures) and each.cadence]
@@ -66,8 +66,8 @@ def callbacks(config: Mapping[str, Any], run_folder: Path) -> dict[str, Callback
 
 
 def _named(config: Mapping[str, Any], run_folder: Path, validations: Validations) -> dict[str, Callback]:
-    """What is built from config's `callbacks`; of none of its images (n=0), nothing. A constructor is handed what it
-    takes of what is offered here."""
+    """Builds config's `callbacks`, without those that draw no images (n=0). A constructor receives those of the offered
+    arguments that it accepts."""
     offered = {
         "run_folder": run_folder,
         "samples": run_folder / "samples",
@@ -79,8 +79,8 @@ def _named(config: Mapping[str, Any], run_folder: Path, validations: Validations
         drawn = [name for name, node in nodes.items() if _runs_network(node)]
         if drawn:
             launch.say(
-                f"no previews ({', '.join(drawn)}): with this strategy each process holds a part of the network, and "
-                "the one that draws needs all"
+                f"no previews ({', '.join(drawn)}): they need the whole network in one process, and this strategy "
+                "shards it"
             )
         nodes = {name: node for name, node in nodes.items() if name not in drawn}
     return {f"callbacks.{name}": build.instantiate(node, offered) for name, node in nodes.items()}
@@ -91,9 +91,9 @@ def _runs_network(node: Mapping[str, Any]) -> bool:
 
 
 def make_trainer(config: Mapping[str, Any], run_folder: Path, callbacks: Iterable[Callback]) -> Trainer:
-    """The Trainer of a resolved config, for the run in `run_folder`; it has no loggers yet.
+    """The Trainer of a resolved config, for the run in `run_folder`, without loggers.
 
-    Raises UserError for hardware that is not there.
+    Raises UserError for unavailable hardware.
     """
     trainer, plan = config["trainer"], strategies.HARDWARE | config["strategy"]
     minutes, clip = trainer["max_minutes"], trainer["gradient_clip"] or None
@@ -107,7 +107,7 @@ def make_trainer(config: Mapping[str, Any], run_folder: Path, callbacks: Iterabl
             max_steps=trainer["max_steps"] or -1,
             max_epochs=trainer["max_epochs"] or -1,
             max_time=None if minutes is None else timedelta(minutes=minutes),
-            # Others leave the gradients to the guard; this one hides them.
+            # DeepSpeed hides its gradients; for all others GradientGuard clips.
             gradient_clip_val=clip if strategies.is_sharded(plan, DeepSpeedStrategy) else None,
             accumulate_grad_batches=trainer["accumulate"],
             log_every_n_steps=trainer["log_every_n_steps"],
@@ -116,7 +116,7 @@ def make_trainer(config: Mapping[str, Any], run_folder: Path, callbacks: Iterabl
             logger=False,
             callbacks=[*callbacks],
             plugins=[checkpoint.AtomicCheckpointIO()],
-            use_distributed_sampler=False,  # the data set shares itself out
+            use_distributed_sampler=False,  # the data module shards the data itself
             enable_model_summary=False,
             default_root_dir=run_folder,
         )
@@ -125,23 +125,25 @@ def make_trainer(config: Mapping[str, Any], run_folder: Path, callbacks: Iterabl
     except (MisconfigurationException, ValueError, TypeError, ModuleNotFoundError) as error:
         raise UserError(
             f"strategy {strategies.name(plan)} on {plan['devices']} x {plan['accelerator']}: "
-            f"{' '.join(str(error).split())}; strategy=auto takes what is there"
+            f"{' '.join(str(error).split())}; strategy=auto uses the available hardware"
         ) from error
     launch.check_count(made)
     cores = os.cpu_count() or 1
-    if isinstance(made.accelerator, CPUAccelerator) and made.num_devices > max(2, cores):  # two: to try a strategy out
-        raise UserError(f"strategy.devices={made.num_devices}: on a CPU that many processes, but it has {cores} cores")
+    if isinstance(made.accelerator, CPUAccelerator) and made.num_devices > max(2, cores):  # two, to try a strategy
+        raise UserError(f"strategy.devices={made.num_devices}: one process per device, but the CPU has {cores} cores")
     return made
 
 
-def precision(asked: str, accelerator: str) -> str:
-    """`auto` made definite. Raises UserError for what the hardware cannot do."""
+def precision(
+    asked: Precision, accelerator: str
+) -> Literal["32-true", "64-true", "bf16-true", "bf16-mixed", "16-mixed", "32", "64", "bf16", "16"]:
+    """Resolves `auto`. Raises UserError for a precision that the hardware does not support."""
     if asked == "auto":
         gpu = accelerator != "cpu" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         return "bf16-mixed" if gpu else "32-true"
     gpu, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if asked in ("16-mixed", "16") and (accelerator == "cpu" or not (gpu or mps)):
-        raise UserError(f"trainer.precision={asked}: float16 needs a GPU; on a CPU say bf16-mixed or 32-true")
+        raise UserError(f"trainer.precision={asked}: float16 needs a GPU; on a CPU use bf16-mixed or 32-true")
     if asked in ("64-true", "64") and accelerator != "cpu" and mps:
-        raise UserError(f"trainer.precision={asked}: this GPU has no float64; say 32-true, or strategy=cpu")
+        raise UserError(f"trainer.precision={asked}: this GPU has no float64; use 32-true, or strategy=cpu")
     return asked

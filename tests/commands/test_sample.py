@@ -131,10 +131,10 @@ REFUSED = {
     ("compare", "sampler"): ("ddim", "sampler has no effect: compare draws with several samplers: say samplers="),
     ("compare", "sampler.steps"): ("3", "and steps=[10,20]"),
     ("compare", "sampler.times"): ("quadratic", "sampler.times has no effect"),
-    ("interpolate", "seed"): ("5", "seed has no effect: task.start and task.end say where the images begin"),
+    ("interpolate", "seed"): ("5", "seed has no effect: task.start and task.end set the noise"),
     **{(task, "guidance.step"): ("4", "guidance.step: the model's own guidance has no such key") for task in WAYS},
     **{(task, "condition"): ("1", "condition is a section") for task in WAYS},
-    **{(task, "condition.label"): ("one", "y= is short for condition.label=: say one of them") for task in WAYS},
+    **{(task, "condition.label"): ("one", "y= is short for condition.label=: use one of them") for task in WAYS},
     **{(task, "condition.vector"): ("1", "this model was trained without it; it takes label") for task in WAYS},
     ("interpolate", "task.t"): ("6", "only pictures are diffused up to t"),
 }
@@ -368,8 +368,8 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(sample, tmp_path, 
         done = sample("ckpt={place}/model.ckpt", "n=4")
     assert done.code == 2
     assert [line for line in done.err.splitlines() if "step/s" not in line] == [
-        f"error: {tmp_path / 'out'}: cannot be written (No space left on device): choose another output=, or mend it "
-        "and repeat the command, which goes on with what is there"
+        f"error: {tmp_path / 'out'}: cannot be written (No space left on device): choose another output=, or fix it "
+        "and repeat the command, which resumes from the existing samples"
     ]
     assert len([*(tmp_path / "out" / "images").iterdir()]) == 2
     assert len(sample("ckpt={place}/model.ckpt", "n=4").pixels) == 4

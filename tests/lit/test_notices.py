@@ -50,8 +50,8 @@ def of_training(**changed):
             {"conditioning": {PREVIOUS: Previous()}, "clip": clipping.Unclipped()},
             "self_conditioning=true: in training, too, the network",
         ),
-        ({"conditioning": of("a", "b", drop=1)}, "conditioning.label.drop=1: the network is never given its label"),
-        ({"guidance": ClassifierFree(2.0)}, "guidance.scale=2 has no effect: the network is given no condition"),
+        ({"conditioning": of("a", "b", drop=1)}, "conditioning.label.drop=1: the label is always dropped in training"),
+        ({"guidance": ClassifierFree(2.0)}, "guidance.scale=2 has no effect: the network has no condition"),
         (
             {"conditioning": of("a", "b", drop=0), "guidance": ClassifierFree(2.5)},
             "guidance.scale=2.5 compares with images without a class",
@@ -69,7 +69,7 @@ def test_a_training_that_may_not_be_meant_is_noticed(changed, start):
         ([], None),
         (
             ["self_conditioning=true", "clipping=dynamic"],
-            "self_conditioning=true: in training, too, the network is shown",
+            "self_conditioning=true: in training, too, the network receives",
         ),
         (["self_conditioning=true", "clipping=dynamic", "self_conditioning_clipping=static"], None),
         (["self_conditioning=true", "self_conditioning_clipping=none"], "self_conditioning=true: in training, too"),
@@ -117,8 +117,8 @@ def test_a_size_near_the_datas_own_needs_no_word(size, own):
 
 def test_a_size_far_above_the_datas_own_is_noticed():
     assert of_size(256, 28) == [
-        "dataset.size=256, but the images of mine are 28 pixels wide: what is added, a border or larger pixels, costs "
-        "time and teaches nothing"
+        "dataset.size=256, but the images of mine are 28 pixels wide: padding or upscaling costs time and adds "
+        "no information"
     ]
 
 

@@ -200,7 +200,7 @@ def test_the_best_variance_is_learnt_between_the_two_bounds(batch):
 
 
 def test_the_bound_has_no_weighting_besides():
-    with pytest.raises(UserError, match="loss=vlb has weights of its own"):
+    with pytest.raises(UserError, match="loss=vlb has its own weights"):
         VLB(weighting.MinSNR())
 
 

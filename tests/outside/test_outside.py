@@ -185,7 +185,7 @@ def test_callback_logger_and_strategy(waves):
     assert pictures.keys() >= {"schedule", "data", "preview", "preview/x_0"}
     assert all(path.exists() for path in pictures.values())
     assert len([entry for entry in logged if "train/loss" in entry]) == 20
-    assert "Lines shows numbers alone" not in waves.out
+    assert "Lines shows numbers only" not in waves.out
 
 
 def test_a_run_that_was_killed_ends_with_the_same_bytes(waves, folder):

@@ -183,7 +183,7 @@ def test_a_list_of_times_is_walked_as_it_stands():
     listed = draw(DDIM(times=[1000, 500, 0]), denoise)
     assert torch.equal(listed, draw(DDIM(steps=2), denoise))
     for times in ([1000, 500], [500, 1000, 0], [1001, 0], [0], []):
-        with pytest.raises(UserError, match="expected times that fall from at most 1000 to 0"):
+        with pytest.raises(UserError, match="expected times that decrease from at most 1000 to 0"):
             draw(DDIM(times=times), denoise)
     with pytest.raises(UserError, match="the list of times has 2 steps"):
         draw(DDIM(times=[1000, 500, 0], steps=3), denoise)

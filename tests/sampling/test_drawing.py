@@ -89,9 +89,9 @@ def test_the_grid_of_an_interpolation_has_its_rows_and_their_classes(sample, mon
         (["y=all", "n=4"], None),
         (["y=[one,two]", "n=64", "batch_size=64"], None),
         (["compare", "y=all"], None),
-        (["compare", "y=all", "n=2"], "y has 4 classes, and n=2 images"),
-        (["y=all", "n=3"], "y has 4 classes, and n=3 images are of the first 3 of them: n=4 has all"),
-        ([*ROW, "y=[one,three]"], "y has 2 classes, and n=3 images are of the first 1 of them: n=6 has all"),
+        (["compare", "y=all", "n=2"], "y has 4 classes, but n=2 images"),
+        (["y=all", "n=3"], "y has 4 classes, but n=3 images cover only the first 3: n=4 covers all"),
+        ([*ROW, "y=[one,three]"], "y has 2 classes, but n=3 images cover only the first 1: n=6 covers all"),
         ([*ROW, "y=[one,three]", "n=4"], None),
     ],
 )

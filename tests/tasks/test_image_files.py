@@ -155,7 +155,7 @@ def _with(image, exif):
 def test_a_mask_without_an_edge_is_refused_with_the_reason(save, picture, image, said):
     with pytest.raises(UserError, match=said) as refused:
         Inpaint(picture, save(image), 1, 1, SPACE)
-    assert str(refused.value).endswith("white pixels are drawn anew, black and transparent ones kept")
+    assert str(refused.value).endswith("white pixels are redrawn, black and transparent ones kept")
 
 
 def test_what_is_no_picture_is_refused_by_its_key(save, picture, tmp_path):

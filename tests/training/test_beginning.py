@@ -25,7 +25,7 @@ def test_it_says_what_it_will_do(tmp_path, capsys):
     assert lines["process"] == "linear schedule of 1000 steps; the network predicts v, loss L2"
     assert lines["training"] == "128 images a batch; precision 32-true on 1 x cpu"
     assert lines["run folder"] == str(tmp_path / "run")
-    assert lines["ends"] == "at step 2; in how many minutes, the first steps tell"
+    assert lines["ends"] == "at step 2; a time estimate follows after the first steps"
     assert lines["pictures"] == "first after epoch 1, and at the end"
 
 
@@ -88,8 +88,8 @@ def own(tmp_path, monkeypatch):
 def test_callbacks_loggers_and_a_strategy_of_ones_own(own, tmp_path, capsys):
     parts = ["callbacks=[default,own]", "logger=own", "callbacks.predictions=null", "callbacks.counts.every=5"]
     parts += ["strategy=own", "trainer.max_steps=2", "seed=3", f"run.dir={tmp_path / 'run'}"]
-    done = command("train", *tiny(*parts), capsys=capsys)
-    assert said(done)["no pictures"] == "Numbers shows numbers alone; the pictures are in the run folder"
+    done = command("train", *words(*parts), capsys=capsys)
+    assert said(done)["no pictures"] == "Numbers shows numbers only; the pictures are in the run folder"
     assert "counted 2 3 5" in done.out
     names = {file.name.partition("epoch_")[0] for file in (tmp_path / "run" / "samples").iterdir()}
     assert names == {"", "data.png", "loss_", "states_", "strip_", "weights_"}

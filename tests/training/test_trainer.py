@@ -63,7 +63,7 @@ def test_precisions_that_the_hardware_has(precision, accelerator, gpu, made, mon
 @pytest.mark.parametrize(
     ("precision", "accelerator", "mps", "said"),
     [
-        ("16-mixed", "cpu", True, "trainer.precision=16-mixed: float16 needs a GPU; on a CPU say bf16-mixed"),
+        ("16-mixed", "cpu", True, "trainer.precision=16-mixed: float16 needs a GPU; on a CPU use bf16-mixed"),
         ("16", "auto", False, "trainer.precision=16: float16 needs a GPU"),
         ("64-true", "auto", True, "trainer.precision=64-true: this GPU has no float64"),
         ("64", "mps", True, "trainer.precision=64: this GPU has no float64"),

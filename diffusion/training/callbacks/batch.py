@@ -1,4 +1,4 @@
-"""What a run is trained on, to the eye: the first batch, as the network sees it."""
+"""A picture of the first training batch, as the network sees it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +13,15 @@ from diffusion.config.values import Natural
 from diffusion.ground import images
 from diffusion.lit.module import LitDiffusion
 from diffusion.lit.pairs import TrainingPair
+from diffusion.training.callbacks.lookup import model_of
 from diffusion.training.callbacks.pictures import publish
 
 _ABSENT = "(none)"
 
 
 class FirstBatch(Callback):
-    """Draws x_0 of the first n training images, mirrored as they are, into `data.png` when a run begins; a resumed one
-    keeps it. What the network is given besides is written in front of a row: the images of a row have it in common.
+    """Draws x_0 of the first n training images, after augmentation, into `data.png` when a run begins; a resumed run
+    keeps the file. Images with the same condition share a row, with the condition as its title.
 
     samples: the folder of the file.
     """
@@ -33,28 +34,28 @@ class FirstBatch(Callback):
         self, trainer: Trainer, pl_module: LitDiffusion, batch: TrainingPair, batch_idx: int
     ) -> None:
         if trainer.global_step == 0 and batch_idx == 0 and trainer.is_global_zero:
-            publish(trainer, lambda: {"data": self.draw(pl_module, batch)})
+            publish(trainer, lambda: {"data": self._draw(model_of(pl_module), batch)})
 
-    def draw(self, model: LitDiffusion, batch: TrainingPair) -> Path:
+    def _draw(self, model: LitDiffusion, batch: TrainingPair) -> Path:
         condition = batch.condition.rows(slice(self.n)).to("cpu")
         shown = model.space.picture(model.space.encode(batch.x[: self.n])).cpu()
         return images.write_png(self.folder / "data.png", _grid(shown, rows(condition, model.conditioning)))
 
 
 def rows(condition: Condition, conditioning: Mapping[str, Conditioner]) -> dict[str, list[int]]:
-    """Title -> the images that have it, in the order of the values; empty where no condition has titles."""
+    """Title -> the images that have it, in the order of the values; empty if no condition has titles."""
     found: dict[tuple, tuple[str, list[int]]] = {}
     for image in range(len(condition)):
-        told = [_told(name, image, condition, conditioning) for name in condition.asked if name in conditioning]
-        order, titles = tuple(key for key, _ in told), [title for _, title in told if title]
+        captions = [_caption(name, image, condition, conditioning) for name in condition.asked if name in conditioning]
+        order, titles = tuple(key for key, _ in captions), [title for _, title in captions if title]
         found.setdefault(order, (" ".join(titles), []))[1].append(image)
     return {title: few for _, (title, few) in sorted(found.items()) if title}
 
 
-def _told(
+def _caption(
     name: str, image: int, condition: Condition, conditioning: Mapping[str, Conditioner]
 ) -> tuple[tuple[Any, ...], str]:
-    """By what an image is sorted, and what is written of it: where a condition was left out, that."""
+    """The sort key of an image and the title of its condition, which may be absent."""
     if name in condition.absent and condition.absent[name][image]:
         return (1, ()), _ABSENT
     row = condition.tensors[name][[image]]

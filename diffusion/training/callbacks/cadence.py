@@ -1,4 +1,4 @@
-"""When something of a run is due again."""
+"""How often a periodic action of a run is due."""
 
 import math
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from diffusion.config.values import Count, Positive, checked
 @checked
 @dataclass(frozen=True)
 class Cadence:
-    """Every so many optimiser steps, minutes or epochs, whichever comes first; None: not by that.
+    """Every n optimizer steps, minutes or epochs, whichever comes first; None: not by that unit.
 
-    Steps and epochs are counted from the beginning of the run, so that a resumed one keeps to the same. Minutes have a
-    clock, which is kept by whoever asks.
+    Steps and epochs are counted from the beginning of the run, so a resumed run keeps the same cadence. The caller
+    measures the minutes.
     """
 
     every_n_steps: Count | None = None
@@ -23,20 +23,20 @@ class Cadence:
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> "Cadence":
-        """That of a section of the config, whatever else it holds."""
+        """From a section of the config; other keys are ignored."""
         return cls(**{field.name: section[field.name] for field in fields(cls)})
 
     @property
     def given(self) -> bool:
-        """Whether it says anything at all."""
+        """Whether any interval is set."""
         return any(every is not None for every in (self.every_n_steps, self.every_n_minutes, self.every_n_epochs))
 
     @property
     def seconds(self) -> float:
-        """From one to the next; infinity without minutes."""
+        """The interval in seconds; infinity without every_n_minutes."""
         return math.inf if self.every_n_minutes is None else 60 * self.every_n_minutes
 
     def counts(self, steps: int | None, epochs: int | None) -> bool:
-        """Whether it is due after so many steps or epochs; None where none has just ended."""
+        """Whether the action is due after this many steps or epochs; None if no step or epoch has just ended."""
         pairs = (steps, self.every_n_steps), (epochs, self.every_n_epochs)
         return any(done is not None and every is not None and done % every == 0 for done, every in pairs)

@@ -1,4 +1,4 @@
-"""Saves a run: as it goes, before it is stopped, and when it breaks."""
+"""Checkpoints: periodic, before a stop by signal, and after an exception."""
 
 import copy
 import logging
@@ -18,6 +18,7 @@ from diffusion.ground.files import give_name, remove_remains
 from diffusion.lit.module import LitDiffusion
 from diffusion.training.callbacks import loops, of_trainer
 from diffusion.training.callbacks.cadence import Cadence
+from diffusion.training.callbacks.lookup import data_of, model_of
 from diffusion.training.callbacks.signals import Signals
 from diffusion.training.strategies import SHARDED
 
@@ -26,55 +27,55 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class WholeStep:
-    """Where a run stood after an optimiser step, but for what the step itself wrote: to go back to where it breaks
-    inside the next one.
+    """The state of a run after an optimizer step, other than weights and optimizer: restored when an exception
+    interrupts the next step.
 
-    batches: begun in the whole run. position: of the data. timesteps: what they have learnt.
+    batches: begun in the whole run. position: state of the data module. timesteps: state of the timestep sampler.
     """
 
     step: int
     batches: int
-    position: Mapping[str, Any]
+    position: dict[str, Any]
     timesteps: Mapping[str, Any]
 
     @classmethod
     def of(cls, trainer: Trainer) -> "WholeStep":
-        data = of_trainer.data(trainer)
+        data = data_of(trainer)
         return cls(
             step=trainer.global_step,
             batches=loops.batches_begun(trainer),
-            position={} if data is None else data.state_dict(),
-            timesteps=copy.deepcopy(of_trainer.model(trainer).timesteps.state_dict()),
+            position=data.state_dict() if data is not None else {},
+            timesteps=copy.deepcopy(model_of(trainer.lightning_module).timesteps.state_dict()),
         )
 
     def go_back(self, trainer: Trainer) -> None:
-        """Batches that were begun since count as never seen: they reached no optimiser step."""
+        """Restores this state. Batches begun since count as not seen: they reached no optimizer step."""
         loops.forget_batches(trainer, loops.batches_begun(trainer) - self.batches)
-        if (data := of_trainer.data(trainer)) is not None:
-            data.load_state_dict(dict(self.position))
-        of_trainer.model(trainer).timesteps.load_state_dict(self.timesteps)
+        if (data := data_of(trainer)) is not None:
+            data.load_state_dict(self.position)
+        model_of(trainer.lightning_module).timesteps.load_state_dict(self.timesteps)
 
 
 @checked
 class Checkpoints(Checkpoint):
-    """Writes folder/step_0001234.ckpt every so many steps, minutes and epochs, after each validation, on SIGUSR1, when
-    the run is told to stop and when it breaks. `last.ckpt` is another name of the newest, `best.ckpt` of the one with
-    the lowest val/loss so far. No name holds a `=`.
+    """Writes folder/step_0001234.ckpt at the given intervals, after each validation, on SIGUSR1, before a stop and
+    after an exception. `last.ckpt` is another name of the newest, `best.ckpt` of the one with the lowest val/loss so
+    far. No name contains a `=`.
 
-    Only whole optimiser steps are saved, so a resumed run repeats none and leaves none out. SIGINT and SIGTERM end the
-    run after the step in which they arrive, or after the last validation; a second SIGINT ends it at once. Lightning
-    runs callbacks of this base class last: the averaged weights of the step are in.
+    Only whole optimizer steps are saved, so a resumed run repeats and skips none. SIGINT and SIGTERM end the run after
+    the step in which they arrive, or after the last validation; a second SIGINT ends it at once. Lightning runs
+    callbacks of this base class last, after the moving averages of the step are updated.
 
     Args:
-        folder:          where they go.
-        every_n_steps:   optimiser steps between two, or None.
-        every_n_minutes: minutes after which there is another, or None.
+        folder:          of the checkpoints.
+        every_n_steps:   optimizer steps between two, or None.
+        every_n_minutes: minutes between two, or None.
         every_n_epochs:  epochs between two, or None.
         keep:            how many of the newest to keep, besides the best.
     """
 
     validated_on: Any = None
-    """The images of val/loss, in plain values, as rank 0 knows them: losses on others are not compared."""
+    """Identifies the images of val/loss, in plain values, on rank 0: losses on other images are not compared."""
 
     def __init__(
         self,
@@ -92,16 +93,16 @@ class Checkpoints(Checkpoint):
         """The newest checkpoint written in this session, or the one it was resumed from."""
         self.signals = Signals()
         self._whole = WholeStep(step=-1, batches=0, position={}, timesteps={})
-        self._saved_step = self._tried_step = -1  # tried: or not saved for want of room
+        self._saved_step = self._tried_step = -1  # tried: or not saved because the disk is full
         self._saved_at = time.monotonic()
-        self._due = self._stopping = False  # at the end of the step that has just ended
+        self._due = self._stopping = False  # at the end of the current step
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "validated_on": self.validated_on}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         before, now = state_dict.get("validated_on"), self.validated_on
-        if before is None or now is None or before == now:  # earlier versions did not say, other ranks are not told
+        if before is None or now is None or before == now:  # None: earlier versions, and ranks other than 0
             self.best = state_dict["best"]
         else:
             log.warning("the validation images are not those of the best checkpoint so far: best.ckpt is chosen anew")
@@ -115,10 +116,12 @@ class Checkpoints(Checkpoint):
         self._whole = WholeStep.of(trainer)
         self.signals.listen()
 
-    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         loops.align_logged_step(trainer)
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if trainer.global_step == self._whole.step:
             return  # gradients are being accumulated: they are in no checkpoint
         self._whole = WholeStep.of(trainer)
@@ -129,15 +132,23 @@ class Checkpoints(Checkpoint):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         if trainer.sanity_checking or loops.is_last_step(trainer):
-            return  # found saved at its last step, a run has nothing left to do: that one is saved once it is validated
+            return  # a run saved at its last step counts as finished: that step is saved only after its validation
         with loops.owing_validation(trainer):
             self._act(trainer)
 
-    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
         if not trainer.sanity_checking:
             self._decide(trainer)
-            if self._stopping and not loops.is_last_step(trainer):  # after the last step there is only this left to do
-                _stop()  # it is saved in on_exception, when the raw weights are back in the module
+            if self._stopping and not loops.is_last_step(trainer):  # the validation of the last step is completed
+                _stop()  # saved in on_exception, when the raw weights are back in the module
 
     def on_validation_end(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         if trainer.sanity_checking:
@@ -151,17 +162,17 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero and self._saved_step != trainer.global_step:
             raise UserError(
                 f"steps {self._saved_step + 1} to {trainer.global_step} are in no checkpoint: {self.folder} is full; "
-                f"the newest is {self.last or 'none'}: make room, and go on from it by resume=auto"
+                f"the newest is {self.last or 'none'}: make room, then resume from it with resume=auto"
             )
 
     def on_exception(self, trainer: Trainer, pl_module: LitDiffusion, exception: BaseException) -> None:
         if self.signals.at_once or self._tried_step == self._whole.step:
             return
         if trainer.global_step != self._whole.step or (isinstance(trainer.strategy, SHARDED) and not self._stopping):
-            log.warning("not saved: the run broke inside a step; the newest checkpoint is %s", self.last)
+            log.warning("not saved: the run failed inside a step; the newest checkpoint is %s", self.last)
             return
         if trainer.validating and loops.is_last_step(trainer):
-            log.warning("not saved: the last validation broke; resume=auto repeats it, from %s", self.last)
+            log.warning("not saved: the last validation failed; resume=auto repeats it, from %s", self.last)
             return
         if trainer.validating:
             with loops.owing_validation(trainer):
@@ -170,13 +181,13 @@ class Checkpoints(Checkpoint):
             self._whole.go_back(trainer)
             saved = self._save(trainer, together=self._stopping)
         if saved and not self._stopping:
-            log.warning("the run broke; saved step %d before that: %s", trainer.global_step, self.last)
+            log.warning("the run failed; its last whole step, %d, is saved: %s", trainer.global_step, self.last)
 
     def teardown(self, trainer: Trainer, pl_module: LitDiffusion, stage: str) -> None:
         self.signals.ignore()
 
     def _decide(self, trainer: Trainer) -> None:
-        """Whether to save or to stop; every process comes to the same answer, whichever of them had the signal."""
+        """Whether to save or to stop; all processes agree, whichever of them received the signal."""
         late = time.monotonic() - self._saved_at > self.cadence.seconds
         stop, save = self.signals.stop, self.signals.save() or late
         if trainer.world_size > 1:
@@ -192,9 +203,9 @@ class Checkpoints(Checkpoint):
             _stop()
 
     def _save(self, trainer: Trainer, names: Sequence[str] = ("last",), together: bool = True) -> bool:
-        """Saves this step, under those names as well; whether it is on the disk (which only rank 0 knows).
+        """Saves this step, under those names as well. Returns whether it is on the disk, on rank 0; others: False.
 
-        together: all processes are here; otherwise this one writes what it has, and waits for none.
+        together: all processes take part; otherwise this one saves alone, without waiting for the others.
         """
         path = self.folder / f"step_{trainer.global_step:07d}.ckpt"
         before = _stamp(path)
@@ -214,7 +225,7 @@ class Checkpoints(Checkpoint):
 
 
 def _stop() -> NoReturn:
-    """Ends the run the only way that Lightning has for it: it calls `on_exception` and `teardown`, then exits."""
+    """Ends the run as Lightning expects it: it calls `on_exception` and `teardown`, then exits."""
     raise KeyboardInterrupt
 
 

@@ -1,6 +1,7 @@
-"""Curves of a run: its schedule when it starts, its loss against t whenever it is validated."""
+"""Curves of a run: the schedule at the start, the loss against t at validations."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -11,7 +12,7 @@ from diffusion.config.values import Count
 from diffusion.evaluation import plots
 from diffusion.lit.module import LitDiffusion
 from diffusion.lit.pairs import TrainingPair
-from diffusion.training.callbacks.floor import LossFloor
+from diffusion.training.callbacks.lookup import model_of
 from diffusion.training.callbacks.pictures import Pictures, publish
 from diffusion.training.callbacks.validations import Validations
 
@@ -19,21 +20,21 @@ _DRAWS = 2**16  # of t
 
 
 class ScheduleCurve(Callback):
-    """Draws alpha_bar, log-SNR, and where on them training looks, into `schedule.png` in the run folder when a run
-    begins; a resumed one keeps it."""
+    """Draws alpha_bar, log-SNR, and the training density and weight of each t, into `schedule.png` in the run folder
+    when a run begins; a resumed run keeps the file."""
 
     def __init__(self, run_folder: Path | str) -> None:
         self.folder = Path(run_folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         if trainer.global_step == 0 and trainer.is_global_zero:
-            publish(trainer, lambda: {"schedule": self.draw(pl_module)})
+            publish(trainer, lambda: {"schedule": self._draw(model_of(pl_module))})
 
-    @torch.no_grad()  # of a schedule or weighting that learns
-    def draw(self, pl_module: LitDiffusion) -> Path:
-        schedule = pl_module.denoiser.schedule
-        t, _ = pl_module.timesteps.draw(pl_module.seed, torch.arange(_DRAWS), schedule)
-        weighting = getattr(pl_module.objective, "weighting", None)  # L_vlb has weights of its own
+    @torch.no_grad()  # a schedule or weighting may be learnt
+    def _draw(self, model: LitDiffusion) -> Path:
+        schedule = model.denoiser.schedule
+        t, _ = model.timesteps.draw(model.seed, torch.arange(_DRAWS), schedule)
+        weighting = getattr(model.objective, "weighting", None)  # L_vlb has its own weights
         return plots.write_figure(self.folder / "schedule.png", plots.draw_training(schedule, t, weighting))
 
 
@@ -49,12 +50,18 @@ class LossCurve(Pictures):
         self._losses.clear()
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LitDiffusion, outputs: Tensor, batch: TrainingPair, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: TrainingPair,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self._losses.append(torch.stack([batch.t, outputs.float()], dim=1))
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
-        self._losses = [_of_all_processes(trainer, torch.cat(self._losses))]  # a collective act, whoever draws
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._losses = [_of_all_processes(trainer, torch.cat(self._losses))]  # collective: on every rank
         super().on_validation_epoch_end(trainer, pl_module)
 
     def draw(self, pl_module: LitDiffusion, when: str) -> dict[str, Path]:
@@ -67,7 +74,7 @@ class LossCurve(Pictures):
 
 
 def _of_all_processes(trainer: Trainer, rows: Tensor) -> Tensor:
-    """The rows (n, 2) of every process, whose n may differ; t is never 0 in one of them."""
+    """The rows (n, 2) of all processes, whose n may differ. Padding has t = 0, which no row has."""
     longest = trainer.strategy.reduce(torch.tensor(len(rows), device=rows.device), reduce_op="max")
     padded = F.pad(rows, (0, 0, 0, int(longest) - len(rows)))
     together = trainer.strategy.all_gather(padded).reshape(-1, 2)

@@ -1,6 +1,6 @@
-"""What Lightning's loops have counted, put in order before a checkpoint that is not written at one of its own moments.
+"""Reads and corrects the private counters of Lightning's loops, for checkpoints at unplanned moments.
 
-A resumed run believes these counts: one that is off by a batch repeats or leaves out a batch, draws other dropout, or
+A resumed run relies on these counters: an error of one repeats or skips a batch, changes the dropout masks, or
 validates on a part of the images.
 """
 
@@ -20,13 +20,13 @@ def batches_begun(trainer: Trainer) -> int:
 
 
 def align_logged_step(trainer: Trainer) -> None:
-    """Lightning's own count of steps for its loggers falls behind by one where a run resumes after a last validation in
-    the middle of an epoch. Before each batch it is the number of steps done."""
+    """Sets the step that Lightning logs to the steps done, before each batch. It is behind by one in a run resumed
+    after a final validation in the middle of an epoch."""
     trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
 
 def epochs_done(saved: Mapping[str, Any]) -> int:
-    """Epochs that a checkpoint has behind it, the validation of the last included."""
+    """Epochs completed in a checkpoint, including the validation of the last."""
     loop = saved["loops"]["fit_loop"]
     validation = loop["epoch_loop.val_loop.batch_progress"]["total"]
     owes = validation["started"] > validation["processed"]
@@ -35,17 +35,17 @@ def epochs_done(saved: Mapping[str, Any]) -> int:
 
 
 def contents(trainer: Trainer) -> dict[str, Any]:
-    """Those of a checkpoint of this process, which waits for no other."""
+    """The contents of a checkpoint of this process; does not wait for others."""
     return trainer._checkpoint_connector.dump_checkpoint(False)
 
 
 def forget_batches(trainer: Trainer, n: int) -> None:
-    """The last n batches that were begun, all of this epoch, count as never seen: they reached no optimiser step."""
+    """Uncounts the last n batches that were begun, all of this epoch: they reached no optimizer step."""
     if n:
         progress = trainer.fit_loop.epoch_loop.batch_progress
         for count in (progress.total, progress.current):
-            seen = count.ready - n
-            count.load_state_dict(dict.fromkeys(("ready", "started", "processed", "completed"), seen))
+            names = ("ready", "started", "processed", "completed")
+            count.load_state_dict(dict.fromkeys(names, count.ready - n))
         progress.is_last_batch = False
 
 
@@ -55,49 +55,50 @@ def is_last_step(trainer: Trainer) -> bool:
 
 
 def run_ends(trainer: Trainer) -> bool:
-    """Whether nothing is trained after this step, whichever limit it is that ends the run."""
-    epochs = epochs_ended(trainer)
-    return is_last_step(trainer) or (epochs is not None and 0 <= (trainer.max_epochs or -1) <= epochs)
+    """Whether this step is the last, by any limit of the run."""
+    epochs, limit = epochs_ended(trainer), trainer.max_epochs
+    return is_last_step(trainer) or (epochs is not None and limit is not None and 0 <= limit <= epochs)
 
 
 def epochs_ended(trainer: Trainer) -> int | None:
-    """Epochs done after the batch that has just ended; None in the middle of an epoch."""
+    """Epochs done if the batch that just ended is the last of an epoch, else None."""
     ended = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
     return trainer.current_epoch + 1 if ended else None
 
 
 def leave_validations(trainer: Trainer) -> None:
-    """From here on Lightning validates where `validate_next` asks for it, and where the run is told to stop."""
+    """From now on Lightning validates only on `validate_next`, and before the run stops."""
     trainer.check_val_every_n_epoch, trainer.val_check_interval = None, _NEVER
 
 
 def validate_next(trainer: Trainer, due: bool) -> None:
-    """Says whether there is a validation after the batch that has just ended."""
-    trainer.val_check_batch = 1 if due else _NEVER  # batches from one to the next
+    """Sets whether a validation follows the batch that just ended."""
+    trainer.val_check_batch = 1 if due else _NEVER  # batches between two validations
 
 
 def resumes_at_validation(trainer: Trainer) -> bool:
-    """Whether the checkpoint that the run goes on from was written in a validation or after it. Lightning, if it is
-    asked for one, then knows whether to finish it or to leave it out."""
+    """Whether the checkpoint that the run resumes from was written during or after a validation. If a validation is due
+    then, Lightning finishes or skips it."""
     loop = trainer.fit_loop.epoch_loop
     return loop.val_loop.restarted_mid_evaluation or loop.restarted_on_last
 
 
 def validation_follows(trainer: Trainer) -> bool:
-    """Whether there is a validation after this batch. A run that is resumed from here would leave that out."""
+    """Whether a validation follows this batch. A run resumed from a checkpoint written here would skip it."""
     loop = trainer.fit_loop
-    return is_last_step(trainer) or loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # pyright: ignore[reportArgumentType] (there is one while it runs)
+    fetcher = loop._data_fetcher
+    return is_last_step(trainer) or (fetcher is not None and loop.epoch_loop._should_check_val_fx(fetcher))
 
 
 @contextmanager
 def owing_validation(trainer: Trainer) -> Iterator[None]:
-    """What is saved here resumes with the validation of the epoch whose last batch is done, from its first image.
+    """A checkpoint written in this context resumes with the validation, from its first image.
 
-    These are the counts by which Lightning knows that it was stopped while it validated, at the first batch.
+    The counters look to Lightning like those of a run interrupted at the first batch of a validation.
     """
     progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
     progress.total.reset()
     progress.current.reset()
-    progress.total.load_state_dict({"ready": 1, "started": 1, "processed": 0, "completed": 0})
+    progress.total.load_state_dict({"ready": 1, "started": 1})
     yield
     progress.total.reset()

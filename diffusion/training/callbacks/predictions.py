@@ -1,6 +1,7 @@
-"""What the denoiser makes of validation images at several t."""
+"""Predictions of x_0 for validation images at several t."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -27,16 +28,21 @@ class Predictions(Pictures):
 
     def __init__(self, samples: Path | str, validations: Validations | None = None, keep: Count | None = 50) -> None:
         super().__init__(samples, validations, keep)
-        self._first: tuple[Tensor, Condition] | None = None
+        self._first: tuple[Tensor, Condition]  # set at the first batch of a validation
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LitDiffusion, outputs, batch: TrainingPair, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: TrainingPair,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         if batch_idx == 0:
             self._first = batch.x[:_IMAGES], batch.condition.rows(slice(_IMAGES))
 
     def draw(self, pl_module: LitDiffusion, when: str) -> dict[str, Path]:
-        assert self._first is not None  # a validation has had its first batch
         (x, condition), denoiser = self._first, pl_module.denoiser
         x_0 = pl_module.space.encode(x)
         eps = random.normal(0, "validation/eps", torch.arange(len(x)), x_0.shape[1:]).to(x.device)
@@ -45,7 +51,7 @@ class Predictions(Pictures):
         for t in levels:
             x_t = q_sample(denoiser.schedule, x_0, t, eps)
             columns.append(torch.stack([x_t, denoiser(x_t, t, condition).x_0], dim=1))
-        cells = torch.stack(columns, dim=2)  # image, x_t or x_0, t, and the image's own three
+        cells = torch.stack(columns, dim=2)  # (image, x_t or x_0, t, C, H, W)
         grid = images.grid(
             pl_module.space.picture(cells.flatten(0, 2)).cpu(),
             columns=len(columns),

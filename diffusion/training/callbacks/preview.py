@@ -1,4 +1,4 @@
-"""Images drawn at the end of a validation: how training is going, to the eye."""
+"""Sample images drawn at the end of a validation."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,21 +18,20 @@ from diffusion.training.callbacks.pictures import Pictures
 from diffusion.training.callbacks.validations import Validations
 
 _STRIP = 8  # images and states in the strip
-_FRAMES = 32  # of the GIF, at most: of colour each costs 20 ms
+_FRAMES = 32  # of the GIF, at most: a colour frame costs 20 ms
 _MOVING = 16  # images in the GIF
 _GENERATE = {"_target_": "diffusion.tasks.generate.Generate"}
 
 
 class Preview(Pictures):
-    """Draws n images from the same noise each time, so that they can be compared, into one grid, the file
-    `epoch_0003_step_0001234.png`; and how the first of them came about: `strip_...png`, an image a row, and
-    `states_...gif`.
+    """Draws n images, from the same noise each time, into the grid `epoch_0003_step_0001234.png`; and the sampling
+    trajectories of the first of them into `strip_...png`, one image per row, and `states_...gif`.
 
     Args:
         samples, validations, keep: as in `Pictures`.
         n, seed, y, condition, sampler, clipping, guidance, task: the section of sampling, conf/sampling/default.yaml.
-            Without y or another condition the images are examples of what the conditions do.
-        every_n_steps, every_n_minutes, every_n_epochs: when a run has pictures; a cadence of none: at each validation.
+            Without y or another condition the images show examples of each condition.
+        every_n_steps, every_n_minutes, every_n_epochs: the cadence of pictures; all None: at each validation.
     """
 
     runs_network = True
@@ -70,10 +69,10 @@ class Preview(Pictures):
         self.are_examples = False  # the conditions
 
     def check(self, model: LitDiffusion, given: Iterable[str] = (), prefix: str = "") -> None:
-        """Refuses a key of the command line without an effect, too."""
-        self._checked(model, given, prefix)
+        """Also raises UserError for a key of the command line that has no effect."""
+        self._prepare(model, given, prefix)
 
-    def _checked(self, model: LitDiffusion, given: Iterable[str] = (), prefix: str = "") -> Sampling:
+    def _prepare(self, model: LitDiffusion, given: Iterable[str] = (), prefix: str = "") -> Sampling:
         with under(prefix):
             sampling = Sampling.of(self.section, model, given=given, prefix=prefix)
             self.are_examples = not sampling.conditions.rows
@@ -81,13 +80,13 @@ class Preview(Pictures):
                 examples = Conditions.examples(model.conditioning, sampling.n)
                 sampling = replace(sampling, conditions=examples)
             unused = sampling.unused(model)
-        sampling.guidance.wrap(model.denoiser)  # where it lacks its weaker model
+        sampling.guidance.wrap(model.denoiser)  # raises UserError if its weaker model is missing
         refuse(given, unused, prefix)
         self.sampling = sampling
         return sampling
 
     def draw(self, pl_module: LitDiffusion, when: str) -> dict[str, Path]:
-        sampling = self.sampling or self._checked(pl_module)
+        sampling = self.sampling or self._prepare(pl_module)
         times = sampling.times(pl_module)
         steps = len(times) - 1
         every = -(-steps // (_FRAMES - 1))
@@ -98,7 +97,7 @@ class Preview(Pictures):
                 pl_module, torch.arange(sampling.n), keep=keep, purpose="preview", progress=False
             )
         ]
-        grid = self._grid(torch.cat([states[-1] for states in batches]), sampling, pl_module.classes)
+        grid = self._grid(sampling, torch.cat([states[-1] for states in batches]), pl_module.classes)
         states = batches[0]
         shown = images.evenly(len(states), _STRIP)
         titles = [f"t={t:.0f}" for t in times[list(keep)][shown]]
@@ -110,8 +109,8 @@ class Preview(Pictures):
             "preview/states": images.write_gif(self.folder / f"states_{when}.gif", frames),
         }
 
-    def _grid(self, x_0: Tensor, sampling: Sampling, classes: Sequence[str] | None) -> Tensor:
-        """With examples of labels a column a class."""
+    def _grid(self, sampling: Sampling, x_0: Tensor, classes: Sequence[str] | None) -> Tensor:
+        """Examples of labels have one column per class."""
         columns, conditions = sampling.task.columns, sampling.conditions
         if self.are_examples:
             return images.grid(x_0, columns=columns or (len(classes) if classes else None))

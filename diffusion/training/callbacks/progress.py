@@ -1,4 +1,4 @@
-"""One line of progress for the whole run."""
+"""A progress bar for the whole run."""
 
 import math
 import shutil
@@ -10,26 +10,27 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar, Timer
 from tqdm import tqdm
 
-from diffusion.lit.module import LitDiffusion
-from diffusion.training.callbacks import loops, of_trainer
+from diffusion.training.callbacks import loops
+from diffusion.training.callbacks.lookup import callback_of
 from diffusion.training.callbacks.validations import Validations
 
 
 class Progress(ProgressBar):
-    """Steps done of all steps, time left, step/s, images/s, epoch, the metrics logged with `prog_bar=True`, and the
-    time of training until the next pictures, where it is the clock that brings them.
+    """Shows steps done of all steps, time left, step/s, images/s, epoch, the metrics logged with `prog_bar=True`, and
+    the training time until the next pictures if they are due by time.
 
-    The run ends at the nearest of max_steps, max_epochs and max_time; with the last, the total is an estimate. Rates
-    include validation and previews, so that the time left is what the clock will show. On a terminal one line is kept
-    up to date; into a file or a pipe a line is written every half minute. Metrics are read only when a line is shown:
-    in between, nothing waits for the device.
+    The run ends at the first of max_steps, max_epochs and max_time; with the last, the total is an estimate. Rates
+    include validation and previews, so the time left is wall-clock time. On a terminal one line is updated; in a file
+    or a pipe a line is written every half minute. Metrics are read only when a line is shown, so that the device does
+    not have to synchronize in between.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._enabled = True
         self._images, self._seconds = 0, 0.0  # of the run's earlier sessions
-        self._session_images, self._start = 0, None  # of this one; without a start there is none
+        self._session_images = 0
+        self._start: float | None = None  # of this session; None outside of training
 
     def disable(self) -> None:
         self._enabled = False
@@ -38,7 +39,7 @@ class Progress(ProgressBar):
         self._enabled = True
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        """A line of its own; on a terminal the line of progress comes again below it."""
+        """Prints a separate line; on a terminal the progress bar is redrawn below it."""
         if self._enabled and self._start is not None and self._terminal:
             self._write("")
             sys.stderr.write("\r")
@@ -49,14 +50,14 @@ class Progress(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
         self._start = time.monotonic()
         self._first_step = trainer.global_step
-        self._epoch = trainer.current_epoch + 1  # resumed in the middle of one, there is no start of an epoch
+        self._epoch = trainer.current_epoch + 1  # a run resumed inside an epoch has no on_train_epoch_start
         self._terminal = sys.stderr.isatty()
         self._every = 0.25 if self._terminal else 30.0
         self._write = tqdm.status_printer(sys.stderr) if self._terminal else _print_line
         self._shown = float("-inf")
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
-        self._epoch = trainer.current_epoch + 1  # the trainer's own is one further at the end of training
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._epoch = trainer.current_epoch + 1  # stored: current_epoch is one higher at the end of training
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LitDiffusion, outputs: Any, batch: Any, batch_idx: int
@@ -87,29 +88,29 @@ class Progress(ProgressBar):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._images, self._seconds = state_dict["images"], state_dict["seconds"]
 
-    def line(self, trainer: Trainer, pl_module: LitDiffusion, note: str = "") -> str:
-        """The line as of now, without control characters."""
+    def line(self, trainer: Trainer, pl_module: LightningModule, note: str = "") -> str:
+        """The current line, without control characters."""
         elapsed = max(self._elapsed(), 1e-9)
-        # The last words are the first to be cut off in a narrow terminal.
-        words = [note] if note else []
-        words += [f"{name} {value:.3g}" for name, value in trainer.progress_bar_metrics.items()]
-        words += [f"epoch {self._epoch}", f"{self._session_images / elapsed:,.0f} images/s"]
-        words += _next_pictures(trainer)
+        # A narrow terminal cuts off the last parts first.
+        parts = [note] if note else []
+        parts += [f"{name} {value:.3g}" for name, value in trainer.progress_bar_metrics.items()]
+        parts += [f"epoch {self._epoch}", f"{self._session_images / elapsed:,.0f} images/s"]
+        parts += _next_pictures(trainer)
+        total = self._total_steps(trainer, elapsed)
         return tqdm.format_meter(
             n=trainer.global_step,
-            total=self._total_steps(trainer, elapsed),
+            total=total,  # pyright: ignore[reportArgumentType] - None is an unknown total, which the stub lacks
             initial=self._first_step,
             elapsed=elapsed,
             unit=" step",
             # A wrapped line cannot be overwritten; 0 gives the numbers without a bar.
             ncols=shutil.get_terminal_size().columns - 1 if self._terminal else 0,
-            postfix=", ".join(words),
+            postfix=", ".join(parts),
         )
 
-    def _total_steps(self, trainer: Trainer, elapsed: float) -> float:
-        """inf where nothing limits the run."""
+    def _total_steps(self, trainer: Trainer, elapsed: float) -> float | None:
         total = trainer.estimated_stepping_batches
-        timer = of_trainer.callback(trainer, Timer)
+        timer = callback_of(trainer, Timer)
         seconds_left = timer.time_remaining() if timer else None
         if seconds_left is not None:
             rate = (trainer.global_step - self._first_step) / elapsed
@@ -126,14 +127,14 @@ class Progress(ProgressBar):
 
     def _close(self) -> None:
         if self._start is not None and self._enabled and self._terminal:
-            sys.stderr.write("\n")  # what is printed next does not overwrite the last state
+            sys.stderr.write("\n")  # so that later output does not overwrite the last line
         totals = self.state_dict()
         self._images, self._seconds = totals["images"], totals["seconds"]
         self._session_images, self._start = 0, None
 
 
 def _next_pictures(trainer: Trainer) -> list[str]:
-    when = of_trainer.callback(trainer, Validations)
+    when = callback_of(trainer, Validations)
     seconds = when.seconds_left()[1] if when and not loops.run_ends(trainer) else math.inf
     return [f"pictures in {tqdm.format_interval(seconds)}"] if 0 < seconds < math.inf else []
 

@@ -1,4 +1,4 @@
-"""Signals by which a run is asked to save or to stop."""
+"""Signals that request a checkpoint or a stop."""
 
 import signal
 import threading
@@ -10,36 +10,36 @@ _STOP = (signal.SIGINT, signal.SIGTERM)
 
 
 class Signals:
-    """Notes SIGUSR1 (save), SIGINT and SIGTERM (stop) as they arrive, from `listen` to `ignore`; they act at the end of
-    a step. A second SIGINT ends the run at once.
+    """Records SIGUSR1 (save), SIGINT and SIGTERM (stop) between `listen` and `ignore`; they take effect at the end of a
+    step. A second SIGINT ends the run at once.
     """
 
     def __init__(self) -> None:
         self._arrived: set[int] = set()
         self._handlers: dict[int, Any] = {}
         self.at_once = False
-        """Whether there was a second SIGINT: nothing is saved any more."""
+        """Whether a second SIGINT arrived, after which nothing is saved."""
 
     def listen(self) -> None:
-        """Takes the place of the handlers that are there. Only the main thread has signals."""
+        """Replaces the signal handlers. Does nothing outside the main thread, which alone can set them."""
         if threading.current_thread() is threading.main_thread():
             for number in (*_STOP, _SAVE):
                 if number is not None:
                     self._handlers[number] = signal.signal(number, self._note)
 
     def ignore(self) -> None:
-        """Puts the earlier handlers back."""
+        """Restores the earlier handlers."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
 
     @property
     def stop(self) -> bool:
-        """Whether the run was asked to stop; it stays so."""
+        """Whether a stop was requested; never reset."""
         return any(number in self._arrived for number in _STOP)
 
     def save(self) -> bool:
-        """Whether a checkpoint was asked for since the last call; one is whenever the run was asked to stop."""
+        """Whether a checkpoint was requested since the last call; always true once a stop was requested."""
         asked = bool(self._arrived)
         self._arrived.discard(_SAVE)
         return asked

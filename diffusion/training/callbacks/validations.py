@@ -1,4 +1,4 @@
-"""When a run is validated, and which validations come with pictures."""
+"""When a run is validated, and which validations have pictures."""
 
 import time
 from typing import Any
@@ -9,29 +9,29 @@ from diffusion.lit.module import LitDiffusion
 from diffusion.training.callbacks import loops
 from diffusion.training.callbacks.cadence import Cadence
 
-SHARE = 0.1  # of the time, at most, for validations with all that they bring along
-_SPREAD = 0.01  # of the training so far, at least, from one to the next: a run of a week is not validated 10,000 times
+SHARE = 0.1  # of the time, at most, for validations with their pictures and checkpoints
+_SPREAD = 0.01  # of the training so far, at least, between two: limits the validations of a long run
 
 
 class Validations(Callback):
-    """Validates after whole optimiser steps, in the middle of an epoch too, and always at the end of the run.
+    """Validates after whole optimizer steps, also in the middle of an epoch, and always at the end of the run.
 
-    A cadence that is given is obeyed. Without one the first validation follows the first step, and shows at once that
-    all parts hold together; the next follows when the training since has taken nine times as long as that validation
-    with its pictures and its checkpoint. The clock is that of rank 0, which the others hear of at a few steps that all
-    of them know, and it is part of a checkpoint. When a run is validated changes none of its weights.
+    Without a given cadence the first validation follows the first step, as an early test of all parts; the next follows
+    when training since then has taken nine times as long as that validation with its pictures and its checkpoint. Time
+    is measured by rank 0, which broadcasts it at a few steps known to all ranks, and stored in checkpoints. The times
+    of validations do not affect the weights.
 
-    validate, preview: when a run is validated, and when pictures are drawn: without a cadence of their own, at every
-    validation. A preview that is due brings a validation along, in which the averaged weights are in the module.
+    validate, preview: the cadences of validations and of pictures; without one, every validation has pictures. Pictures
+    that are due trigger a validation, in which the module has the averaged weights.
     """
 
     def __init__(self, validate: Cadence | None = None, preview: Cadence | None = None) -> None:
         self.validate = validate or Cadence()
         self.preview = preview or Cadence()
         self.drawing = True
-        """Whether the validation under way, or else the last, has pictures."""
+        """Whether the current or last validation has pictures."""
         self._trained = self._since = self._since_drawn = 0.0  # seconds of training: all, since validation and pictures
-        self._cost = 0.0  # seconds that the last validation took
+        self._cost = 0.0  # seconds of the last validation
         self._under_way = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -53,13 +53,15 @@ class Validations(Callback):
         self._step = self._validated_step = trainer.global_step
         self._look_at = 0
 
-    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         loops.validate_next(trainer, False)
         if self._under_way:
             self._cost, self._mark = time.monotonic() - self._mark, time.monotonic()
             self._under_way = False
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         steps = trainer.global_step if trainer.global_step > self._step else None
         epochs = loops.epochs_ended(trainer)
         if steps is None and epochs is None:
@@ -81,7 +83,7 @@ class Validations(Callback):
         self._mark, self._under_way = time.monotonic(), True
 
     def seconds_left(self) -> tuple[float, float]:
-        """Of training, by the clock of this process: to the next validation, and to the next that has pictures."""
+        """Seconds of training, by the clock of this process, to the next validation and to the next pictures."""
         every = self.validate.seconds
         if not self.validate.given:
             every = max((1 / SHARE - 1) * self._cost, _SPREAD * self._trained)
@@ -96,8 +98,8 @@ class Validations(Callback):
         self._since_drawn += seconds
 
     def _by_clock(self, trainer: Trainer) -> tuple[bool, bool]:
-        """Whether a validation and pictures are due by the clock of rank 0: looked at once a half of what is left has
-        gone by, and after at most twice as many steps as the last time."""
+        """Whether a validation and pictures are due by the clock of rank 0. Checked when about half of the remaining
+        time has passed, and after at most twice as many steps as since the last validation."""
         left = self.seconds_left()
         if min(left) == float("inf") or trainer.global_step < self._look_at:
             return False, False

@@ -1,1 +1,1 @@
-"""Where numbers, pictures and tables of a run go: always into its folder, and to W&B or TensorBoard if chosen."""
+"""Loggers of numbers, pictures and tables: always the run folder, and W&B or TensorBoard if chosen."""

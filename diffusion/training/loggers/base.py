@@ -1,4 +1,4 @@
-"""What a logger of a run can do, and which loggers a run has."""
+"""The interface of a run's loggers, and their construction."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,16 +13,16 @@ from diffusion.training.loggers.metrics_file import MetricsFile
 
 @runtime_checkable
 class Shows(Protocol):
-    """A logger that shows more than numbers, which are Lightning's `log_metrics`. Only rank 0 calls these.
+    """A logger that shows more than the numbers of Lightning's `log_metrics`. Only rank 0 calls these methods.
 
     step: optimiser steps done. Names may be nested, such as `preview/strip`.
     """
 
     def picture(self, name: str, path: Path, step: int) -> None:
-        """Shows a PNG or a GIF that has been written to `path`, as far as it can show such a file."""
+        """Shows the PNG or GIF at `path`, if the logger supports it."""
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
-        """Shows rows of texts and numbers under the names of their columns."""
+        """Shows rows of texts and numbers with the column names."""
 
 
 def build_loggers(
@@ -30,11 +30,11 @@ def build_loggers(
 ) -> list[Logger]:
     """The loggers of a run: metrics.csv first, then those of `nodes` (conf/logger/), by name.
 
-    run_folder: made if it is not there. A run that is resumed in it appends to its metrics.csv and continues its W&B
-    run. config: resolved, in plain containers; a logger may store it. A constructor is handed what it takes of these:
-    run_folder, also as save_dir, run_name and config.
+    run_folder: created if missing. A resumed run appends to its metrics.csv and continues its W&B run. config:
+    resolved, in plain containers; a logger may store it. A constructor receives those of run_folder, save_dir (the same
+    folder), run_name and config that it accepts.
 
-    Raises UserError for what no file of conf/logger/ names, and where a package or a login is missing.
+    Raises UserError for a class that no file of conf/logger/ names, and for a missing package or login.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
     offered = {"run_folder": run_folder, "save_dir": str(run_folder), "run_name": run_name, "config": dict(config)}
@@ -48,5 +48,5 @@ def build_loggers(
 
 
 def of_numbers_alone(loggers: Sequence[Logger]) -> list[str]:
-    """The names of those that show no pictures."""
+    """The class names of the loggers that show no pictures."""
     return [type(logger).__name__ for logger in loggers if not isinstance(logger, Shows)]

@@ -1,4 +1,4 @@
-"""`metrics.csv`: the numbers of a run in its own folder."""
+"""`metrics.csv`: the numbers of a run, in the run folder."""
 
 import csv
 import logging
@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 
 def forget_after(run_folder: Path, step: int) -> None:
-    """Takes out of metrics.csv what a session that was killed has logged after the checkpoint of `step`: the session
-    that goes on from there logs it again."""
+    """Removes from metrics.csv what a killed session logged after the checkpoint of `step`: the resumed session logs it
+    again."""
     path = run_folder / "metrics.csv"
     if path.exists():
         names, rows = _read(path)
@@ -27,7 +27,7 @@ def forget_after(run_folder: Path, step: int) -> None:
 
 
 class MetricsFile(CSVLogger):
-    """`metrics.csv` in the run folder itself, written as soon as something is logged; and `tables/` beside it."""
+    """`metrics.csv` in the run folder itself, written on every log call; and `tables/` beside it."""
 
     def __init__(self, run_folder: Path) -> None:
         super().__init__(run_folder, name="", version="", flush_logs_every_n_steps=1)
@@ -40,27 +40,27 @@ class MetricsFile(CSVLogger):
         return self._experiment
 
     def picture(self, name: str, path: Path, step: int) -> None:
-        """Nothing is left to do: it is a file of the run folder."""
+        """Does nothing: the file is already in the run folder."""
 
     @rank_zero_only
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
-        """Into `tables/NAME_step_0001234.csv`."""
+        """Writes `tables/NAME_step_0001234.csv`."""
         path = Path(self.log_dir) / "tables" / f"{name}_step_{step:07d}.csv"
         with atomic(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([columns, *rows])
 
 
 class _AppendingWriter(ExperimentWriter):
-    _told = False
+    _warned = False
 
     def _check_log_dir_exists(self) -> None:
-        """Lightning deletes the file of an earlier session here; a resumed run goes on with its columns instead."""
+        """Keeps the file of an earlier session and its columns, where Lightning would delete it."""
         if os.path.exists(self.metrics_file_path):
             self.metrics_keys, _ = _read(Path(self.metrics_file_path))
 
     def save(self) -> None:
-        """Appends what was logged; new columns rewrite the file, whole or not at all. What a full disk does not take is
-        kept for the next time, and no half of a row stays in the file."""
+        """Appends the logged rows; new columns rewrite the file atomically. If the disk is full, rows are kept for the
+        next call, and no partial row stays in the file."""
         if not self.metrics:
             return
         path, names = Path(self.metrics_file_path), sorted({*self.metrics_keys, *set().union(*self.metrics)})
@@ -75,15 +75,15 @@ class _AppendingWriter(ExperimentWriter):
             except OSError:
                 os.truncate(path, size)
                 raise
-            self.metrics, self._told = [], False
+            self.metrics, self._warned = [], False
         except OSError as error:
-            if not self._told:
+            if not self._warned:
                 log.warning("%s cannot be written (%s): its rows are kept for later", path, error.strerror)
-            self._told = True
+            self._warned = True
 
 
 def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Names of the columns, and rows."""
+    """The names of the columns, and the rows."""
     with open(path, newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
         return list(rows.fieldnames or []), list(rows)

@@ -13,8 +13,8 @@ from diffusion.ground.errors import UserError
 
 
 class TensorBoard(TensorBoardLogger):
-    """Lightning's TensorBoard logger, into `tensorboard/` of the run folder. It shows PNGs, and no GIFs: TensorBoard
-    makes its own, with a package we lack. Raises UserError where TensorBoard is not installed."""
+    """Lightning's TensorBoard logger, in `tensorboard/` of the run folder. It shows PNGs but no GIFs, for which
+    TensorBoard needs another package. Raises UserError if TensorBoard is not installed."""
 
     def __init__(self, run_folder: Path) -> None:
         try:

@@ -17,17 +17,17 @@ from diffusion.ground.files import atomic
 
 
 class Wandb(WandbLogger):
-    """Lightning's W&B logger that never asks the user for anything, says in one line where the run is, and is finished
-    when the trainer is.
+    """Lightning's W&B logger, without prompts. It prints the run's address in one line and finishes the run with the
+    trainer.
 
     Args:
-        run_folder: where its files go, and the id by which a resumed run continues.
+        run_folder: of its files and of the id by which a resumed run continues.
         run_name:   the run's name in W&B.
         config:     stored with the run.
-        project, entity: where it belongs; None: W&B's own default.
-        mode:       auto is WANDB_MODE, or else online where the user is logged in and offline where not.
+        project, entity: of the run; None: W&B's own default.
+        mode:       auto is WANDB_MODE, or else online if the user is logged in, offline if not.
 
-    Raises UserError where W&B is asked to be online without a usable login.
+    Raises UserError for mode=online without a usable login.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class Wandb(WandbLogger):
     ) -> None:
         import wandb
 
-        # Silent: its page of greetings would hide our own lines. The console is not captured, since a progress line
-        # would fill the log, and wrapping stderr changes how it is drawn.
+        # Silent: W&B's messages would hide our own. The console is not captured: the progress bar would fill the log,
+        # and a wrapped stderr changes how it is drawn.
         settings = wandb.Settings(silent=True, console="off")
         super().__init__(
             name=run_name,
@@ -54,7 +54,7 @@ class Wandb(WandbLogger):
             config=dict(config or {}),
             settings=settings,
         )
-        self._wandb_init.pop("anonymous", None)  # Lightning always gives it, and W&B warns of whoever does
+        self._wandb_init.pop("anonymous", None)  # Lightning always sets it, and W&B warns about it
 
     @property
     @rank_zero_experiment
@@ -69,19 +69,17 @@ class Wandb(WandbLogger):
     def picture(self, name: str, path: Path, step: int) -> None:
         import wandb
 
-        # The file itself, since W&B rescales the contrast of arrays it takes for floats. Lightning passes the step on
-        # as the metric `trainer/global_step`: W&B's own step may only grow, and drops what comes late.
-        shown = wandb.Video if path.suffix == ".gif" else wandb.Image
-        self._log({name: shown(str(path))}, step)
+        # The file itself: W&B rescales the contrast of float arrays. Lightning logs the step as the metric
+        # `trainer/global_step`: W&B's own step must not decrease, and late values are dropped.
+        shown = (wandb.Video if path.suffix == ".gif" else wandb.Image)(str(path))
+        self.log_metrics({name: shown}, step=step)  # pyright: ignore[reportArgumentType] - takes media, as log_image
 
     @rank_zero_only
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
         import wandb
 
-        self._log({name: wandb.Table(list(columns), [list(row) for row in rows])}, step)
-
-    def _log(self, values: dict[str, Any], step: int) -> None:
-        self.log_metrics(values, step=step)
+        shown = wandb.Table(list(columns), [list(row) for row in rows])
+        self.log_metrics({name: shown}, step=step)  # pyright: ignore[reportArgumentType] - takes tables, as log_table
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -91,35 +89,35 @@ class Wandb(WandbLogger):
         run, self._experiment = self._experiment, None
         run.finish(exit_code=0 if status == "success" else 1)
         if run.offline:
-            # A resumed run has a folder for each session; `wandb sync` takes them in order, and skips what it has sent.
+            # A resumed run has a folder for each session; `wandb sync` uploads them in order and skips uploaded data.
             sessions = shlex.quote(str(Path(self.save_dir or ".") / "wandb")) + "/offline-run-*"
             print(f"W&B was offline; to upload this run: wandb sync {sessions}")
 
 
 def _mode(wanted: str, settings: Any) -> str:
-    """What W&B is to be told. Neither asks the user for a key, as `wandb.init` would, nor uses the network."""
+    """W&B's mode. Does not prompt for a key, as `wandb.init` would, nor use the network."""
     import wandb
     from wandb.errors import AuthenticationError
 
     mode = os.environ.get("WANDB_MODE", "online") if wanted == "auto" else wanted
     if mode not in ("online", "shared"):
         return mode
-    wandb.setup(settings)  # the login would announce itself
+    wandb.setup(settings)  # silences the login
     try:
         logged_in = wandb.login(prompt=False, verify=False)
     except AuthenticationError as error:
         raise UserError(f"W&B cannot use your key ({error}): run `wandb login` again, or choose logger=none") from error
     if wanted == "online" and not logged_in:
         raise UserError(
-            "logger.wandb.mode=online, but you are not logged in to W&B: run `wandb login`, or take mode=auto"
+            "logger.wandb.mode=online, but you are not logged in to W&B: run `wandb login`, or use mode=auto"
         )
     return mode if logged_in else "offline"
 
 
 def _run_id(run_folder: Path) -> str | None:
-    """The id of the run folder's W&B run, kept in it; None on the ranks that open no run."""
+    """The W&B run id stored in the run folder; None on ranks other than 0."""
     path = run_folder / "wandb_run_id"
-    if launch.rank() != 0:
+    if rank_zero_only.rank != 0:  # pyright: ignore[reportFunctionMemberAccess] - Lightning sets it on the function
         return None
     if not path.exists():
         with atomic(path) as temporary:
