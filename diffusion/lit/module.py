@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from diffusion.clipping import Clip, Clipping
 from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import PREVIOUS, Condition
-from diffusion.conditioners.label import Label
 from diffusion.config import upgrades
 from diffusion.config.values import whole
 from diffusion.data.base import Batch
@@ -188,7 +187,7 @@ class LitDiffusion(LightningModule):
     def on_validation_epoch_end(self) -> None:
         sums, counts = (reduce(torch.add, column) for column in zip(*self._validation, strict=True))
         self._validation.clear()
-        sums, counts = self.trainer.strategy.reduce(both, reduce_op="sum")
+        sums, counts = self.trainer.strategy.reduce(torch.stack([sums, counts]), reduce_op="sum")
         self.log("val/loss", (sums.sum() / counts.sum()).float(), prog_bar=True)
         for quarter, (total, count) in enumerate(zip(sums, counts, strict=True), start=1):
             if count:  # with fewer than four images some quarters are empty

@@ -107,7 +107,6 @@ class VLB(Objective):
             raise ValueError("L_vlb needs a network that predicts the variance")
         predicted = denoiser.x_0_of(output, noised.x_t, noised.alpha, noised.sigma)
         s, t = (noised.t - 1).clamp(min=0), noised.t
-        assert mix is not None  # the network learns the variance
         arguments = noised.x_0, predicted, noised.x_t, s, t, mix, self.log_likelihood
         return denoiser.schedule.T * vlb_term(denoiser.schedule, *arguments)
 

@@ -86,9 +86,7 @@ class LossSecondMoment(Uniform):
         self.counts: Tensor | None = None  # (T,)
 
     def draw(self, seed, index, schedule):
-        if self.losses is None:
-            self.losses = torch.zeros(schedule.T, self.length, dtype=torch.float64)
-            self.counts = torch.zeros(schedule.T, dtype=torch.int64)
+        self._prepare(schedule.T)
         p = self.probabilities()
         u = self.uniform(seed, index)
         t = torch.searchsorted(p.cumsum(0), u, right=True).clamp(max=schedule.T - 1)

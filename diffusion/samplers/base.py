@@ -73,6 +73,7 @@ class Sampler(ABC):
     """
 
     beyond = True  # allows more steps than the schedule has, which needs continuous time
+    evaluations = 1  # of the network, in a step
     draws_noise = True  # in its steps, so that images depend on the seed beyond x_T
 
     def __init__(self, steps: Count | None = None, times: Times = "trailing"):

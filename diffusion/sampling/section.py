@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -85,10 +85,11 @@ class Sampling:
             nodes["sampler"] = _sampler_node(section["sampler"], task, model, f"{prefix}sampler.steps" in given, prefix)
         chosen: Sampler = build.instantiate(nodes["sampler"]) if sampler is None else sampler
         chosen.check(model.denoiser.schedule, model.objective.learns_variance)
-        if contents is None and section["guidance"] is None:
+        source = None if ckpt is None or contents is None else (ckpt, contents)
+        if source is None and section["guidance"] is None:
             guidance = model.guidance
         else:
-            guidance = checkpoint.guidance(nodes["guidance"], model, contents, ckpt)
+            guidance = checkpoint.guidance(nodes["guidance"], model, source)
         if isinstance(guidance, TwoModels) and isinstance(guidance.weaker, Frozen):
             nodes["guidance"]["weaker_sha256"] = checkpoint.weights_sha256(guidance.weaker.denoiser)
         return cls(

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion.config.values import File
 from diffusion.data import decoding, stored
 from diffusion.data.decoding import Limits
 from diffusion.data.rows import Rows, opened

@@ -11,7 +11,6 @@ from diffusion.conditioners.condition import PREVIOUS
 from diffusion.config.registry import TARGET
 from diffusion.data.base import Data
 from diffusion.lit.module import LitDiffusion
-from diffusion.training.callbacks import of_trainer
 from diffusion.training.callbacks.cadence import Cadence
 from diffusion.training.callbacks.lookup import callbacks_of
 from diffusion.training.callbacks.loops import epochs_done

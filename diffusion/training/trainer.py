@@ -103,7 +103,7 @@ def make_trainer(config: Mapping[str, Any], run_folder: Path, callbacks: Iterabl
             devices=plan["devices"],
             strategy=strategies.strategy(plan),
             num_nodes=plan["num_nodes"],
-            precision=cast("Any", precision(trainer["precision"], plan["accelerator"])),  # one of Lightning's literals
+            precision=precision(trainer["precision"], plan["accelerator"]),
             max_steps=trainer["max_steps"] or -1,
             max_epochs=trainer["max_epochs"] or -1,
             max_time=None if minutes is None else timedelta(minutes=minutes),

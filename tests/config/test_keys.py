@@ -118,12 +118,13 @@ def test_a_number_that_none_of_them_takes_is_refused():
 def test_what_a_key_was_called_is_answered_with_what_it_is_called_now(capsys):
     from diffusion.commands.cli import main
 
-    known = known_keys(configs.compose("train"), groups_of("train"))
     for old, new in RENAMED.items():
+        command = "evaluate" if old.startswith("metric.") else "train"
+        known = known_keys(configs.compose(command), groups_of(command))
         old, now = (f"{name}n" if name.endswith(".") else name for name in (old, new))
-        assert main("train", [f"{old}=1"]) == 2
+        assert main(command, [f"{old}=1"]) == 2
         assert f"this key is now called {now}; use {now}=1" in capsys.readouterr().err
-        assert now in known or now in groups_of("train") or now.startswith(("conditioning.", "logger."))
+        assert now in known or now in groups_of(command) or now.startswith(("conditioning.", "logger."))
 
 
 def test_all_that_can_be_built_has_a_base():

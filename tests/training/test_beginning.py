@@ -88,7 +88,7 @@ def own(tmp_path, monkeypatch):
 def test_callbacks_loggers_and_a_strategy_of_ones_own(own, tmp_path, capsys):
     parts = ["callbacks=[default,own]", "logger=own", "callbacks.predictions=null", "callbacks.counts.every=5"]
     parts += ["strategy=own", "trainer.max_steps=2", "seed=3", f"run.dir={tmp_path / 'run'}"]
-    done = command("train", *words(*parts), capsys=capsys)
+    done = command("train", *tiny(*parts), capsys=capsys)
     assert said(done)["no pictures"] == "Numbers shows numbers only; the pictures are in the run folder"
     assert "counted 2 3 5" in done.out
     names = {file.name.partition("epoch_")[0] for file in (tmp_path / "run" / "samples").iterdir()}

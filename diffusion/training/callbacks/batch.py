@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from diffusion.conditioners.base import Conditioner
@@ -31,12 +31,12 @@ class FirstBatch(Callback):
         self.n = n
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LitDiffusion, batch: TrainingPair, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, batch: TrainingPair, batch_idx: int
     ) -> None:
         if trainer.global_step == 0 and batch_idx == 0 and trainer.is_global_zero:
-            publish(trainer, lambda: {"data": self._draw(model_of(pl_module), batch)})
+            publish(trainer, lambda: {"data": self.draw(model_of(pl_module), batch)})
 
-    def _draw(self, model: LitDiffusion, batch: TrainingPair) -> Path:
+    def draw(self, model: LitDiffusion, batch: TrainingPair) -> Path:
         condition = batch.condition.rows(slice(self.n)).to("cpu")
         shown = model.space.picture(model.space.encode(batch.x[: self.n])).cpu()
         return images.write_png(self.folder / "data.png", _grid(shown, rows(condition, model.conditioning)))

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from diffusion.config.values import Count, Positive, checked
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import give_name, remove_remains
-from diffusion.lit.module import LitDiffusion
-from diffusion.training.callbacks import loops, of_trainer
+from diffusion.training.callbacks import loops
 from diffusion.training.callbacks.cadence import Cadence
 from diffusion.training.callbacks.lookup import data_of, model_of
 from diffusion.training.callbacks.signals import Signals
@@ -107,7 +106,7 @@ class Checkpoints(Checkpoint):
         else:
             log.warning("the validation images are not those of the best checkpoint so far: best.ckpt is chosen anew")
 
-    def on_train_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             remove_remains(self.folder)
         if trainer.ckpt_path:
@@ -130,7 +129,7 @@ class Checkpoints(Checkpoint):
         if not loops.validation_follows(trainer):
             self._act(trainer)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or loops.is_last_step(trainer):
             return  # a run saved at its last step counts as finished: that step is saved only after its validation
         with loops.owing_validation(trainer):
@@ -150,7 +149,7 @@ class Checkpoints(Checkpoint):
             if self._stopping and not loops.is_last_step(trainer):  # the validation of the last step is completed
                 _stop()  # saved in on_exception, when the raw weights are back in the module
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
         loss, best = trainer.callback_metrics["val/loss"].item(), self.best
@@ -158,14 +157,14 @@ class Checkpoints(Checkpoint):
         if not self._save(trainer, ("last", "best") if loss < best else ("last",)):
             self.best = best
 
-    def on_train_end(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and self._saved_step != trainer.global_step:
             raise UserError(
                 f"steps {self._saved_step + 1} to {trainer.global_step} are in no checkpoint: {self.folder} is full; "
                 f"the newest is {self.last or 'none'}: make room, then resume from it with resume=auto"
             )
 
-    def on_exception(self, trainer: Trainer, pl_module: LitDiffusion, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self.signals.at_once or self._tried_step == self._whole.step:
             return
         if trainer.global_step != self._whole.step or (isinstance(trainer.strategy, SHARDED) and not self._stopping):
@@ -183,7 +182,7 @@ class Checkpoints(Checkpoint):
         if saved and not self._stopping:
             log.warning("the run failed; its last whole step, %d, is saved: %s", trainer.global_step, self.last)
 
-    def teardown(self, trainer: Trainer, pl_module: LitDiffusion, stage: str) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.signals.ignore()
 
     def _decide(self, trainer: Trainer) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,7 +12,8 @@ from diffusion.config.values import Count
 from diffusion.evaluation import plots
 from diffusion.lit.module import LitDiffusion
 from diffusion.lit.pairs import TrainingPair
-from diffusion.training.callbacks.lookup import model_of
+from diffusion.training.callbacks.floor import LossFloor
+from diffusion.training.callbacks.lookup import callback_of, model_of
 from diffusion.training.callbacks.pictures import Pictures, publish
 from diffusion.training.callbacks.validations import Validations
 
@@ -26,12 +27,12 @@ class ScheduleCurve(Callback):
     def __init__(self, run_folder: Path | str) -> None:
         self.folder = Path(run_folder)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step == 0 and trainer.is_global_zero:
-            publish(trainer, lambda: {"schedule": self._draw(model_of(pl_module))})
+            publish(trainer, lambda: {"schedule": self.draw(model_of(pl_module))})
 
     @torch.no_grad()  # a schedule or weighting may be learnt
-    def _draw(self, model: LitDiffusion) -> Path:
+    def draw(self, model: LitDiffusion) -> Path:
         schedule = model.denoiser.schedule
         t, _ = model.timesteps.draw(model.seed, torch.arange(_DRAWS), schedule)
         weighting = getattr(model.objective, "weighting", None)  # L_vlb has its own weights
@@ -40,13 +41,13 @@ class ScheduleCurve(Callback):
 
 class LossCurve(Pictures):
     """Draws the validation losses of the images of all processes against t, into `loss_epoch_0003_step_0001234.png`,
-    with the floor that a `LossFloor` beside it has measured."""
+    with the floor from `LossFloor`, if that callback is used."""
 
     def __init__(self, samples: Path | str, validations: Validations | None = None, keep: Count | None = 50) -> None:
         super().__init__(samples, validations, keep)
         self._losses: list[Tensor] = []  # (B, 2): t and loss, of this process's batches
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._losses.clear()
 
     def on_validation_batch_end(
@@ -66,10 +67,10 @@ class LossCurve(Pictures):
 
     def draw(self, pl_module: LitDiffusion, when: str) -> dict[str, Path]:
         t, losses = self._losses[0].cpu().unbind(1)
-        around = getattr(pl_module.trainer, "callbacks", [])
-        known = [each.floor for each in around if isinstance(each, LossFloor) and each.floor]
-        floor = {"floor": (known[0].t, known[0].value)} if known else {}
-        figure = plots.draw_losses(t, losses, pl_module.denoiser.schedule.T, **floor)
+        measured = callback_of(pl_module.trainer, LossFloor)
+        found = None if measured is None else measured.floor
+        floor = None if found is None else (found.t, found.value)
+        figure = plots.draw_losses(t, losses, pl_module.denoiser.schedule.T, floor)
         return {"val/loss_against_t": plots.write_figure(self.folder / f"loss_{when}.png", figure)}
 
 

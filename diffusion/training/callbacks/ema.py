@@ -9,7 +9,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from diffusion.ground.errors import UserError
-from diffusion.lit.module import LitDiffusion
 from diffusion.optimization import snapshots
 from diffusion.optimization.averages import Power, Profiles
 from diffusion.training.strategies import SHARDED
@@ -46,7 +45,7 @@ class EMA(Callback):
         self._step = 0  # the last optimizer step in the averages
         self._raw: list[Tensor] | None = None  # the raw weights while the module has the average
 
-    def setup(self, trainer: Trainer, pl_module: LitDiffusion, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if isinstance(trainer.strategy, SHARDED):
             raise UserError(
                 "the moving average needs whole weights on every process, but this strategy shards them: "
@@ -62,13 +61,13 @@ class EMA(Callback):
             for name in self.profiles.names
         }
 
-    def on_train_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step = trainer.global_step
         self._weights = list(_parameters(pl_module).values())  # once: the lookup walks the module tree
 
     @torch.no_grad()
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LitDiffusion, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step == self._step:
             return  # gradients are being accumulated: no optimizer step since
@@ -82,11 +81,11 @@ class EMA(Callback):
         if self.profiles.snapshots and self.folder and trainer.is_global_zero:
             self._take_snapshot(trainer, self.folder, self.profiles.snapshots)
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.averages:
             self._use_average(pl_module)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._use_raw(pl_module)  # Lightning runs the callbacks that write checkpoints after all others
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -97,7 +96,7 @@ class EMA(Callback):
             checkpoint["ema_state_dict"] = {**checkpoint["state_dict"], **self.first}
             checkpoint["averages"] = {name: dict(average) for name, average in self.averages.items()}
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LitDiffusion, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint.get("averages", {})
         if isinstance(self.profiles, Power) and not saved.keys() >= self.averages.keys():
             raise UserError(
@@ -130,7 +129,7 @@ class EMA(Callback):
         _copy(weights, list(self.first.values()))
 
     @torch.no_grad()
-    def _use_raw(self, pl_module: LitDiffusion) -> None:
+    def _use_raw(self, pl_module: LightningModule) -> None:
         if self._raw is not None:
             _copy(list(_parameters(pl_module).values()), self._raw)
             self._raw = None

@@ -4,7 +4,7 @@ import math
 import time
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 
 from diffusion.training.callbacks import loops
@@ -19,7 +19,7 @@ class Forecast(Callback):
     """Prints the remaining time of the run once per session, estimated from a few steps after the first ones, without
     the validations between them. A run that ends earlier prints nothing."""
 
-    def on_train_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._first = trainer.global_step
         self._since: tuple[int, float] | None = None  # step and clock at the start of the measurement
         self._paused: float | None = None  # clock at the start of the pause
@@ -40,7 +40,7 @@ class Forecast(Callback):
             if trainer.is_global_zero and trainer.progress_bar_callback and not loops.run_ends(trainer):
                 trainer.progress_bar_callback.print(text(trainer, seconds / steps))
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._paused = time.monotonic()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -61,14 +61,14 @@ def text(trainer: Trainer, seconds: float) -> str:
     time_left = timer.time_remaining() if timer else None
     if time_left is not None and time_left < left * whole:
         left = round(time_left / whole)
-        lasts = _readable(time_left)
+        lasts = duration(time_left)
     elif math.isinf(left):
         return f"{seconds:.3g} s a step{note}; no limit ends the run"
     else:
-        lasts = _readable(left * whole)
+        lasts = duration(left * whole)
     line = f"about {lasts} for {left:,} more steps ({seconds:.3g} s a step{note})"
     due = None if validations is None else _next_pictures(trainer, validations)
-    pictures = "" if due is None else f"; pictures at step {trainer.global_step + due:,}, in {_readable(due * whole)}"
+    pictures = "" if due is None else f"; pictures at step {trainer.global_step + due:,}, in {duration(due * whole)}"
     return line + pictures
 
 
@@ -81,7 +81,7 @@ def _next_pictures(trainer: Trainer, validations: Validations) -> int | None:
     return min(due) if due and cadence.every_n_minutes is None else None
 
 
-def _readable(seconds: float) -> str:
+def duration(seconds: float) -> str:
     for unit, length in ("days", 86400), ("hours", 3600), ("minutes", 60):
         if seconds >= 2 * length:
             return f"{seconds / length:.2g} {unit}" if seconds < 10 * length else f"{seconds / length:.0f} {unit}"

@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim import Optimizer
 
 from diffusion.ground.errors import UserError
-from diffusion.lit.module import LitDiffusion
-from diffusion.training.callbacks import of_trainer
 from diffusion.training.callbacks.checkpoints import Checkpoints
 from diffusion.training.callbacks.lookup import callback_of, model_of
 
@@ -27,7 +25,7 @@ class RangeGuard(Callback):
     Raises: UserError with min, max and std for another type.
     """
 
-    def on_train_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._looked = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -73,10 +71,10 @@ class GradientGuard(Callback):
             raise UserError(self._message(trainer))
         self._t.append(batch.t)
 
-    def on_before_backward(self, trainer: Trainer, pl_module: LitDiffusion, loss: Tensor) -> None:
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         self._losses.append(loss.detach())
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LitDiffusion, optimizer: Optimizer) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         finite = torch.stack(self._losses).isfinite().all()
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):

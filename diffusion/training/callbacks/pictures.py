@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 
 from diffusion.config.values import Count
@@ -50,7 +50,7 @@ class Pictures(Callback):
     def draw(self, pl_module: LitDiffusion, when: str) -> Mapping[str, Path]:
         """Writes files whose names end with `when`; returns them by the names that the loggers use."""
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         due = self.validations is None or self.validations.drawing
         if trainer.sanity_checking or not due or not trainer.is_global_zero:
             return

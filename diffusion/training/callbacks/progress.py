@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, Timer
 from tqdm import tqdm
 
@@ -47,7 +47,7 @@ class Progress(ProgressBar):
             self._shown = float("-inf")
         print(*args, **{"flush": True, **kwargs})
 
-    def on_train_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start = time.monotonic()
         self._first_step = trainer.global_step
         self._epoch = trainer.current_epoch + 1  # a run resumed inside an epoch has no on_train_epoch_start
@@ -60,17 +60,17 @@ class Progress(ProgressBar):
         self._epoch = trainer.current_epoch + 1  # stored: current_epoch is one higher at the end of training
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LitDiffusion, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._session_images += len(batch[0]) * trainer.world_size
         if time.monotonic() - self._shown >= self._every:
             self._show(trainer, pl_module)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._start is not None and self._terminal:
             self._show(trainer, pl_module, "validating")
 
-    def on_train_end(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._show(trainer, pl_module)
         self._close()
         if self._enabled:
@@ -79,7 +79,7 @@ class Progress(ProgressBar):
                 f"{self._images / max(self._seconds, 1e-9):,.0f} images/s"
             )
 
-    def on_exception(self, trainer: Trainer, pl_module: LitDiffusion, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._close()
 
     def state_dict(self) -> dict[str, Any]:
@@ -115,9 +115,9 @@ class Progress(ProgressBar):
         if seconds_left is not None:
             rate = (trainer.global_step - self._first_step) / elapsed
             total = min(total, trainer.global_step + round(rate * max(seconds_left, 0)))
-        return total
+        return None if total == float("inf") else total
 
-    def _show(self, trainer: Trainer, pl_module: LitDiffusion, note: str = "") -> None:
+    def _show(self, trainer: Trainer, pl_module: LightningModule, note: str = "") -> None:
         if self._enabled:
             self._write(self.line(trainer, pl_module, note))
             self._shown = time.monotonic()

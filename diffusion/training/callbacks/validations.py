@@ -3,9 +3,8 @@
 import time
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
-from diffusion.lit.module import LitDiffusion
 from diffusion.training.callbacks import loops
 from diffusion.training.callbacks.cadence import Cadence
 
@@ -44,10 +43,10 @@ class Validations(Callback):
         self._since_drawn, self._cost = state_dict["since_drawn"], state_dict["cost"]
         self.drawing = state_dict["drawing"]
 
-    def setup(self, trainer: Trainer, pl_module: LitDiffusion, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         loops.leave_validations(trainer)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         loops.validate_next(trainer, loops.resumes_at_validation(trainer))
         self._mark = time.monotonic()
         self._step = self._validated_step = trainer.global_step
@@ -74,7 +73,7 @@ class Validations(Callback):
         self.drawing = draws or not self.preview.given
         loops.validate_next(trainer, validates or draws)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
         self.drawing |= loops.run_ends(trainer)

@@ -11,7 +11,6 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from diffusion.ground import launch
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import atomic
 
