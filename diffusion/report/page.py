@@ -142,7 +142,7 @@ def _summary(run: Run, metrics: Sequence[str]) -> dict[str, Any]:
             min(losses.values) if losses else None,
             verdict.end_of(run.series.get("train/loss")),
             saved and saved.images / saved.seconds if saved and saved.seconds else None,
-            saved and saved.seconds / 3600,
+            saved and saved.seconds / 60,
             saved and saved.skipped,
             *(newest.get(name, {}).get("value") for name in metrics),
         ],

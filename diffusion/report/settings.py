@@ -39,7 +39,7 @@ def _is_trained(key: str) -> bool:
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted key -> value; of a section that names a class, its own key has that name."""
+    """Dotted key -> value, by key; of a section that names a class, its own key has that name."""
     found: dict[str, str] = {}
     for name, value in config.items():
         key = f"{prefix}{name}"
@@ -49,7 +49,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
             found |= flat(value, f"{key}.")
         else:
             found[key] = text(value)
-    return found
+    return dict(sorted(found.items()))
 
 
 def text(value: Any) -> str:

@@ -36,7 +36,10 @@ def compared(runs: Sequence[Run]) -> list[Finding]:
 
 
 def _by(low: float, other: float) -> str:
-    return f", {other / low - 1:.1%} more" if low > 0 else ""
+    if low <= 0:
+        return ""
+    more = other / low - 1
+    return f", {more:.1%} more{': another seed may turn that around' * (more < _LEVEL)}"
 
 
 def _end(run: Run) -> Iterator[Finding]:
@@ -86,7 +89,7 @@ def _trend(series: Series) -> str:
     change = series.values[-1] / before[-1] - 1
     if abs(change) < _LEVEL:
         return f"; level in the last third of the steps ({change:+.1%})"
-    still = ": longer training would lower it" if change < -5 * _LEVEL else ""
+    still = ": it still falls" if change < -5 * _LEVEL else ""
     return f"; {change:+.1%} in the last third of the steps{still}"
 
 
