@@ -13,7 +13,7 @@ from PIL import Image
 from diffusion.report.repeat import NEIGHBOURS
 from diffusion.report.run import Run
 
-FRAMES = 16  # steps to go through by the slider, at most
+FRAMES = 12  # steps to go through by the slider, at most
 _FILE = re.compile(r"(?:(?P<kind>.+)_)?epoch_(?P<epoch>\d{1,9})_step_(?P<step>\d{1,12})\.png")
 _ORDER = ("", "strip", "loss", "x_0")
 _TYPES = {"PNG": "png", "JPEG": "jpeg", "WEBP": "webp"}  # of a file that is taken as it is
@@ -140,5 +140,5 @@ def _smaller(image: Image.Image, room: int) -> Iterator[bytes]:
         taken = stream.tell()
         if taken <= room:
             yield stream.getvalue()
-        factor = min(0.8, math.sqrt(max(room, 1) / taken))
+        factor = min(0.8, 0.9 * math.sqrt(max(room, 1) / taken))
         image = image.resize((max(1, int(image.width * factor)), max(1, int(image.height * factor))))

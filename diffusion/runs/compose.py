@@ -8,6 +8,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -285,10 +286,11 @@ def _paths(key: str, text: str, kind: Kind) -> list[str]:
 
 
 def _listed(text: str) -> list[str]:
-    try:
-        return json.loads(text)  # as `keyed` has written it
-    except ValueError:
-        return [_unquoted(each) for each in items(text[1:-1])]
+    with suppress(ValueError, RecursionError):
+        found = json.loads(text)  # as `keyed` has written it
+        if all(isinstance(each, str) for each in found):
+            return found
+    return [_unquoted(each) for each in items(text[1:-1])]
 
 
 def _unquoted(text: str) -> str:
