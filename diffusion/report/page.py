@@ -52,7 +52,9 @@ def html(found: Sequence[Run]) -> str:
     content = _content(found)
     room = LIMIT - _SPARE - len(_rendered(content, Album()).encode())
     if room < 0:
-        raise UserError(f"{len(found)} runs: the report would be larger than {LIMIT / 1e6:g} MB; give fewer")
+        raise UserError(
+            f"the report of {len(found)} would be larger than {LIMIT / 1e6:g} MB without its pictures: give fewer runs"
+        )
     return _rendered(content, Album.of(_paths(content), room))
 
 

@@ -134,7 +134,7 @@ def test_a_page_stays_below_its_size_and_says_what_it_left_out(tmp_path):
 
 def test_too_many_runs_are_refused(run, monkeypatch):
     monkeypatch.setattr(page, "LIMIT", 60_000)
-    with pytest.raises(UserError, match=r"1 runs: the report would be larger than 0\.06 MB; give fewer"):
+    with pytest.raises(UserError, match=r"report of 1 would be larger than 0\.06 MB without"):
         page.write([run])
 
 
