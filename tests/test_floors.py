@@ -19,7 +19,7 @@ FLOORS = [
     ["lit"],
     ["runs"],
     ["interop", "sampling"],
-    ["evaluation"],
+    ["evaluation", "report"],
     ["training"],
     ["commands"],
     ["__main__"],

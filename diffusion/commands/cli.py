@@ -17,7 +17,7 @@ from typing import Any
 
 from diffusion.commands import completion, options, pages
 from diffusion.config import folders
-from diffusion.config.kinds import RAW
+from diffusion.config.kinds import LITERAL, LITERALS, RAW
 from diffusion.config.typed import items, suggest
 from diffusion.ground.errors import UserError, memory_wanted, show_notices
 from diffusion.runs import compose as configs
@@ -69,6 +69,7 @@ def _main(command: str | None, arguments: Sequence[str]) -> int:
     if given.help:
         print(pages.help_page(command))
         return 0
+    overrides = configs.keyed(command, overrides)
     if given.multirun:
         return _multirun(command, overrides)
     if given.shown is not None:
@@ -86,7 +87,7 @@ def run(command: str, *overrides: str) -> Path:
     Returns the path of what it made. Raises UserError for a user's mistake.
     """
     _check(command)
-    config = configs.compose(command, overrides)
+    config = configs.compose(command, configs.keyed(command, overrides))
     configs.check_complete(config)
     return _function(folders.commands()[command])(config)
 
@@ -152,7 +153,7 @@ def _multirun(command: str, overrides: Sequence[str]) -> int:
 def _values(override: str, command: str) -> list[str]:
     key, text = configs.split(override)
     kind = configs.kind(key, command, groups_of(command))
-    if kind.literal:  # a comma is part of a path
+    if kind.taken in (LITERAL, LITERALS):  # a comma is part of a path
         return [override]
     if kind.taken == RAW and not text.startswith(("range(", "choice(")):
         return [f"{key}={value}" for value in items(text)] or [override]

@@ -67,7 +67,7 @@ def answer(command: str | None, asked: str) -> str:
 
 def candidates(command: str | None, line: str) -> list[str]:
     """What the last word of a command line may become: keys and groups with their `=`, sections with their dot, the
-    choices of a group, options, and files behind a key that takes a path."""
+    choices of a group, options, and files behind a key that takes a path, or where one may stand without a key."""
     word = "" if not line or line[-1].isspace() else line.split()[-1]
     command = command or _command(line)
     if word.startswith("-"):
@@ -82,7 +82,9 @@ def candidates(command: str | None, line: str) -> list[str]:
     if equals:
         return _files(key, value) if configs.kind(key, command, groups).literal else []
     known = known_keys(configs.compose(command, chosen), groups)
-    return _next([*known, *groups], {key for key, default in known.items() if isinstance(default, dict)}, groups, key)
+    sections = {key for key, default in known.items() if isinstance(default, dict)}
+    files = _paths(word) if configs.bare_key(command) else []
+    return [*_next([*known, *groups], sections, groups, key), *files]
 
 
 def _command(line: str) -> str | None:
@@ -115,11 +117,15 @@ def _chosen(line: str, groups: dict[str, Group]) -> list[str]:
 
 
 def _files(key: str, value: str) -> list[str]:
+    return [f"{key}={path}" for path in _paths(value)]
+
+
+def _paths(value: str) -> list[str]:
     folder = Path(os.path.expanduser(value)).parent if value and not value.endswith("/") else Path(value or ".")
     try:
         files = sorted(folder.iterdir())
     except OSError:
         return []
     start = value[: value.rfind("/") + 1]
-    found = [f"{key}={start}{file.name}{'/' if file.is_dir() else ''}" for file in files]
-    return [one for one in found if one.startswith(f"{key}={value}")]
+    found = [f"{start}{file.name}{'/' if file.is_dir() else ''}" for file in files]
+    return [one for one in found if one.startswith(value)]

@@ -31,9 +31,9 @@ from diffusion.lit.module import LitDiffusion
 from diffusion.networks.compilation import compile_network
 from diffusion.networks.kernels.choice import use_kernels
 from diffusion.runs import build, checkpoint, folder, manifest
+from diffusion.runs.progress import limit_reached
 from diffusion.training import beginning
 from diffusion.training.callbacks.checkpoints import Checkpoints
-from diffusion.training.callbacks.loops import epochs_done
 from diffusion.training.callbacks.pictures import Pictures
 from diffusion.training.loggers.base import build_loggers
 from diffusion.training.loggers.metrics_file import forget_after
@@ -214,7 +214,7 @@ def _finished(config: Mapping[str, Any], saved: Mapping[str, Any], this: folder.
         weights = "averaged weights" if averaged else "weights"
         say(f"starting from the {weights} of {this.ckpt} (step {step}); everything else starts anew")
         return False
-    if reached := _limit_reached(config["trainer"], saved):
+    if reached := limit_reached(config["trainer"], saved):
         say(f"nothing left to train: {reached} reached (step {step} in {this.ckpt})")
         return True
     say(
@@ -222,19 +222,6 @@ def _finished(config: Mapping[str, Any], saved: Mapping[str, Any], this: folder.
         f"restored weights{', their average' * averaged}, optimiser, learning rate, position in the data"
     )
     return False
-
-
-def _limit_reached(limits: Mapping[str, Any], saved: Mapping[str, Any]) -> str | None:
-    """The limit that the saved run has reached, or None."""
-    seconds = beginning.seconds_trained(saved)
-    for name, done in (
-        ("max_steps", saved["global_step"]),
-        ("max_epochs", epochs_done(saved)),
-        ("max_minutes", seconds / 60),
-    ):
-        if limits[name] is not None and done >= limits[name]:
-            return f"{name}={limits[name]}"
-    return None
 
 
 def _say_changes(

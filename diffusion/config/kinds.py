@@ -13,20 +13,23 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MaxLen, MinLen, Predicate
 
 # How a value is taken from the command line: as Hydra parsed it; the same, but a number is the text that was typed
-# (007 stays 007); the text that was typed, with commas between the values of a sweep; that text whatever it holds.
-PARSED, TEXT, RAW, LITERAL = "parsed", "text", "raw", "literal"
+# (007 stays 007); the text that was typed, with commas between the values of a sweep; that text whatever it holds; a
+# list of such texts.
+PARSED, TEXT, RAW, LITERAL, LITERALS = "parsed", "text", "raw", "literal", "literals"
 
 
 class Kind(NamedTuple):
     """A kind of value: `read` converts what Hydra parsed, or raises ValueError; `description` says what was expected.
 
-    taken: one of the four above. options: the values to choose from, if it is a choice.
+    taken: one of the five above. options: the values to choose from, if it is a choice. bare: whether its key may be
+    left out on the command line.
     """
 
     description: str
     read: Callable[[Any], Any]
     taken: str = PARSED
     options: tuple[str, ...] = ()
+    bare: bool = False
 
     @property
     def literal(self) -> bool:
@@ -65,6 +68,12 @@ class Infinite:
 @dataclass(frozen=True)
 class AsTyped:
     """In `Annotated[str, AsTyped()]`: the text of the command line, which is not parsed."""
+
+
+@dataclass(frozen=True)
+class Bare:
+    """In `Annotated[Sequence[File], Bare()]`: its items may stand on the command line without the key. Of one key of a
+    command."""
 
 
 @dataclass(frozen=True)
@@ -259,7 +268,8 @@ def _list(items: Sequence[Any], fixed: bool) -> Kind | None:
 
     each = [kind.description for kind in kinds]
     if not fixed:
-        return Kind(f"a list such as [a,b], each {each[0]}", read)
+        taken = LITERALS if kinds[0].literal else PARSED
+        return Kind(f"a list such as [a,b], each {each[0]}", read, taken)
     return Kind(f"a list of {len(each)}, {'each ' * (len({*each}) == 1)}{' and '.join(dict.fromkeys(each))}", read)
 
 
@@ -290,7 +300,8 @@ def _narrowed(annotation: Any, metadata: Sequence[Any]) -> Kind | None:
     own = [each.description for each in metadata if isinstance(each, Matches | Expected)]
     description = own[-1] if own else kind.description + _bounds_text(metadata) + _length_text(metadata)
     typed = any(isinstance(each, AsTyped) for each in metadata)
-    return kind._replace(description=description, read=read, taken=RAW if typed else kind.taken)
+    bare = any(isinstance(each, Bare) for each in metadata)
+    return kind._replace(description=description, read=read, taken=RAW if typed else kind.taken, bare=bare)
 
 
 _BOUNDS = (Ge, Gt, Le, Lt)

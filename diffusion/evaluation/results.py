@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from diffusion.evaluation import plots
 from diffusion.ground.errors import UserError
-from diffusion.ground.files import atomic, json_contents, json_text
+from diffusion.ground.files import atomic, json_contents, json_lines, json_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,14 +38,8 @@ class Results:
             raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another output=") from None
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rows that can be read, the oldest first."""
-        found = []
-        for line in self._bytes().splitlines():
-            try:
-                found.append(dict(json_contents(line)))
-            except (ValueError, TypeError):  # edited by hand: it stays as it is
-                continue
-        return found
+        """All rows that can be read, the oldest first; another line stays as it is."""
+        return json_lines(self._bytes())
 
     def add(self, row: Mapping[str, Any], figure: "Figure | None" = None) -> list[dict[str, Any]]:
         """Adds a row, and its picture if there is one, whose name the row has as `figure`. Returns the earlier rows of

@@ -21,6 +21,13 @@ def read(path: str | Path, what: str) -> Any:
     return contents
 
 
+def glance(path: str | Path, what: str) -> Any:
+    """The same, for its small values: tensors stay on the disk, and no checksum is compared. Raises UserError where it
+    is not `what`."""
+    with reading(path, what):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
 def is_whole(path: str | Path) -> bool:
     """Whether every part of the archive is there and has its checksum."""
     try:

@@ -65,6 +65,17 @@ def json_contents(text: str | bytes) -> Any:
     return _mapped(json.loads(text), _to_number)
 
 
+def json_lines(text: bytes) -> list[dict[str, Any]]:
+    """The objects of a file with one a line; a line that is none is left out."""
+    found = []
+    for line in text.splitlines():
+        try:
+            found.append(dict(json_contents(line)))
+        except (ValueError, TypeError):  # edited by hand
+            continue
+    return found
+
+
 def write_json(path: Path | str, contents: Any) -> None:
     """Writes `contents` by `json_text`, whole or not at all."""
     with atomic(path) as temporary:

@@ -4,9 +4,11 @@ Hydra alone accepts a text where a section belongs, a value of the wrong kind an
 and its parser fails on paths that contain `=` or a comma. Here each mistake is one line that says what to do.
 """
 
+import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -19,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion.config import folders
 from diffusion.config.keys import check_nodes, kind_at, parameters_at
-from diffusion.config.kinds import RAW, TEXT, Kind
+from diffusion.config.kinds import LITERALS, RAW, TEXT, Kind
 from diffusion.config.plain import plain
 from diffusion.config.registry import NAMED, TARGET, registered
 from diffusion.config.signatures import REST, parameters
@@ -77,6 +79,29 @@ def check_complete(config: DictConfig) -> None:
     """Raises UserError where a mandatory value is missing."""
     for key in sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{key} is missing: set {key}=...")
+
+
+def keyed(command: str, words: Sequence[str]) -> list[str]:
+    """The words of a command line as overrides: those without a key are the items of the command's key for them, where
+    it has one (`Bare`)."""
+    if (key := bare_key(command)) is None:
+        return [*words]
+    bare = [word for word in words if is_bare(word)]
+    rest = [word for word in words if not is_bare(word)]
+    return [*rest, f"{key}={json.dumps(bare)}"] if bare else rest
+
+
+def bare_key(command: str) -> str | None:
+    """The key whose items may stand on the command line without it, or None."""
+    sections = [each.nested for each in parameters(folders.commands()[command]).values() if each.nested]
+    keys = (key for section in sections for key, each in section.items() if each.kind and each.kind.bare)
+    return next(keys, None)
+
+
+def is_bare(word: str) -> bool:
+    """Whether a word has no key: a path with a `=` has none before its last folder."""
+    key, equals, _ = word.partition("=")
+    return not equals or "/" in key or os.sep in key
 
 
 def split(override: str) -> tuple[str, str]:
@@ -226,6 +251,8 @@ def _value(key: str, text: str, default: Any, kind: Kind) -> Any:
         raise UserError(f"{key}={text}: {key} is a section; set one of its keys ({inside})")
     if kind.literal:
         return _path(key, text, kind)
+    if kind.taken == LITERALS:
+        return _paths(key, text, kind)
     if kind.taken == RAW:
         return _escaped(text)
     override = parse(key, text)
@@ -246,6 +273,28 @@ def _path(key: str, text: str, kind: Kind) -> str | None:
     if text in ("", "null", "???"):
         raise UserError(f"{key}={text}: expected {kind.description}")
     return _escaped(os.path.expanduser(text))  # the shell leaves ~ alone after `key.key=`
+
+
+def _paths(key: str, text: str, kind: Kind) -> list[str]:
+    """Those of [a,b], each as the shell hands it over: in quotes where it holds a comma, or a list of JSON's."""
+    try:
+        if not (text.startswith("[") and text.endswith("]")):
+            raise ValueError
+        return [_escaped(os.path.expanduser(path)) for path in kind.read(_listed(text))]
+    except ValueError:
+        raise UserError(f"{key}={text}: expected {kind.description}") from None
+
+
+def _listed(text: str) -> list[str]:
+    with suppress(ValueError, RecursionError):
+        found = json.loads(text)  # as `keyed` has written it
+        if all(isinstance(each, str) for each in found):
+            return found
+    return [_unquoted(each) for each in items(text[1:-1])]
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
 def _escaped(text: str) -> str:

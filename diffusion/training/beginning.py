@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Timer
 
 from diffusion.conditioners.condition import PREVIOUS
 from diffusion.config.registry import TARGET
 from diffusion.data.base import Data
 from diffusion.lit.module import LitDiffusion
+from diffusion.runs.progress import epochs_done, seconds_trained
 from diffusion.training.callbacks.cadence import Cadence
 from diffusion.training.callbacks.lookup import callbacks_of
-from diffusion.training.callbacks.loops import epochs_done
 from diffusion.training.callbacks.pictures import Pictures
 from diffusion.training.callbacks.validations import Validations
 from diffusion.training.loggers.base import of_numbers_alone
@@ -85,11 +84,6 @@ def _end(limits: Mapping[str, Any], saved: Mapping[str, Any] | None) -> str:
         ends.append(f"after {minutes:g} minutes" + f", of which {max(minutes - done, 0):.3g} are left" * bool(done))
     when = f"{' or '.join(ends)}{', whichever is first' * (len(ends) > 1)}" if ends else "when it is stopped"
     return when if minutes is not None else f"{when}; a time estimate follows after the first steps"
-
-
-def seconds_trained(saved: Mapping[str, Any]) -> float:
-    """Seconds of training over all sessions of a checkpoint's run; 0 unless a limit in minutes counted them."""
-    return saved.get("callbacks", {}).get(Timer.__name__, {}).get("time_elapsed", {}).get("train", 0)
 
 
 def _pictures(trainer: Trainer, saved: Mapping[str, Any] | None) -> str:

@@ -5,7 +5,7 @@ validates on a part of the images.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,15 +23,6 @@ def align_logged_step(trainer: Trainer) -> None:
     """Sets the step that Lightning logs to the steps done, before each batch. It is behind by one in a run resumed
     after a final validation in the middle of an epoch."""
     trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
-
-
-def epochs_done(saved: Mapping[str, Any]) -> int:
-    """Epochs completed in a checkpoint, including the validation of the last."""
-    loop = saved["loops"]["fit_loop"]
-    validation = loop["epoch_loop.val_loop.batch_progress"]["total"]
-    owes = validation["started"] > validation["processed"]
-    ended = loop["epoch_loop.batch_progress"]["is_last_batch"] and not owes
-    return loop["epoch_progress"]["current"]["processed"] + ended
 
 
 def contents(trainer: Trainer) -> dict[str, Any]:

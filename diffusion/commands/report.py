@@ -1,0 +1,43 @@
+"""Put what is known of a run, or of several beside each other, into one HTML file that needs no network.
+
+usage: python report.py RUN_FOLDER [RUN_FOLDER ...] [OPTION] [KEY=VALUE] ...
+
+  python report.py runs/mnist/first                      writes runs/mnist/first/report.html
+  python report.py runs/mnist/first runs/mnist/second    a table of both, and their curves over each other
+  python report.py runs/mnist/* output=mnist.html
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, TypedDict
+
+from annotated_types import Len
+from omegaconf import DictConfig
+
+from diffusion.config.kinds import Bare
+from diffusion.config.plain import plain
+from diffusion.config.values import File
+from diffusion.ground.errors import UserError
+from diffusion.ground.quiet import quiet
+from diffusion.report import page
+
+
+class ReportKeys(TypedDict):
+    """conf/report.yaml."""
+
+    runs: Annotated[Sequence[File], Len(1), Bare()]
+    output: File | None
+
+
+def run(composed: Annotated[DictConfig, ReportKeys]) -> Path:
+    """Writes the report that `conf/report.yaml` describes. Returns its file; raises UserError for a user's mistake."""
+    quiet()
+    config = plain(composed)
+    return page.write([Path(each) for each in config["runs"]], _file(config["output"]))
+
+
+def _file(output: str | None) -> Path | None:
+    """Raises UserError for what is no name of a page: nothing else is ever replaced."""
+    if output is None or Path(output).suffix in (".html", ".htm"):
+        return None if output is None else Path(output)
+    raise UserError(f"output={output}: expected a file NAME.html")

@@ -1,0 +1,147 @@
+"""What the numbers of a run say, by rule: a few sentences, each of what was measured."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from diffusion.report.run import METRICS, Run, Series
+
+_LEVEL = 0.01  # a smaller change of the loss, relative to it, is none
+_APART = 0.2  # of the training loss: a gap as wide is worth a look
+_PART = 3  # the last third of a run is its end
+
+
+class Finding(NamedTuple):
+    """A sentence. kind: `bad` is what a reader should act on."""
+
+    text: str
+    kind: Literal["good", "bad", "plain"] = "plain"
+
+
+def findings(run: Run) -> list[Finding]:
+    """What a run came to: its end, its loss, its gap, its skipped steps, its measured quality."""
+    return [*_end(run), *_loss(run), *_gap(run), *_numbers(run), *_quality(run)]
+
+
+def compared(runs: Sequence[Run]) -> list[Finding]:
+    """Which of several runs has the lowest loss, if that can be said."""
+    losses = {run.name: value for run in runs if (value := run.last("val/loss")) is not None}
+    if len(losses) < 2:
+        return []
+    images = {str(run.about("data").get("fingerprint")) for run in runs}
+    if len(images) > 1:
+        return [Finding("The runs have other data: their val/loss cannot be compared.", "bad")]
+    (best, low), (second, next_) = sorted(losses.items(), key=lambda pair: pair[1])[:2]
+    return [Finding(f"{best} ends with the lowest val/loss, {low:.4g}; {second} has {next_:.4g}{_by(low, next_)}.")]
+
+
+def _by(low: float, other: float) -> str:
+    if low <= 0:
+        return ""
+    more = other / low - 1
+    return f", {more:.1%} more{': another seed may turn that around' * (more < _LEVEL)}"
+
+
+def _end(run: Run) -> Iterator[Finding]:
+    saved = run.saved
+    if saved is None:
+        yield Finding("There is no checkpoint that tells how far the run has come.", "bad")
+        return
+    done = f"{saved.step:,} steps, {saved.images:,} images, {_time(saved.seconds)}"
+    if saved.seconds > 0:
+        done += f", {saved.images / saved.seconds:,.0f} images/s with validations and pictures"
+    if saved.reached:
+        yield Finding(f"Finished, {saved.reached} is reached: {done}.", "good")
+    else:
+        yield Finding(f"Not finished, or without a limit; its last checkpoint: {done}.", "bad")
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.1f} minutes"
+
+
+def _loss(run: Run) -> Iterator[Finding]:
+    series = run.series.get("val/loss")
+    if not series:
+        yield Finding(f"{METRICS} has no val/loss yet.", "bad")
+        return
+    last, low = series.values[-1], min(series.values)
+    at = series.steps[series.values.index(low)]
+    text = f"val/loss is {last:.4g} at step {series.steps[-1]:,}"
+    if low == last:
+        yield Finding(f"{text}, the lowest of {len(series)} validations{_trend(series)}.", "good")
+        return
+    above = last / low - 1 if low > 0 else 0.0
+    text += f", {above:.1%} above its lowest, {low:.4g} at step {at:,}{_kept(run.folder)}{_trend(series)}."
+    yield Finding(text, "bad" if above > _LEVEL else "plain")
+
+
+def _kept(folder: Path) -> str:
+    return ", which is best.ckpt" if (folder / "checkpoints" / "best.ckpt").exists() else ""
+
+
+def _trend(series: Series) -> str:
+    """How the last third of the steps has changed a loss."""
+    since = series.steps[-1] * (1 - 1 / _PART)
+    before = [value for step, value in zip(series.steps, series.values, strict=True) if step <= since]
+    if not before or before[-1] <= 0:
+        return ""
+    change = series.values[-1] / before[-1] - 1
+    if abs(change) < _LEVEL:
+        return f"; level in the last third of the steps ({change:+.1%})"
+    still = ": it still falls" if change < -5 * _LEVEL else ""
+    return f"; {change:+.1%} in the last third of the steps{still}"
+
+
+def _gap(run: Run) -> Iterator[Finding]:
+    if (gap := run.last("train/gap")) is not None:
+        yield Finding(f"On training images the network loses {gap:.3g} more than the exact denoiser (train/gap).")
+    train, val = end_of(run.series.get("train/loss")), run.last("val/loss")
+    if train is None or val is None:
+        return
+    if not is_simple(run):
+        yield Finding("train/loss is of another objective than val/loss: the gap between them says nothing.")
+        return
+    apart = val / train - 1
+    text = f"val/loss is {abs(apart):.0%} {'above' if apart >= 0 else 'below'} train/loss, {train:.4g} on average"
+    text += " over the last third of what was logged (single batches, and weights that are not averaged)"
+    yield Finding(f"{text}{': it overfits, or the average lags behind' * (apart > _APART)}.", _bad(apart > _APART))
+
+
+def is_simple(run: Run) -> bool:
+    """Whether train/loss is L_simple, as val/loss always is."""
+    return run.is_a("loss", "L2") and run.is_a("weighting", "Simple") and run.is_a("timesteps", "Uniform", "Stratified")
+
+
+def end_of(series: Series | None) -> float | None:
+    """The mean of the last third of the values; None where there is none above 0."""
+    if not series:
+        return None
+    last = series.values[-max(1, len(series) // _PART) :]
+    mean = sum(last) / len(last)
+    return mean if mean > 0 else None
+
+
+def _bad(condition: bool) -> Literal["bad", "plain"]:
+    return "bad" if condition else "plain"
+
+
+def _numbers(run: Run) -> Iterator[Finding]:
+    if run.saved is not None:
+        skipped = run.saved.skipped
+        text = f"{skipped:,} steps were skipped, of a loss or gradient that was not finite" if skipped else ""
+        yield Finding(f"{text or 'No step was skipped'}.", _bad(skipped > 0))
+    odd = {name: series.odd for name, series in run.series.items() if series.odd}
+    if odd:
+        told = ", ".join(f"{name} {count:,} times" for name, count in odd.items())
+        yield Finding(f"Not finite in {METRICS}: {told}.", "bad")
+
+
+def _quality(run: Run) -> Iterator[Finding]:
+    for row in newest(run).values():
+        yield Finding(f"Measured: {row.get('summary') or row.get('value')} ({row.get('date', 'no date')}).")
+
+
+def newest(run: Run) -> dict[str, dict]:
+    """The newest row of each metric."""
+    return {str(row.get("metric")): dict(row) for row in run.rows}

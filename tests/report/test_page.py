@@ -1,0 +1,228 @@
+"""The page: all of a run, all of it inside, nothing that a run says taken for markup, never above its size."""
+
+import base64
+import io
+import json
+import os
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from diffusion.ground.errors import UserError
+from diffusion.report import curves, page, pictures, settings
+from diffusion.report.run import runs
+from tests.helpers.run_folder import run_folder, write_picture, write_result
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+
+
+class Elements(HTMLParser):
+    """The elements of a page with their attributes, and the text outside of scripts."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.text, self._inside = [], "", None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+        self._inside = tag
+
+    def handle_endtag(self, tag):
+        self._inside = None
+
+    def handle_data(self, data):
+        if self._inside not in ("script", "style"):
+            self.text += data
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+@pytest.fixture
+def run(tmp_path):
+    return run_folder(tmp_path / "run")
+
+
+def written(*folders):
+    return page.write(folders).read_text(encoding="utf-8")
+
+
+def test_a_page_has_all_that_a_run_has(run):
+    write_result(run, metric="bpd", value=2.5, summary="bpd 2.5", figure="bpd_0001.png")
+    write_picture(run / "evaluation" / "bpd_0001.png", 20)
+    write_picture(run / "evaluation" / "memorisation_0001.png", 20)
+    write_picture(run / "evaluation" / "samplers.png", 20)
+    (run / "evaluation" / "samplers.csv").write_text("sampler,steps,FID\nddim,20,12.5\n")
+    write_picture(run / "samples" / "data.png", 20)
+    found = Elements(written(run))
+    for text in (
+        *("Verdict", "Curves", "Samples", "Measurements", "Nearest neighbours", "Config", "Repeat", "Sessions"),
+        *("step 50", "bpd 2.5", "12.5", "python train.py seed=0", f"python train.py rerun={run}"),
+        *("network.widths", "trainer.max_steps", "torch", "validation loss against t", "how the first of them"),
+    ):
+        assert text in found.text or any(text in str(each) for _, each in found.found), text
+    assert len(found.of("img")) == 6 * 4 + 4
+    assert "Not made yet" not in found.text
+
+
+def test_what_is_missing_is_told_with_the_command_that_makes_it(run):
+    for name in "metrics.csv", "checkpoints/last.ckpt":
+        (run / name).unlink()
+    for file in (run / "samples").iterdir():
+        file.unlink()
+    text = Elements(written(run)).text
+    assert f"python evaluate.py ckpt={run} metric=" in text
+    assert f"python compare.py ckpt={run}" in text
+    assert "There are no curves: metrics.csv is missing or empty." in text
+    assert "There are none: callbacks=none, or none was due." in text
+
+
+def test_nothing_is_loaded_from_anywhere(run):
+    text = written(run)
+    for tag, attributes in Elements(text).found:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form"), tag
+        assert all(value.startswith("data:image/") for key, value in attributes.items() if key == "src")
+        assert all(value.startswith("#") for key, value in attributes.items() if key == "href")
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    [policy] = re.findall(r'Content-Security-Policy" content="([^"]*)"', text)
+    assert "default-src &#39;none&#39;" in policy
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_nothing_that_a_run_says_is_markup(tmp_path):
+    name = HOSTILE.replace("/", "")
+    folder = run_folder(tmp_path / name, command=f"train.py {HOSTILE}", losses=[0.5])
+    about = json.loads((folder / "manifest.json").read_text())
+    about |= {"versions": {HOSTILE: HOSTILE}, "git": HOSTILE, "data": {"name": HOSTILE}}
+    about["config"]["dataset"] |= {"path": HOSTILE, HOSTILE: [HOSTILE]}
+    (folder / "manifest.json").write_text(json.dumps(about))
+    (folder / "metrics.csv").write_text(f'step,"{HOSTILE.replace(chr(34), chr(34) * 2)}"\n1,2\n')
+    write_result(folder, metric=HOSTILE, value=HOSTILE, summary=HOSTILE, date=HOSTILE, figure=f"../../{HOSTILE}")
+    (folder / "evaluation" / "samplers.csv").write_text(f"{HOSTILE},b\n1,{HOSTILE}\n")
+    write_picture(folder / "samples" / f"{name}_epoch_0001_step_0000050.png", 20)
+    harmless = run_folder(tmp_path / "harmless", losses=[0.5])
+    for folders in [folder], [folder, harmless]:
+        found = Elements(written(*folders))
+        assert len(found.of("script")) == 3
+        assert not [tag for tag, attributes in found.found if "onerror" in attributes or "onclick" in attributes]
+        assert all(each["src"].startswith("data:image/") for each in found.of("img"))
+        assert HOSTILE in found.text
+
+
+def test_the_curves_are_strict_json(run):
+    with open(run / "metrics.csv", "a") as file:
+        file.write("7,399,nan,inf,\n7,449,1e400,x,\n,,,,\nno,row\n")
+    text = written(run)
+    [data] = re.findall(r'<script type="application/json" id="curves">(.*?)</script>', text, re.S)
+    charts = json.loads(data, parse_constant=lambda word: pytest.fail(word))
+    assert [chart["title"] for chart in charts] == ["loss", "val/loss by quarters of t"]
+    assert charts[0]["curves"][1]["x"] == [50, 100, 150, 200, 250, 300]
+
+
+def test_a_page_stays_below_its_size_and_says_what_it_left_out(tmp_path):
+    folder = run_folder(tmp_path / "run", losses=[1 / (k + 1) for k in range(20)], size=300)
+    text = written(folder)
+    assert 0.8 * page.LIMIT < len(text.encode()) <= page.LIMIT
+    assert "12 of 20 steps with pictures are shown" in text
+    assert re.search(r"\d+ of 48 pictures are smaller than their files", text)
+
+
+def test_too_many_runs_are_refused(run, monkeypatch):
+    monkeypatch.setattr(page, "LIMIT", 60_000)
+    with pytest.raises(UserError, match=r"report of 1 would be larger than 0\.06 MB without"):
+        page.write([run])
+
+
+def test_a_picture_that_is_none_is_told(run):
+    (run / "samples" / "epoch_0006_step_0000300.png").write_bytes(b"no picture")
+    assert "epoch_0006_step_0000300.png: no picture (UnidentifiedImageError" in written(run)
+
+
+def test_pictures_share_the_room(tmp_path):
+    for name, size in ("a", 8), ("b", 200), ("c", 400):
+        write_picture(tmp_path / f"{name}.png", size)
+    paths = [*tmp_path.glob("*.png")]
+    album = pictures.Album.of(paths, room=60_000)
+    assert sum(map(len, album.uris.values())) <= 60_000
+    assert album.uris[tmp_path / "a.png"].startswith("data:image/png")  # as it is
+    assert album.smaller == 2
+    assert pictures.Album.of(paths, room=0).uris == {}
+    assert len(pictures.Album.of(paths, room=0).unread) == 3
+
+
+def test_frames_are_evenly_spread_and_end_with_the_last(tmp_path):
+    [run] = runs([run_folder(tmp_path / "run", losses=[1.0] * 20)])
+    shown, count = pictures.frames(run, at_most=5)
+    assert ([frame.step for frame in shown], count) == ([50, 300, 550, 800, 1000], 20)
+    assert [*shown[0].pictures] == ["", "strip", "loss", "x_0"]
+
+
+def test_several_runs_are_beside_each_other(tmp_path):
+    folders = [run_folder(tmp_path / name, f"seed={seed}") for name, seed in (("one", 1), ("two", 2))]
+    write_result(folders[1], metric="bpd", value=2.5)
+    path = page.write(folders)
+    assert path.parent == tmp_path
+    assert path == page.write(folders[::-1])  # of the same runs
+    found = Elements(path.read_text())
+    assert "What differs between the runs" in found.text
+    assert settings.between(runs(folders)) == {"seed": ["1", "2"]}
+    assert {"class": "number", "data-value": "2.5"} in found.of("td")
+    assert [chart for chart in curves.of_several(runs(folders))] == ["val/loss", "train/loss", "val/loss_t1of4"]
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    folders = [run_folder(tmp_path / data / "first") for data in ("digits", "mnist")]
+    assert [run.name for run in runs(folders)] == [os.path.join("digits", "first"), os.path.join("mnist", "first")]
+
+
+def test_the_floor_is_a_level_line(run):
+    with open(run / "metrics.csv") as file:
+        head, *rows = file.read().splitlines()
+    (run / "metrics.csv").write_text("\n".join([f"{head},val/excess", *(f"{row},0.01" for row in rows)]))
+    [found] = runs([run])
+    floor = curves.of_one(found)["loss"][-1]
+    assert floor.dashed
+    assert floor.series.values == pytest.approx([0.1, 0.1])
+    assert floor.series.steps == [50, 300]
+
+
+def test_a_long_curve_is_drawn_by_some_of_its_points(run, monkeypatch):
+    monkeypatch.setattr(curves, "POINTS", 0)
+    monkeypatch.setattr(curves, "_LEAST", 4)
+    [found] = runs([run])
+    chart = curves.drawn(curves.of_one(found))[0]
+    assert chart["curves"][0]["x"] == [100, 200, 300]
+
+
+def test_the_config_is_compared_with_the_defaults(run):
+    [found] = runs([run])
+    changed = settings.changed(found)
+    assert changed["dataset"] == ("MNIST", "Digits")
+    assert changed["trainer.max_steps"] == ("100000", "300")
+    assert not {key for key in changed if key.startswith(("run.", "logger", "callbacks"))}
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("diffusion-train seed=1", "diffusion-train seed=1"),
+        ("__main__.py train 'a b=1'", "python -m diffusion train 'a b=1'"),
+        ("ipykernel_launcher.py -f x.json", None),
+    ],
+)
+def test_the_command_is_as_it_was_typed(typed, shown, tmp_path):
+    text = Elements(written(run_folder(tmp_path / "run", command=typed))).text
+    assert ("as it was typed at first" in text) == (shown is not None)
+    assert shown is None or shown in text
+
+
+def test_a_picture_is_that_of_the_file(run):
+    source = run / "samples" / "epoch_0006_step_0000300.png"
+    data = base64.b64encode(source.read_bytes()).decode()
+    assert data in written(run)
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (24, 24)

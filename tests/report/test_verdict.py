@@ -1,0 +1,93 @@
+"""What a report says of a run follows from its numbers."""
+
+import math
+
+import pytest
+
+from diffusion.report import verdict
+from diffusion.report.run import runs
+from tests.helpers.run_folder import run_folder, write_metrics, write_result
+
+
+def said(*folders):
+    return {each.text: each.kind for each in verdict.findings(runs(folders)[0])}
+
+
+def test_a_run_that_went_well(tmp_path):
+    found = said(run_folder(tmp_path / "run"))
+    assert found == {
+        "Finished, max_steps=300 is reached: 300 steps, 38,400 images, 1.1 minutes, 600 images/s with validations and "
+        "pictures.": "good",
+        "val/loss is 0.11 at step 300, the lowest of 6 validations; -26.7% in the last third of the steps: it still "
+        "falls.": "good",
+        "val/loss is 4% below train/loss, 0.115 on average over the last third of what was logged (single batches, and "
+        "weights that are not averaged).": "plain",
+        "No step was skipped.": "plain",
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "given", "text"),
+    [
+        ([], {"step": 200}, "Not finished, or without a limit; its last checkpoint: 200 steps"),
+        (["trainer.max_steps=null"], {}, "Not finished, or without a limit"),
+        (
+            [],
+            {"losses": [0.9, 0.2, 0.2, 0.3, 0.4, 0.5]},
+            "150.0% above its lowest, 0.2 at step 100; +66.7% in the last",
+        ),
+        (
+            [],
+            {"losses": [0.9, 0.2, 0.2, 0.2, 0.2, 0.2005]},
+            "0.2% above its lowest, 0.2 at step 100; level in the last",
+        ),
+        ([], {"losses": [0.9]}, "val/loss is 0.9 at step 50, the lowest of 1 validations."),
+        ([], {"skipped": 3}, "3 steps were skipped"),
+        (
+            [],
+            {"losses": [0.9, math.nan, 0.5, 0.4, 0.3, math.inf]},
+            "Not finite in metrics.csv: train/loss 2 times, val",
+        ),
+        (["loss=l1"], {}, "train/loss is of another objective"),
+        (["weighting=min_snr"], {}, "train/loss is of another objective"),
+        (["timesteps=log_normal"], {}, "train/loss is of another objective"),
+    ],
+)
+def test_a_run_that_did_not(words, given, text, tmp_path):
+    assert any(text in each for each in said(run_folder(tmp_path / "run", *words, **given)))
+
+
+def test_a_checkpoint_that_cannot_be_read_is_told(tmp_path):
+    folder = run_folder(tmp_path / "run")
+    (folder / "checkpoints" / "last.ckpt").write_bytes(b"nothing")
+    [run] = runs([folder])
+    assert run.saved is None
+    assert "not a checkpoint of this program" in run.unread[0]
+    assert "There is no checkpoint that tells how far the run has come." in said(folder)
+
+
+def test_what_is_logged_beyond_is_told(tmp_path):
+    folder = run_folder(tmp_path / "run")
+    write_metrics(folder, [0.5, 0.4])
+    with open(folder / "metrics.csv") as file:
+        head, *rows = file.read().splitlines()
+    (folder / "metrics.csv").write_text("\n".join([f"{head},train/gap", *(f"{row},0.01" for row in rows)]))
+    assert any("0.01 more than the exact denoiser" in text for text in said(folder))
+
+
+def test_of_a_metric_the_newest_measurement_is_told(tmp_path):
+    folder = run_folder(tmp_path / "run")
+    write_result(folder, metric="bpd", value=3.0, summary="bpd 3.0", date="2026-01-01")
+    write_result(folder, metric="bpd", value=2.5, summary="bpd 2.5", date="2026-01-02")
+    assert "Measured: bpd 2.5 (2026-01-02)." in said(folder)
+    assert not any("3.0" in text for text in said(folder))
+
+
+def test_several_runs_are_compared_where_their_data_are_the_same(tmp_path):
+    one, other = run_folder(tmp_path / "one"), run_folder(tmp_path / "other", losses=[0.5, 0.1])
+    [found] = verdict.compared(runs([one, other]))
+    assert found.text == "other ends with the lowest val/loss, 0.1; one has 0.11, 10.0% more."
+    text = (other / "manifest.json").read_text()
+    (other / "manifest.json").write_text(text.replace('"f0"', '"f1"'))
+    [found] = verdict.compared(runs([one, other]))
+    assert found.text == "The runs have other data: their val/loss cannot be compared."
