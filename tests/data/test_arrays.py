@@ -81,7 +81,7 @@ def test_the_fingerprint_is_of_the_numbers(folder):
     assert (before["train"], before["val"]) == (40, 10)
     assert arrays(folder).describe() == before
     x = np.load(folder / "val" / "x.npy")
-    x[3, 1, 2, 3] = np.nextafter(x[3, 1, 2, 3], np.inf)
+    x[3, 1, 2, 3] = np.nextafter(x[3, 1, 2, 3], x.dtype.type(np.inf))
     np.save(folder / "val" / "x.npy", x)
     assert arrays(folder).describe()["fingerprint"] != before["fingerprint"]
 
