@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 LOWEST = .venv-lowest
-LOWEST_PYTHON ?= $(or $(shell command -v python3.10),$(PYTHON))
+LOWEST_PYTHON ?= $(or $(shell command -v python3.11),$(PYTHON))
 
 .PHONY: help demo check test test-random test-lowest coverage bench docs clean
 

@@ -1,13 +1,12 @@
 """What the package may be installed with."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
 import diffusion
-
-tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no reader of TOML")
 
 # Releases that stole credentials. lightning requires pytorch-lightning of any version.
 COMPROMISED = {"lightning": ["2.6.2", "2.6.3"], "pytorch-lightning": ["2.6.2", "2.6.3"]}  # GHSA-w37p-236h-pfx3

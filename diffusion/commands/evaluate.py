@@ -14,7 +14,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -178,7 +178,7 @@ def _add(results: Results, metric: Metric, score: Score, protocol: Mapping[str, 
         "summary": score.summary.splitlines()[0],
         "protocol": protocol,
         "model": about,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **manifest.program(),
     }
     for name, text in score.files.items():

@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 
 import PIL
-from PIL import Image
+from PIL import Image, ImageFile
 
 COMMON = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
 _RARE = ("QOI", "ICO", "ICNS", "CUR", "PSD", "DDS", "SGI", "SUN", "PCX", "DCX", "XBM", "XPM", "MSP", "BLP")
@@ -35,7 +35,7 @@ def is_picture(path: Path) -> bool:
     return True
 
 
-def opened(path: Path) -> Image.Image:
+def opened(path: Path) -> ImageFile.ImageFile:
     """The picture in a file, not decoded yet. Raises whatever Pillow raises where there is none."""
     if path.exists() and not path.is_file():
         raise OSError("not a file")  # a pipe would be waited for

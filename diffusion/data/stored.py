@@ -46,8 +46,9 @@ def read(path: Path, least: int | None = None) -> Stored:
     least: a large JPEG is read at a reduced scale, which is much quicker, but neither side with fewer pixels than this.
     """
     with opened(path) as image:
-        if image.width * image.height > Image.MAX_IMAGE_PIXELS:
-            raise ValueError(f"{image.width}x{image.height} is more than {Image.MAX_IMAGE_PIXELS:,} pixels")
+        most = Image.MAX_IMAGE_PIXELS
+        if most is not None and image.width * image.height > most:
+            raise ValueError(f"{image.width}x{image.height} is more than {most:,} pixels")
         _mend_order(image)
         rawmode, tags = _rawmode(image), getattr(image, "tag_v2", {})
         if image.format == "FITS" and image.mode.startswith("I;16"):

@@ -62,7 +62,7 @@ class Classifier(Features):
     order.
     """
 
-    width: Count = 96
+    width: Count = 64
     steps: Count = 2000
     lr: Positive = 2e-3
     seed: Natural = 0
