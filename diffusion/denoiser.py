@@ -58,7 +58,7 @@ class Denoise(Protocol):
 
 
 class Denoiser(HasKernels):
-    """A network that is called with the paper's t. `kernels` is what its network, and a guide beside it, was told.
+    """A network that is called with the paper's t. `kernels` is the setting of its network and of a guide beside it.
 
     Raises UserError for eps prediction with zero terminal SNR (Lin et al. 2023).
     """

@@ -89,7 +89,7 @@ class ClassifierFree(Guidance):
 @checked
 @dataclass(frozen=True)
 class TwoModels(Guidance):
-    """Beside a weaker model of the same data; `pair` says what is asked of it.
+    """Guidance by a weaker model of the same data; `pair` defines how it is used.
 
     ckpt, weights, step: which model that is, as `checkpoint.guidance` reads them; weaker: the model itself, which it
     fills. Raises UserError where it is asked to guide without.

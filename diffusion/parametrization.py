@@ -24,8 +24,8 @@ class Parametrization(ABC):
         return torch.ones_like(alpha)
 
     def clock(self, t: Tensor, schedule: Schedule) -> Tensor:
-        """What the network is told for t, the shape of t: by default its own number of the step, since published
-        networks count theirs 0..T-1 and the paper 1..T."""
+        """The time that the network is given for t, the shape of t: by default its own number of the step, since
+        published networks count theirs 0..T-1 and the paper 1..T."""
         return t - 1
 
     @abstractmethod

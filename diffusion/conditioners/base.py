@@ -66,7 +66,7 @@ class Conditioner(ABC):
         return None
 
     def titles(self, rows: Tensor) -> list[str]:
-        """What to write beside an image that was asked for by each of the rows."""
+        """The title of an image for each of the rows."""
         return [""] * len(rows)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-PREVIOUS = "previous"  # x_0 as it was predicted one step before: of the trajectory, not asked for
+PREVIOUS = "previous"  # x_0 as predicted one step before: part of the trajectory, not given by the user
 
 
 @dataclass  # not frozen: Lightning brings a batch to a precision by setting the fields of a copy
@@ -34,7 +34,7 @@ class Condition:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """The names of what was asked for: all but the previous x_0."""
+        """The names of what the user gave: all but the previous x_0."""
         return tuple(name for name in self.tensors if name != PREVIOUS)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Condition":
@@ -80,7 +80,7 @@ class Condition:
         return replace(self, tensors={**self.tensors, **tensors}, absent=absent)
 
     def filled(self, name: str, value: float) -> Tensor | None:
-        """The tensor of that name with `value` in its absent rows; None where there is none."""
+        """The tensor of that name with `value` in its absent rows; None if there is no such tensor."""
         tensor = self.tensors.get(name)
         if tensor is None or name not in self.absent:
             return tensor

@@ -11,7 +11,7 @@ from diffusion.conditioners.base import CHANNELS, Conditioner, Opened
 
 @dataclass(frozen=True)
 class Previous(Conditioner):
-    """The previous x_0 as channels of its own, 0 where there is none. drop: the part of the images that are shown none
+    """The previous x_0 as channels of its own, 0 if absent. drop: the share of images without one
     in training; for them the network is called once, for the others twice."""
 
     yields: ClassVar[str] = CHANNELS

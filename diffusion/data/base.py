@@ -50,7 +50,7 @@ class Batch(NamedTuple):
 
 
 def labelled(y: Tensor) -> Condition:
-    """Labels int64 (N,), -1 where there is none, as a condition."""
+    """Labels int64 (N,), -1 for a missing one, as a condition."""
     known = Condition.of(label=y.clamp(min=0))
     return known.without(y < 0, ["label"]) if (y < 0).any() else known
 
@@ -101,7 +101,7 @@ class Data(LightningDataModule, ABC):
 
     @property
     def root(self) -> Path:
-        """The folder `path`. Raises UserError where there is none."""
+        """The folder `path`. Raises UserError if it is not set."""
         if self.path is None:
             raise UserError(f"dataset.path is missing: {self.name} needs a folder")
         return Path(self.path).expanduser()

@@ -1,4 +1,4 @@
-"""Which kinds of files are read as pictures, and how one is told from other files."""
+"""The kinds of files that are read as pictures, and how they are recognised."""
 
 import warnings
 from pathlib import Path
@@ -36,7 +36,7 @@ def is_picture(path: Path) -> bool:
 
 
 def opened(path: Path) -> ImageFile.ImageFile:
-    """The picture in a file, not decoded yet. Raises whatever Pillow raises where there is none."""
+    """The picture in a file, not decoded yet. Raises whatever Pillow raises for another file."""
     if path.exists() and not path.is_file():
         raise OSError("not a file")  # a pipe would be waited for
     tga = ("TGA",) if path.suffix.lower() == ".tga" else ()

@@ -25,13 +25,13 @@ _SUFFIXES_OF_FORMAT_0 = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif
 
 
 class Layout(ABC):
-    """The pictures below a folder, and what the folders on the way to them mean. Paths are relative to it, with "/".
+    """The pictures below a folder, and the meaning of the folders above them. Paths are relative to it, with "/".
 
     files:    of the pictures, in the order of the split: those for validation come first.
     left_out: what -> how many.
     bare:     folders without pictures.
     top:      the folders that all pictures lie in, as "pets/images", where they mean nothing.
-    rule:     how the pictures are split, in words.
+    rule:     a description of how the pictures are split.
 
     Raises UserError where there are no pictures.
     """

@@ -1,4 +1,4 @@
-"""Rows of an array in a file, which are read when they are asked for."""
+"""Rows of an array in a file, which are read on demand."""
 
 from collections.abc import Iterator
 from pathlib import Path

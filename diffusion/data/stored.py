@@ -101,7 +101,7 @@ def _deep_grey(image: Image.Image, tags: Mapping[int, Any]) -> Stored:
 
 def _eight_bits(image: Image.Image, rawmode: str, tags: Mapping[int, Any]) -> Stored:
     if image.mode == "La":
-        image = image.convert("LA")  # Pillow has no other way from there
+        image = image.convert("LA")  # Pillow offers no direct conversion
     transparent = image.info.get("transparency")
     if image.mode == "L" and isinstance(transparent, int) and rawmode in ("L;2", "L;4"):
         image.info["transparency"] = transparent * (85 if rawmode == "L;2" else 17)  # as the pixels are scaled
@@ -126,7 +126,7 @@ def _is_deep_colour(image: Image.Image, rawmode: str, tags: Mapping[int, Any]) -
 
 
 def _deep_colour(path: Path, image: Image.Image, rawmode: str) -> Stored:
-    """Read twice: Pillow keeps the upper byte of each value, or, told the other order of bytes, the lower one."""
+    """Read twice: Pillow keeps the upper byte of each value, or the lower one when read in the other byte order."""
     order = "L" if sys.byteorder == "little" else "B"
     if rawmode.endswith(("L", "B")) and ";16" in rawmode:
         order = rawmode[-1]

@@ -6,7 +6,8 @@ from diffusion.ground.errors import UserError
 
 
 def device_of(accelerator: str) -> torch.device:
-    """`auto`, the machine's accelerator or else its CPU, or a device by name. Raises UserError where there is none."""
+    """`auto`, the machine's accelerator or else its CPU, or a device by name. Raises UserError for a device that is not
+    available."""
     if accelerator == "auto":
         found = torch.accelerator.current_accelerator(check_available=True)
         return torch.device("cpu") if found is None else found

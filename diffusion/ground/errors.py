@@ -57,7 +57,7 @@ _WANTED = re.compile(r"allocate ([\d.]+) ?([KMGTPE]i?B|bytes)")
 
 
 def memory_wanted(error: BaseException | None) -> str | None:
-    """How much memory was asked for in vain, `2.50 GiB` or empty where it is not told; None where `error`, and what it
+    """The size of a failed memory allocation, `2.50 GiB` or empty if unknown; None where `error`, and what it
     was raised from, are about something else."""
     while error is not None:
         short = isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)

@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-# JSON has no words for these numbers; what Python writes instead, Infinity and NaN, other readers refuse.
+# JSON cannot express these numbers; what Python writes instead, Infinity and NaN, other readers refuse.
 _NUMBERS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
-_ALIKE = re.compile(r"('*)(-?inf|nan)\1")  # a string that is one of these words gets quotes of its own
+_ALIKE = re.compile(r"('*)(-?inf|nan)\1")  # a string that looks like one of these gets its own quotes
 
 
 @contextmanager

@@ -66,8 +66,8 @@ def grid(
 
 
 def strip(states: Tensor, titles: Sequence[str] | None = None) -> Tensor:
-    """The way of some images: an image a row, time to the right. states: uint8 (kept, N, C, H, W); titles: one for each
-    state. Returns uint8 (C, H', W')."""
+    """Trajectories of some images: one image a row, time to the right. states: uint8 (kept, N, C, H, W); titles: one
+    for each state. Returns uint8 (C, H', W')."""
     return grid(states.transpose(0, 1).flatten(0, 1), columns=len(states), titles=titles)
 
 
@@ -79,7 +79,7 @@ def evenly(n: int, at_most: int) -> Tensor:
 def _written(
     texts: Sequence[str], places: Sequence[tuple[float, float]], anchor: str, height: int, width: int, channels: int
 ) -> Tensor:
-    """Texts at their places (x, y), which are their `anchor` (Pillow's word), on grey: uint8 (C, H, W)."""
+    """Texts at positions (x, y) of their `anchor` (as in Pillow), on grey: uint8 (C, H, W)."""
     paper = Image.new("L", (width, height), GREY)
     for text, place in zip(texts, places, strict=True):
         ImageDraw.Draw(paper).text(place, text, fill=255, font=_FONT, anchor=anchor)

@@ -55,7 +55,7 @@ def _check_slurm() -> None:
 
 
 def _slurm_tasks() -> int:
-    """The processes of this job; 0 where it is none, or an interactive one, in which one starts them oneself."""
+    """The processes of this job; 0 outside a job, or in an interactive one, where the user starts them."""
     interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # as Lightning has it
     return 0 if interactive else int(os.environ.get("SLURM_NTASKS", 0))
 

@@ -1,4 +1,4 @@
-"""diffusers' `UNet2DModel` and `DDPMPipeline` folders, both ways and without diffusers: JSON and safetensors."""
+"""diffusers' `UNet2DModel` and `DDPMPipeline` folders, read and written without diffusers: JSON and safetensors."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -127,7 +127,7 @@ def _weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _process(file: Path) -> dict[str, Any]:
-    """What a scheduler's config says, in our words."""
+    """The nodes of our config for a scheduler's config."""
     if not file.is_file():
         rank_zero_info(f"no {file.name} beside the model: taken to be linear, 1000 steps, eps")
         return scheduler.nodes_of(scheduler.DEFAULTS)

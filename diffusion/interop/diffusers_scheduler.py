@@ -27,7 +27,7 @@ DEFAULTS = {
     "timestep_spacing": "leading",
     "rescale_betas_zero_snr": False,
 }
-# The only values of their other words that we can express, the default first.
+# The only values of their other options that we can express, the default first.
 ONLY = {
     "clip_sample_range": (1,),
     "predict_epsilon": (True,),
@@ -128,7 +128,7 @@ def config_of(model: LitDiffusion) -> dict[str, Any]:
 
 
 def _betas(node: Mapping[str, Any], schedule: Schedule) -> dict[str, Any]:
-    """Their words for a schedule: by name where it has one, or else each beta."""
+    """Their options for a schedule: its name if it has one, else each beta."""
     for theirs, ours in {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}.items():
         named = choice("schedule", ours)
         ends = {key: node[key] for key in ("beta_start", "beta_end") if key in named and key in node}
@@ -139,7 +139,7 @@ def _betas(node: Mapping[str, Any], schedule: Schedule) -> dict[str, Any]:
 
 
 def _variance(model: LitDiffusion) -> str:
-    """Their word for what ancestral sampling does in the model's config; fixed_small where it has another sampler."""
+    """Their variance_type for the sampler in the model's config; fixed_small for a sampler other than ancestral."""
     variance = model.config["sampler"].get("variance", "auto")
     if variance == "auto":
         variance = "learned" if model.objective.learns_variance else "fixed_small"

@@ -1,4 +1,4 @@
-"""The config of diffusers' `UNet2DModel`, to and from the words of our UNet."""
+"""The config of diffusers' `UNet2DModel`, to and from the arguments of our UNet."""
 
 import inspect
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ DEFAULTS = {
     "add_attention": True,
     "num_train_timesteps": None,  # of learned embeddings of time, which there are not
 }
-# The only values of their other words that we can express, the default first.
+# The only values of their other options that we can express, the default first.
 ONLY = {
     "act_fn": ("silu", "swish"),
     "center_input_sample": (False,),

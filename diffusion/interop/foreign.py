@@ -1,4 +1,4 @@
-"""A model of another program in our words, and the checkpoint that is made of it. Nothing is unpickled."""
+"""A model of another program in terms of our config, and the checkpoint made of it. Nothing is unpickled."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ PREFIX = "denoiser.network."  # of the network's names in a checkpoint of ours
 
 @dataclass(frozen=True)
 class Foreign:
-    """A model of another program in our words.
+    """A model of another program in terms of our config.
 
     config: what is not as in the composed conf/train.yaml, nested, such as {"network": {...}, "schedule": {...},
         "dataset": {"channels": 3, "size": 32}}; a node with `_target_` is whole.
@@ -80,7 +80,7 @@ def by_module(
 
 
 def unname(ours: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Our tensors by their names: `rename` the other way, with the same table."""
+    """Our tensors by their names: the inverse of `rename`, with the same table."""
     several: dict[str, list[str]] = {}
     for old, new in names.items():
         several.setdefault(new, []).append(old)

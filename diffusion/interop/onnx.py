@@ -1,10 +1,10 @@
 """The network as ONNX, for any runtime.
 
-Inputs: x_t, float32 (batch, C, H, W); t, float32 (batch,), the paper's t, 1..T; where the network is told classes, y,
-int64 (batch,), -1 for none; where it is self-conditioned, x_0_before, like x_t, 0 in the first step. Output: `output`,
-what the network says of x_t: eps, x_0, v or EDM's F, and then the variance channels where it has them. What stands
-around the network, c_in of EDM and t - 1, is inside. The metadata has the number of our format and the config as JSON,
-and the betas follow from it.
+Inputs: x_t, float32 (batch, C, H, W); t, float32 (batch,), the paper's t, 1..T; where the network is conditioned on
+classes, y, int64 (batch,), -1 for none; where it is self-conditioned, x_0_before, like x_t, 0 in the first step.
+Output: `output`, what the network says of x_t: eps, x_0, v or EDM's F, and then the variance channels where it has
+them. What stands around the network, c_in of EDM and t - 1, is inside. The metadata has the number of our format and
+the config as JSON, and the betas follow from it.
 """
 
 import importlib

@@ -1,7 +1,7 @@
 """Checkpoints of OpenAI's improved-diffusion (Nichol & Dhariwal 2021) and guided-diffusion (Dhariwal & Nichol 2021).
 
-They are bare state dicts of a `UNetModel`. Names and shapes of the tensors tell most of the network; the rest is told
-by words, which are known for the published models. The network is our UNet: only names and layout of weights differ.
+They are bare state dicts of a `UNetModel`. Names and shapes of the tensors determine most of the network; the rest are
+options, which are known for the published models. The network is our UNet: only names and layout of weights differ.
 """
 
 import re
@@ -48,7 +48,7 @@ SIZES = {  # of the images, by how many times the base width each level has: the
 
 @dataclass(frozen=True)
 class Told:
-    """What no tensor tells. None is not known.
+    """Options that no tensor determines. None: unknown.
 
     schedule: linear or cosine. heads or head_width: of attention. order: of q, k, v and the heads in the rows of
     `qkv`: heads_first, or qkv_first (their use_new_attention_order). rescale_timesteps: whether the network is told
@@ -65,7 +65,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the tensors tell."""
+    """What the tensors determine."""
 
     channels: int
     learns_variance: bool
@@ -151,7 +151,7 @@ def _layout(state: Mapping[str, Tensor], path: Path) -> Layout:
             "more than x_t, which this program has no place for"
         )
     blocks = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("output_blocks."))
-    # The last block of each level on the way up ends with a second residual block, or with a convolution.
+    # The last block of each level of the up path ends with a second residual block, or with a convolution.
     resamplers = [
         name for name in state if re.fullmatch(r"output_blocks\.\d+\.[12]\.(conv|in_layers\.2)\.weight", name)
     ]

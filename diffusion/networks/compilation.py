@@ -1,4 +1,4 @@
-"""How a network is computed: by torch.compile, where a command is told `compile=true`."""
+"""torch.compile of a network, with `compile=true`."""
 
 import torch
 from torch import nn

@@ -29,22 +29,22 @@ class UNet(HasKernels):
     Args:
         in_channels, out_channels, size: of the images; size is a square's side, or (H, W).
         widths: channels at each resolution, from the full one down; as many as there are levels.
-        layers: residual blocks per level on the way down; there is one more on the way up.
+        layers: residual blocks per level in the down path; the up path has one more.
         attention: the resolutions (in pixels of the shorter side, after `patch`) at which attention follows each
             residual block.
         mid_attention: whether there is attention in the middle, at the lowest resolution.
         head_width: channels of an attention head; None is one head.
         heads: of every attention, instead of head_width.
         dropout: probability, inside the residual blocks.
-        patch: p x p pixels become the channels of one on the way in, and the other way round on the way out.
+        patch: p x p pixels become the channels of one at the input, and the reverse at the output.
         conditioners: by name, what opens a condition.
         norm_groups, norm_eps: of all group normalisations.
         freq_shift: see `sinusoidal`.
         time_scale: t is multiplied by it before it is embedded.
         time_width: how many sinusoids of t, a quarter of the embedding's width; None is the first of the widths.
         downsample_padding: see `Downsample`.
-        scale_shift: how residual blocks are told the embedding, see `ResidualBlock`.
-        residual_resampling: a residual block changes the resolution instead of a convolution (BigGAN's way).
+        scale_shift: how residual blocks receive the embedding, see `ResidualBlock`.
+        residual_resampling: a residual block changes the resolution instead of a convolution, as in BigGAN.
     Raises: UserError where the sizes do not fit each other.
     """
 

@@ -24,7 +24,7 @@ class Space(ABC):
     bounds: ClassVar[Bounds | None] = None
     """Between which values x_0 lies; None where it may be any number."""
     stores: ClassVar[str]
-    """What the data set has to store, in words."""
+    """A description of what the data set has to store."""
     discrete: ClassVar[bool] = False
     """Whether `log_likelihood` is that of a value among finitely many, or a density."""
 

@@ -42,7 +42,7 @@ def is_compiled() -> bool:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels; None, and a line that says so, without a compiler."""
+    """The compiled kernels; None, and a printed line, without a compiler."""
     try:
         return _compiled()
     except UserError as error:
