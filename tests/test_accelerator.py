@@ -15,6 +15,7 @@ from diffusion.data.digits import Digits
 from diffusion.evaluation.bpd import BPD
 from diffusion.optimization.averages import Decay
 from diffusion.runs import build, compose
+from diffusion.runs.groups import groups_of
 from diffusion.samplers.ddim import DDIM
 from diffusion.spaces.pixels import Pixels
 from diffusion.tasks.img2img import Img2Img
@@ -34,7 +35,7 @@ WORDS = [
 
 
 def choices(group, *but):
-    return [f"{group}={name}" for name in compose.groups("train")[group].choices if name not in but]
+    return [f"{group}={name}" for name in groups_of("train")[group].choices if name not in but]
 
 
 def entered(device):

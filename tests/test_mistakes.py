@@ -189,7 +189,7 @@ OVERRIDES = [
     ("convert", "from=", "from=: expected a path, or null"),
     ("convert", "ckpt=x to=onnx weigths=raw", "weigths: no such key; did you mean weights?"),
     ("convert", "ckpt=x prediction=v", f"prediction=v: {BELONGS}"),
-    ("evaluate", "ckpt=x dataset=mnist", "dataset=mnist: dataset is a section; set one of its keys (dataset.path)"),
+    ("evaluate", "ckpt=x images=y", "ckpt is missing: set ckpt=..., or images=FOLDER and dataset=..."),
     ("train", "--foo", "--foo: no such option; choose one of --help, --multirun, --print, *"),
     ("train", "--max_steps=3", "--max_steps=3: no such option; *"),
     ("train", "seed=1 seed=2", "seed is given twice: give it once"),

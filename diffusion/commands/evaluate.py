@@ -53,7 +53,7 @@ class EvaluateKeys(SamplingKeys, DeviceKeys):
     reference: File
     keep_images: bool
     dataset: Node | None
-    space: Node | None
+    space: Node
     features: Node
 
 
@@ -217,9 +217,7 @@ def _training_data(model: LitDiffusion, given: Mapping[str, Any] | None) -> Data
         warnings.warn("dataset= replaces the data set that the model was trained on", Notice, stacklevel=2)
         node = given
     for key in given.keys() - node.keys():
-        raise UserError(f"dataset.{key}: the data set of this model has no such key; it has {', '.join(node)}")
-    if given.get("path") is not None and node.get("path") is None:
-        raise UserError(f"dataset.path={given['path']}: the data set of this model has no folder")
+        raise UserError(f"dataset.{key}={given[key]}: the data set of this model has no {key}")
     data = build.instantiate({**node, **given}, seed=model.seed)
     data.prepare_data()
     if model.classes is not None and list(data.classes or []) != list(model.classes):

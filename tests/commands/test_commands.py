@@ -320,7 +320,7 @@ def test_labels_that_do_not_exist_are_refused_with_the_list(conditional, run):
 
 MISTAKES = [
     (["dataset=mnist", "network=unet_ddpm"], "28 does not divide by 8"),
-    (["resume=auto"], "resume=auto: of which run?"),
+    (["resume=auto"], "resume=auto: which run?"),
     (["resume=runs/nothing"], "no such file or run folder"),
     (["dataset=image_folder", "network=unet_small", "dataset.path=nowhere"], "nowhere"),
     (["dataset=mnist", "network=unet_small", "dataset.path=/dev/null/data"], "/dev/null/data"),

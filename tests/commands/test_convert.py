@@ -115,11 +115,11 @@ def test_the_checkpoint_is_named_after_the_folder(theirs, capsys):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ([], "say either from=FOLDER_OR_FILE (of another program), or ckpt=RUN to=diffusers|onnx|safetensors"),
-        (["from=a", "ckpt=b"], "say either from=FOLDER_OR_FILE"),
+        ([], "expected either from=FOLDER_OR_FILE (of another program), or ckpt=RUN to=diffusers|onnx|safetensors"),
+        (["from=a", "ckpt=b"], "expected either from=FOLDER_OR_FILE"),
         (["from=a", "to=onnx"], "to= and weights= belong to ckpt="),
         (["from=a", "weights=raw"], "to= and weights= belong to ckpt="),
-        (["ckpt=a"], "to is missing: say to=diffusers, onnx, safetensors"),
+        (["ckpt=a"], "to is missing: set to=diffusers, onnx, safetensors"),
         (["from=nowhere"], "from=nowhere: no such file or folder"),
         (["ckpt=nowhere", "to=onnx"], "ckpt=nowhere: no such file or run folder"),
     ],

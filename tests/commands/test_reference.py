@@ -32,8 +32,8 @@ def test_every_choice_is_on_it_and_every_key_has_a_meaning():
 @pytest.mark.parametrize(
     ("target", "name", "meaning"),
     [
-        ("diffusion.samplers.ddim.DDIM", "steps", "how many, null for all T"),  # of its base
-        ("diffusion.training.loggers.wandb.Wandb", "entity", "where it belongs; null: W&B's own default"),  # one of two
+        ("diffusion.samplers.ddim.DDIM", "steps", "their number, null for all T"),  # of its base
+        ("diffusion.training.loggers.wandb.Wandb", "entity", "of the run; null: W&B's own default"),  # one of two
         ("diffusion.networks.unet.UNet", "patch", "p x p pixels become the channels of one"),
         ("diffusion.guidance.Auto", "rescale", "0 to 1, how far the result is brought back"),
     ],
@@ -47,4 +47,4 @@ def test_a_comment_comes_before_the_docstring(tmp_path):
     file.write_text("_target_: diffusion.samplers.ddim.DDIM\nsteps: 7 # mine\ntimes: trailing\neta: 0.0\n")
     found = pages.meanings(file)
     assert found["steps"] == "mine"
-    assert found["times"].startswith("which, see")
+    assert found["times"].startswith("the times visited, see")

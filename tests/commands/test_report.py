@@ -8,7 +8,7 @@ from diffusion.commands import cli
 from diffusion.commands.completion import candidates
 from diffusion.report import page
 from diffusion.runs import compose as configs
-from tests.helpers.commands import command, words
+from tests.helpers.commands import command, tiny
 from tests.helpers.run_folder import run_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -100,7 +100,7 @@ def test_a_mistake_is_one_line(line, message, report, tmp_path):
 
 
 def test_a_training_ends_with_its_report(tmp_path, capsys):
-    line = words("trainer.max_steps=2", "callbacks.predictions=null", f"run.dir={tmp_path / 'run'}")
+    line = tiny("trainer.max_steps=2", "callbacks.predictions=null", f"run.dir={tmp_path / 'run'}")
     done = command("train", *line, capsys=capsys)
     assert done.code == 0, done.err
     text = (done.folder / "report.html").read_text()
@@ -111,7 +111,7 @@ def test_a_training_ends_with_its_report(tmp_path, capsys):
 
 def test_a_report_that_fails_costs_a_line_and_not_the_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(page, "html", lambda runs: 1 / 0)
-    line = words("trainer.max_steps=1", "callbacks.preview.n=0", f"run.dir={tmp_path / 'run'}")
+    line = tiny("trainer.max_steps=1", "callbacks.preview.n=0", f"run.dir={tmp_path / 'run'}")
     done = command("train", *line, capsys=capsys)
     assert done.code == 0, done.err
     assert "note: no report.html (ZeroDivisionError: division by zero)" in done.err

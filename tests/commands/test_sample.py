@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image, ImageSequence
 
 from diffusion.evaluation import plots
@@ -285,7 +286,7 @@ def test_a_comparison_tells_what_it_is_of(sample):
 
 def test_a_cell_that_cannot_be_drawn_says_so(sample, monkeypatch):
     rows = []
-    monkeypatch.setattr(plots, "draw_table", lambda table, *names: rows.append(table) or plots.Figure())
+    monkeypatch.setattr(plots, "draw_table", lambda table, *names: rows.append(table) or Figure())
     words = ["compare", "ckpt={place}/model.ckpt", "n=1", "samplers=[ddim,heun]", "steps=[21]"]
     sample(*words)
     assert rows[0]["ddim"] == [(None, "not possible")]

@@ -72,7 +72,7 @@ def test_what_cannot_be_given_is_refused(folder, tmp_path, capsys, given, said):
         ("conditioning=[]", "expected at least one of label, none, vector, each once"),
         ("conditioning=[label,label]", "each once"),
         ("schedule=[linear,cosine]", "no such schedule"),
-        ("conditioning.drop=0.2", "the key is called conditioning.label.drop now"),
+        ("conditioning.drop=0.2", "this key is now called conditioning.label.drop"),
         ("conditioning.label.drop=0.2", "conditioning=label has it"),
     ],
 )

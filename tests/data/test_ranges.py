@@ -109,7 +109,7 @@ def test_a_run_keeps_what_auto_found(train, folder, caplog):
     of_12_bits(folder, "brighter", 8000)
     done = train("dataset.range=auto", "trainer.max_steps=2", "resume=auto")
     assert done.code == 0, done.err
-    assert "dataset.range=[0.0, 4000.0], as the run began" in done.out
+    assert "dataset.range=[0.0, 4000.0], as in the first session" in done.out
     assert "dataset.range=[0,4000] clips 1 of 5 images, whose values go from 0 to 8000" in caplog.text
 
 

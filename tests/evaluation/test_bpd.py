@@ -207,5 +207,5 @@ def test_what_cannot_be_is_refused():
         BPD(variance="large")
     with pytest.raises(UserError, match=r"metric\.steps=1: expected a whole number, 2 or more, or null"):
         BPD(steps=1)
-    with pytest.raises(UserError, match=r"metric\.steps=31: the bound has T=30 terms"):
+    with pytest.raises(UserError, match=r"metric\.bpd\.steps=31: the bound has T=30 terms"):
         bound(GaussianDenoiser(schedule.cosine(30)), gaussian_data(1), steps=31)

@@ -49,7 +49,7 @@ def test_a_word_that_says_nothing_is_refused(tmp_path, openai_file):
         (["size=8"], "no tensor tells schedule, T, heads"),
         (["schedule=sigmoid"], "schedule=sigmoid: expected linear or cosine"),
         (["order=new"], "order=new: expected heads_first or qkv_first"),
-        (["ckpt=there"], "say either from="),
+        (["ckpt=there"], "expected either from="),
     ],
 )
 def test_mistakes_are_one_line(words, message, openai_file, capsys):

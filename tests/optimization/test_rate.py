@@ -185,7 +185,7 @@ def test_minutes_by_the_command_and_from_one_of_its_checkpoints(train, monkeypat
 def test_a_fall_without_an_end_is_refused(train, tmp_path):
     done = train("trainer.max_steps=null")
     assert done.code == 2
-    assert "lr_schedule=cosine falls to the end of the run, but no limit ends it: say trainer.max_steps=" in done.err
+    assert "lr_schedule=cosine falls to the end of the run, but the run has no limit: set trainer." in done.err
     assert not (tmp_path / "run").exists()
 
 
@@ -205,7 +205,7 @@ def resume_of_format_0(name, *given, tmp_path, monkeypatch, capsys):
 
 def test_an_old_run_keeps_the_end_that_it_was_given(tmp_path, monkeypatch, capsys):
     done = resume_of_format_0("folder", tmp_path=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
-    assert "lr_schedule.steps=100, as the run began" in done.out
+    assert "lr_schedule.steps=100, as in the first session" in done.out
     plan = AdamW(warmup_steps=4, decay=CosineDecay(steps=100))
     expected = {step: 1e-3 * plan.factor(step) for step in range(3, 8)}
     assert lr_of(done.folder) == pytest.approx(expected, rel=1e-6)
@@ -215,7 +215,7 @@ def test_an_old_run_whose_cosine_ended_with_max_steps_ends_with_other_max_steps(
     """And its warm-up is not shortened, though it is longer than half of the run."""
     words = ["trainer.max_steps=10", "optimizer.warmup_steps=9"]
     done = resume_of_format_0("digits", *words, tmp_path=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
-    assert "optimizer.warmup_share=None, as the run began" in done.out
+    assert "optimizer.warmup_share=None, as in the first session" in done.out
     plan = AdamW(warmup_steps=9, warmup_share=None, decay=CosineDecay(steps=10))
     assert lr_of(done.folder) == pytest.approx({step: 1e-3 * plan.factor(step) for step in (8, 9)}, rel=1e-6)
 

@@ -286,17 +286,17 @@ def test_compare(waves, tmp_path):
 
 
 def test_a_metric(waves):
-    words = ["sampler=ddim_fast", "condition.wavelength=8", "metric.bins=5"]
+    words = ["sampler=ddim_fast", "condition.wavelength=8", "metric.brightness.bins=5"]
     found = done("evaluate", f"ckpt={waves.folder}", "metric=brightness", *words)
     row = results(waves.folder)[-1]
     assert "16 samples are brighter by " in found.out
     assert (row["metric"], row["value"]) == ("brightness", pytest.approx(row["samples"] - row["data"], abs=1e-5))
     drawn = row["protocol"]["sampling"]
     assert (drawn["sampler"]["class"], drawn["condition"]["wavelength"]) == ("DDIM", [[8]])
-    refused = run("evaluate", f"ckpt={waves.folder}", "metric=brightness", "metric.bpd.clipping=none")
-    assert "metric.bpd.clipping=none has no effect: metric=brightness has no such key" in refused.err
+    refused = run("evaluate", f"ckpt={waves.folder}", "metric=brightness", "metric.brightness.clipping=none")
+    assert "metric.brightness.clipping: no such key" in refused.err
     refused = run("evaluate", f"ckpt={waves.folder}", "dataset.path=elsewhere")
-    assert refused.err == "error: dataset.path=elsewhere: the data set of this model lies in no folder\n"
+    assert refused.err == "error: dataset.path=elsewhere: the data set of this model has no path\n"
     done("evaluate", f"ckpt={waves.folder}", "metric.bpd.n=8", "metric.bpd.steps=4")
     assert np.isfinite(results(waves.folder)[-1]["value"])  # the bound, of floats
 

@@ -111,5 +111,5 @@ def test_what_is_clipped_in_training_is_a_key_of_its_own(tmp_path, capsys):
 def test_a_clipping_without_what_it_clips_is_refused(tmp_path, capsys):
     refused = command("train", *tiny("self_conditioning_clipping=none", f"run.dir={tmp_path / 'x'}"), capsys=capsys)
     assert refused.code == 2
-    assert "self_conditioning_clipping has no effect: it is of what self_conditioning=true shows" in refused.err
+    assert "self_conditioning_clipping has no effect: it clips what self_conditioning=true shows" in refused.err
     assert not (tmp_path / "x").exists()

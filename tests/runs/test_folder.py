@@ -60,7 +60,7 @@ def test_resume_says_what_it_restores_and_what_has_changed(start):
     assert done.code == 0
     assert done.out.splitlines()[:2] == [
         f"resuming {folder}/checkpoints/last.ckpt at step 3, epoch 0: "
-        "restored weights, their average, optimiser, learning rate, place in the data",
+        "restored weights, their average, optimiser, learning rate, position in the data",
         "changed: optimizer.betas [0.9, 0.999] -> [0.8, 0.9], optimizer.lr 0.001 -> 0.002, trainer.max_steps 3 -> 5",
     ]
     [group] = contents(folder)["optimizer_states"][0]["param_groups"]
@@ -90,7 +90,7 @@ def test_a_resumed_run_keeps_the_rules_it_began_with(start, tmp_path, monkeypatc
     folder = start(*given, "dataset.split=permutation", "trainer.max_steps=1").folder
     data = manifest.read(folder)["data"]
     done = start(*given, "trainer.max_steps=2", "resume=auto")
-    assert done.out.startswith("dataset.split=permutation, as the run began; hash is for new runs\nresuming")
+    assert done.out.startswith("dataset.split=permutation, as in the first session; hash is for new runs\nresuming")
     assert "dataset.split" not in done.out.splitlines()[2], "has not changed"
     assert contents(folder)["config"]["dataset"]["split"] == "permutation"
     assert manifest.read(folder)["data"] == data
@@ -157,7 +157,7 @@ def test_only_the_weights(start, one_step):
     assert any(not torch.equal(old["state_dict"][key], value) for key, value in old["ema_state_dict"].items())
     assert "differs from the checkpoint's (1 -> 2)" in start(*words, "network.layers=2", name="c").err
     assert "b exists" in start(*words, name="b").err
-    assert "from which checkpoint? Say resume=RUN" in start("resume=auto", "resume_mode=weights").err
+    assert "from which checkpoint? Set resume=RUN" in start("resume=auto", "resume_mode=weights").err
 
 
 @pytest.mark.parametrize(

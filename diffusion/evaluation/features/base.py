@@ -43,7 +43,8 @@ class Extractor:
         network = self.network.to(self.device).eval()
         features, logits = [], []
         with Bar(total=len(images), desc=progress or "", unit=" images", disable=progress is None) as bar:
-            for rows in images.contiguous().split(BATCH):  # of another layout they would be rounded otherwise
+            plain = images.flatten(1).contiguous().view(images.shape)  # with other strides convolutions round otherwise
+            for rows in plain.split(BATCH):
                 found = network(rows.to(self.device))
                 found = found if isinstance(found, tuple) else (found, None)
                 features.append(found[0].float().cpu())

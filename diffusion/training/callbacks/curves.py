@@ -70,7 +70,7 @@ class LossCurve(Pictures):
         measured = callback_of(pl_module.trainer, LossFloor)
         found = None if measured is None else measured.floor
         floor = None if found is None else (found.t, found.value)
-        figure = plots.draw_losses(t, losses, pl_module.denoiser.schedule.T, floor)
+        figure = plots.draw_losses(t, losses, pl_module.denoiser.schedule.T, floor=floor)
         return {"val/loss_against_t": plots.write_figure(self.folder / f"loss_{when}.png", figure)}
 
 

@@ -228,7 +228,7 @@ def test_half_a_step_is_not_saved(tmp_path, caplog):
     with pytest.raises(RuntimeError, match="broken"):
         fit(tmp_path, Watch(breaking("batch end", 4)), tmp_path / "last.ckpt")
     assert step_of(tmp_path) == 2
-    assert "broke inside a step" in caplog.text
+    assert "inside a step" in caplog.text
 
 
 def signalling(number, hook, step):
@@ -298,7 +298,7 @@ def test_a_last_validation_that_breaks_is_repeated(tmp_path, whole, hook, caplog
     watch = Watch(breaking(hook, STEPS))
     with pytest.raises(RuntimeError, match="broken"):
         fit(tmp_path, watch, every_n_steps=1)
-    assert "the last validation broke" in caplog.text
+    assert "the last validation failed" in caplog.text
     assert step_of(tmp_path) == STEPS - 1
     assert_goes_on(whole, tmp_path, watch)
 

@@ -34,7 +34,7 @@ def fit(folder, model=None, ckpt=None, val_images=64, **options):
 def drawn(monkeypatch):
     """What each loss picture was made of: t, losses, T."""
     calls, draw = [], plots.draw_losses
-    monkeypatch.setattr(plots, "draw_losses", lambda *given: calls.append(given) or draw(*given))
+    monkeypatch.setattr(plots, "draw_losses", lambda *given, **more: calls.append(given) or draw(*given, **more))
     return calls
 
 
@@ -136,7 +136,7 @@ from diffusion.evaluation import plots
 from tests.training.callbacks.test_curves import fit
 
 calls, draw = [], plots.draw_losses
-plots.draw_losses = lambda *given: calls.append(given) or draw(*given)
+plots.draw_losses = lambda *given, **more: calls.append(given) or draw(*given, **more)
 folder = Path(sys.argv[1])
 trainer = fit(folder, devices=2, strategy="ddp", max_steps=5, val_images=63)
 torch.save([given[:2] for given in calls], folder / f"rank{trainer.global_rank}.pt")

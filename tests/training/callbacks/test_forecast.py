@@ -66,5 +66,5 @@ def test_a_run_that_is_soon_over_says_nothing(said):
     ("seconds", "text"),
     [(3, "3 seconds"), (119, "119 seconds"), (150, "2.5 minutes"), (34 * 60, "34 minutes"), (86400, "24 hours")],
 )
-def test_times_are_words(seconds, words):
-    assert forecast.duration(seconds) == words
+def test_a_duration_has_its_unit(seconds, text):
+    assert forecast.duration(seconds) == text
