@@ -52,6 +52,7 @@ def model(*words):
         torch.nn.init.normal_(parameter, std=0.1, generator=generator)
     strategy = SimpleNamespace(all_gather=lambda x, **_: x, reduce=lambda x, **_: x, root_device=DEVICE)
     made._trainer = SimpleNamespace(training=True, strategy=strategy, global_step=0, is_global_zero=True, loggers=[])
+    made._trainer.callbacks = []
     made._trainer.optimizers = [torch.optim.SGD(made.parameters())]
     made.log = lambda *_, **__: None
     return made

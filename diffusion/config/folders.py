@@ -19,7 +19,7 @@ VARIABLE = "DIFFUSION_CONFIG_DIR"
 NAMED = ("conditioning", "callbacks", "logger", "metric")
 """The groups whose files hold several parts, each under a name: config sections of the same name."""
 
-_TARGET = re.compile(r"^(\s*)_target_:\s*(\S+)", re.M)
+_TARGET = re.compile(r"^([ \t]*)_target_:\s*(\S+)", re.M)
 
 
 def package() -> Path:

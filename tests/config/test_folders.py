@@ -115,3 +115,9 @@ def test_a_run_keeps_the_yamls_and_its_checkpoint_says_which_folder_it_wants(own
     )
     done = command("sample", f"ckpt={run}", "n=1", f"--config-dir={run / 'conf'}", capsys=capsys)
     assert done.code == 0, done.err  # the module is still importable here; the yamls are those of the run
+
+
+def test_a_target_after_a_blank_line_is_at_the_root(tmp_path):
+    file = tmp_path / "x.yaml"
+    file.write_text("defaults: []\n\n_target_: a.B\npart:\n\n  _target_: a.C\n")
+    assert folders.targets(file) == [(0, "a.B"), (2, "a.C")]
