@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import reduce
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,22 +14,27 @@ from torch import Tensor
 from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.config.values import Count, Times
 from diffusion.denoiser import Denoise, Prediction
+from diffusion.ground.brownian import BrownianPath
 from diffusion.process import q_step
 from diffusion.samplers.grid import visit
 from diffusion.schedule import Schedule, broadcast
+
+Noise = Literal["independent", "brownian"]
 
 
 @dataclass
 class SolverState:
     """The state of a solver along a trajectory: the denoiser, fresh noise, and earlier predictions.
 
-    noise: () -> (B, C, H, W), the next of each image's stream. condition: of the images, as requested. steps: of the
-    whole trajectory; left: those remaining, including this one. nfe: network evaluations per image so far. history: the
-    latest predictions, newest last. carry: any state that the solver keeps between steps.
+    noise: () -> (B, C, H, W), the next of each image's stream. path: of the noise of reverse steps; None: `noise`.
+    condition: of the images, as requested. steps: of the whole trajectory; left: those remaining, including this one.
+    nfe: network evaluations per image so far. history: the latest predictions, newest last. carry: any state that the
+    solver keeps between steps.
     """
 
     denoise: Denoise
     noise: Callable[[], Tensor]
+    path: BrownianPath | None = None
     condition: Condition | None = None
     steps: int = 1
     left: int = 1
@@ -50,10 +55,18 @@ class SolverState:
         self.nfe += self.history[-1].nfe
         return self.history[-1]
 
+    def reverse_noise(self, t: Tensor, s: Tensor) -> Tensor:
+        """The standard normal noise of a stochastic step from t to s, (B, C, H, W); scalars where there is a path."""
+        if self.path is None:
+            return self.noise()
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = self.schedule(t), self.schedule(s)
+        return self.path.increment(float((alpha_t / sigma_t) ** 2), float((alpha_s / sigma_s) ** 2))
+
     def back(self, x_s: Tensor, s: Tensor, t: Tensor) -> Tensor:
         """x_t from x_s, s < t, by fresh noise; clears the history, which is of another x_t."""
         self.history.clear()
         self.carry = None
+        self.path = self.path and self.path.again()
         return q_step(self.schedule, x_s, s, t, self.noise())
 
 
@@ -75,6 +88,7 @@ class Sampler(ABC):
     beyond = True  # allows more steps than the schedule has, which needs continuous time
     evaluations = 1  # of the network, in a step
     draws_noise = True  # in its steps, so that images depend on the seed beyond x_T
+    noise: Noise = "independent"  # in each step, or `brownian`: of one path per image
 
     def __init__(self, steps: Count | None = None, times: Times = "trailing"):
         self.steps = steps
@@ -100,15 +114,16 @@ class Sampler(ABC):
         noise: Callable[[], Tensor],
         condition: Condition | None = None,
         times: Tensor | None = None,
+        path: BrownianPath | None = None,
     ) -> Iterator[Step]:
         """The states of the reverse process, from x to x_0.
 
         x: (B, C, H, W), the state at the first of the times: standard normal at T. denoise, noise: as in `SolverState`.
         condition: of the images. times: override the sampler's own, down to 0; where they rise, noise is added (Eq. 2)
-        and the solver restarts (RePaint).
+        and the solver restarts (RePaint). path: of a sampler with brownian noise.
         """
         times = self.times(denoise.schedule) if times is None else times
-        solver = SolverState(denoise, noise, condition, steps=len(times) - 1)
+        solver = SolverState(denoise, noise, path, condition, steps=len(times) - 1)
         yield Step(x, times[0].item(), 0)
         for number, (t, s) in enumerate(pairwise(times)):
             solver.left = solver.steps - number

@@ -7,7 +7,7 @@ from torch import Tensor
 from diffusion.conditioners.condition import Condition
 from diffusion.config.values import Count, Fraction, Times, checked
 from diffusion.denoiser import Denoise
-from diffusion.samplers.base import Sampler, SolverState, combine
+from diffusion.samplers.base import Noise, Sampler, SolverState, combine
 from diffusion.schedule import broadcast
 
 
@@ -15,22 +15,32 @@ from diffusion.schedule import broadcast
 class DDIM(Sampler):
     """x_s = alpha_s x_0 + sqrt(sigma_s^2 - std^2) eps + std z, std = eta posterior_std (Eqs. 12 and 16).
 
-    eta: 0 is deterministic, 1 is ancestral sampling.
+    eta: 0 is deterministic, 1 is ancestral sampling. noise: with eta, as in `DDPM`.
     """
 
     beyond = False
 
-    def __init__(self, steps: Count | None = None, times: Times = "trailing", eta: Fraction = 0.0):
+    def __init__(
+        self,
+        steps: Count | None = None,
+        times: Times = "trailing",
+        eta: Fraction = 0.0,
+        noise: Noise = "independent",
+    ):
         super().__init__(steps, times)
+        self.noise: Noise = noise
         self.eta = eta
         self.draws_noise = eta > 0
+
+    def unused(self) -> dict[str, str]:
+        return {} if self.eta else {"sampler.noise": "with sampler.eta=0 no noise is added"}
 
     def step(self, solver: SolverState, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         prediction = solver.predict(x_t, t)
         alpha_s, sigma_s = solver.schedule(s)
         std = self.eta * sigma_s / prediction.sigma * solver.schedule.beta(s, t).sqrt()
         x_s = combine((alpha_s, prediction.x_0), ((sigma_s**2 - std**2).sqrt(), prediction.eps))
-        return x_s + broadcast(std, x_t) * solver.noise() if self.eta else x_s
+        return x_s + broadcast(std, x_t) * solver.reverse_noise(t, s) if self.eta else x_s
 
 
 def invert(

@@ -7,7 +7,7 @@ from torch import Tensor
 from diffusion.config.values import Count, Fraction, Times, checked
 from diffusion.ground.errors import UserError
 from diffusion.process import q_posterior, reverse_variance
-from diffusion.samplers.base import Sampler, SolverState
+from diffusion.samplers.base import Noise, Sampler, SolverState
 from diffusion.schedule import Schedule
 
 _MIX: dict[str, float | None] = {"auto": None, "learned": None, "fixed_small": 0.0, "fixed_large": 1.0}
@@ -20,7 +20,8 @@ class DDPM(Sampler):
 
     variance: `fixed_small`, of the posterior; `fixed_large`, beta_t; a number in 0..1, interpolates their logarithms;
     `learned`, by the network's extra channels (Nichol & Dhariwal 2021, Eq. 15); `auto`, learned if the network has
-    these channels, else fixed_small.
+    these channels, else fixed_small. noise: `brownian` is that of one path per image, so that
+    one seed gives about the same image at any number of steps.
     """
 
     beyond = False
@@ -30,9 +31,11 @@ class DDPM(Sampler):
         steps: Count | None = None,
         times: Times = "trailing",
         variance: Literal["auto", "fixed_small", "fixed_large", "learned"] | Fraction = "auto",
+        noise: Noise = "independent",
     ):
         super().__init__(steps, times)
         self.mix = _MIX[variance] if isinstance(variance, str) else variance  # None: predicted by the network
+        self.noise: Noise = noise
         self.must_be_learnt = variance == "learned"
 
     def check(self, schedule: Schedule, learns_variance: bool = False) -> None:
@@ -48,4 +51,4 @@ class DDPM(Sampler):
             raise UserError(_NOT_LEARNED)
         mix = 0.0 if mix is None else mix
         variance = reverse_variance(solver.schedule, s, t, mix, x_t)
-        return mean + variance.sqrt() * solver.noise()
+        return mean + variance.sqrt() * solver.reverse_noise(t, s)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffusion.config.values import Count, Times, checked
-from diffusion.samplers.base import Sampler, SolverState, combine, half_log_snr
+from diffusion.samplers.base import Noise, Sampler, SolverState, combine, half_log_snr
 
 _FEW = 15  # with fewer steps the last but one is of order 2 at most, as the authors recommend
 
@@ -18,6 +18,7 @@ class DPMSolverPP(Sampler):
     weighted by the exponential of the linear part. One evaluation a step.
 
     order: 1, 2 or 3; lower at the start and, since lambda is infinite at 0, in the last step. stochastic: the SDE.
+    noise: of the SDE, as in `DDPM`.
     """
 
     def __init__(
@@ -26,10 +27,15 @@ class DPMSolverPP(Sampler):
         times: Times = "angle",
         order: Literal[1, 2, 3] = 2,
         stochastic: bool = False,
+        noise: Noise = "independent",
     ):
         super().__init__(steps, times)
         self.order = order
+        self.noise: Noise = noise
         self.stochastic = self.draws_noise = stochastic
+
+    def unused(self) -> dict[str, str]:
+        return {} if self.stochastic else {"sampler.noise": "with sampler.stochastic=false no noise is added"}
 
     def step(self, solver: SolverState, x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         solver.predict(x_t, t)
@@ -45,7 +51,7 @@ class DPMSolverPP(Sampler):
             weights = weights_of(h, order)
             return combine((sigma_s / sigma_t, x_t), *_scaled(alpha_s, weights, differences))
         weights = weights_of(2 * h, order)  # the SDE decays twice as fast
-        noise = (sigma_s * (-torch.expm1(-2 * h)).sqrt(), solver.noise())
+        noise = (sigma_s * (-torch.expm1(-2 * h)).sqrt(), solver.reverse_noise(t, s))
         return combine((sigma_s / sigma_t * (-h).exp(), x_t), *_scaled(alpha_s, weights, differences), noise)
 
     def _differences(self, solver: SolverState, h: Tensor, order: int) -> list[Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffusion.clipping import Clipping
-from diffusion.config import registry
+from diffusion.config import registry, signatures
 from diffusion.config.registry import TARGET
 from diffusion.config.values import Count, Natural, Node, Verbatim
 from diffusion.data.decoding import Limits
@@ -183,8 +183,9 @@ def _node(
     that `own` does not have."""
     if asked is not None and TARGET in asked:
         return dict(asked)
-    for key in (asked or {}).keys() - own.keys():
-        known = ", ".join(f"{group}.{each}" for each in own if each != TARGET) or "none"
+    names = {**own, **signatures.parameters(own[TARGET])}  # a stored config can lack keys that were added since
+    for key in (asked or {}).keys() - names.keys():
+        known = ", ".join(f"{group}.{each}" for each in names if each != TARGET) or "none"
         raise UserError(f"{group}.{key}: {whose} {group} has no such key; it has {known}")
     return {**own, **(asked or {})}
 

@@ -13,6 +13,7 @@ from diffusion.config.values import whole_or_none
 from diffusion.data.decoding import Limits
 from diffusion.denoiser import Denoise
 from diffusion.ground.bar import Bar
+from diffusion.ground.brownian import BrownianPath
 from diffusion.ground.errors import UserError
 from diffusion.ground.random import Streams
 from diffusion.samplers.base import Sampler
@@ -96,11 +97,13 @@ def generate(
     with Bar(total=steps * len(starts), desc="sampling", unit=" step", disable=not progress) as bar:
         for start in starts:
             chosen = slice(start, start + batch_size)
-            noise = Streams(seed, purpose, task.streams(index[chosen]), shape, device).normal
+            streams = task.streams(index[chosen])
+            noise = Streams(seed, purpose, streams, shape, device).normal
+            path = BrownianPath(seed, purpose, streams, shape, device) if sampler.noise == "brownian" else None
             asked = None if condition is None else condition.rows(chosen).to(device)
             x = task.start(denoise, times, index[chosen], noise, asked)
             states = torch.empty(len(kept), *x.shape)
-            for number, state in enumerate(sampler.trajectory(denoise, x, noise, asked, times)):
+            for number, state in enumerate(sampler.trajectory(denoise, x, noise, asked, times, path)):
                 if number in kept:
                     states[kept.index(number)] = state.x
                 bar.update(number > 0)

@@ -75,7 +75,32 @@ def test_impossible_step_counts_are_refused(steps):
         draw(DDIM(steps=steps), GaussianDenoiser(schedule.linear(20)))
 
 
-@pytest.mark.parametrize("sampler", [DDPM(steps=20), DDIM(steps=20), DDIM(steps=20, eta=0.7)])
+def _stochastic(name, steps):
+    yield DDPM(steps=steps, noise=name)
+    yield DDIM(steps=steps, eta=1.0, noise=name)
+    yield DPMSolverPP(steps=steps, stochastic=True, times="trailing", noise=name)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_brownian_noise_leads_to_the_same_image_at_any_number_of_steps(number):
+    denoise = GaussianDenoiser(schedule.cosine(1000), std=0.5)
+    few, many, most = (draw([*_stochastic("brownian", steps)][number], denoise, n=8) for steps in (25, 100, 400))
+    assert (many - most).std() < (few - most).std() / 2 < 0.15 / 2  # converges with the number of steps
+    independent = [draw([*_stochastic("independent", steps)][number], denoise, n=8) for steps in (100, 400)]
+    assert (independent[0] - independent[1]).std() > 0.3
+
+
+@pytest.mark.parametrize("sampler", [*_stochastic("brownian", 200)], ids=lambda each: type(each).__name__)
+def test_brownian_noise_reproduces_a_gaussian(sampler):
+    x_0 = draw(sampler, GaussianDenoiser(schedule.cosine(1000), mean=0.3, std=0.5), n=128).double()
+    n = x_0.numel()
+    assert abs(x_0.mean() - 0.3) < 4 * 0.5 / n**0.5 + 0.002
+    assert abs(x_0.var() / 0.25 - 1) < 4 * (2 / n) ** 0.5 + 0.02
+
+
+@pytest.mark.parametrize(
+    "sampler", [DDPM(steps=20), DDIM(steps=20), DDIM(steps=20, eta=0.7), DDPM(steps=20, noise="brownian")]
+)
 def test_an_image_does_not_depend_on_its_batch(sampler):
     denoise, index = GaussianDenoiser(schedule.linear()), torch.arange(7)
     batches = [
