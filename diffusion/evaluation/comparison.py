@@ -24,14 +24,15 @@ Split = Literal["train", "val"]
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """images: uint8 (n, C, H, W). data: the set that they are compared with. extractor: of the features. reference:
-    the split of `data` for distances, or a npz file with the moments (mu, sigma) of another set.  seed: of what a
-    metric draws."""
+    the split of `data` for distances, or a npz file with the moments (mu, sigma) of another set. seed: of what a
+    metric draws. progress: whether a bar shows the embedding of the images."""
 
     images: Tensor
     data: Data
     extractor: Extractor
     reference: str = "train"
     seed: int = 0
+    progress: bool = True
 
     def check(self) -> None:
         """Raises UserError for a data set of other values than pictures, or a file that holds no moments."""
@@ -41,7 +42,7 @@ class Comparison:
 
     @cached_property
     def embedded(self) -> Embedded:
-        return self.extractor(self.images, "features")
+        return self.extractor(self.images, "features" if self.progress else None)
 
     @property
     def features(self) -> Tensor:

@@ -17,7 +17,7 @@ from diffusion.ground.errors import UserError
 from diffusion.ground.files import give_name, remove_remains
 from diffusion.training.callbacks import loops
 from diffusion.training.callbacks.cadence import Cadence
-from diffusion.training.callbacks.lookup import data_of, model_of
+from diffusion.training.callbacks.lookup import callbacks_of, data_of, model_of
 from diffusion.training.callbacks.signals import Signals
 from diffusion.training.strategies import SHARDED
 
@@ -58,8 +58,8 @@ class WholeStep:
 @checked
 class Checkpoints(Checkpoint):
     """Writes folder/step_0001234.ckpt at the given intervals, after each validation, on SIGUSR1, before a stop and
-    after an exception. `last.ckpt` is another name of the newest, `best.ckpt` of the one with the lowest val/loss so
-    far. No name contains a `=`.
+    after an exception. `last.ckpt` is another name of the newest, `best.ckpt` of the one with the lowest `monitor`
+    so far. No name contains a `=`.
 
     Only whole optimizer steps are saved, so a resumed run repeats and skips none. SIGINT and SIGTERM end the run after
     the step in which they arrive, or after the last validation; a second SIGINT ends it at once. Lightning runs
@@ -71,6 +71,8 @@ class Checkpoints(Checkpoint):
         every_n_minutes: minutes between two, or None.
         every_n_epochs:  epochs between two, or None.
         keep:            how many of the newest to keep, besides the best.
+        monitor:         the metric that best.ckpt follows, such as val/mind of callbacks=quality; lower is better. A
+                         validation that does not measure it leaves best.ckpt as it is.
     """
 
     validated_on: Any = None
@@ -83,10 +85,12 @@ class Checkpoints(Checkpoint):
         every_n_minutes: Positive | None = 10.0,
         every_n_epochs: Count | None = None,
         keep: Count = 2,
+        monitor: str = "val/loss",
     ):
         self.folder = Path(folder)
         self.cadence = Cadence(every_n_steps, every_n_minutes, every_n_epochs)
         self.keep = keep
+        self.monitor = monitor
         self.best = float("inf")
         self.last: Path | None = None
         """The newest checkpoint written in this session, or the one it was resumed from."""
@@ -97,9 +101,12 @@ class Checkpoints(Checkpoint):
         self._due = self._stopping = False  # at the end of the current step
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "validated_on": self.validated_on}
+        return {"best": self.best, "monitor": self.monitor, "validated_on": self.validated_on}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict.get("monitor", "val/loss") != self.monitor:
+            log.warning("best.ckpt now follows checkpoints.monitor=%s", self.monitor)
+            return
         before, now = state_dict.get("validated_on"), self.validated_on
         if before is None or now is None or before == now:  # None: earlier versions, and ranks other than 0
             self.best = state_dict["best"]
@@ -152,9 +159,9 @@ class Checkpoints(Checkpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        loss, best = trainer.callback_metrics["val/loss"].item(), self.best
-        self.best = loss if loss < best else best
-        if not self._save(trainer, ("last", "best") if loss < best else ("last",)):
+        value, best = self._monitored(trainer), self.best
+        self.best = min(value, best)
+        if not self._save(trainer, ("last", "best") if value < best else ("last",)):
             self.best = best
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -184,6 +191,16 @@ class Checkpoints(Checkpoint):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.signals.ignore()
+
+    def _monitored(self, trainer: Trainer) -> float:
+        """The latest value of the monitored metric, infinite before it has one. Raises UserError if nothing logs it."""
+        metrics = trainer.callback_metrics
+        if self.monitor in metrics:
+            return metrics[self.monitor].item()
+        if self.monitor not in (getattr(each, "logs", None) for each in callbacks_of(trainer)):
+            known = ", ".join(sorted(name for name in metrics if name.startswith("val/")))
+            raise UserError(f"checkpoints.monitor={self.monitor}: a validation does not measure it, but {known}")
+        return float("inf")
 
     def _decide(self, trainer: Trainer) -> None:
         """Whether to save or to stop; all processes agree, whichever of them received the signal."""
