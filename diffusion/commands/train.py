@@ -128,7 +128,7 @@ def _train(
         data.train_dataloader()
         notices.of_pictures(model.space.shape[0])
         if isinstance(data, ImageData):
-            notices.of_size(data.name, data.size, data.own_size)
+            notices.of_size(data.name, data.size, data.original_size)
         contents = manifest.describe(config, data.describe())
         checkpoints = next(each for each in around.values() if isinstance(each, Checkpoints))
         checkpoints.validated_on = [data.fingerprint("val"), data.val_images]

@@ -1,1 +1,1 @@
-"""Data sets: images by index, split into train and val, in an order that is a function of (seed, epoch)."""
+"""Data sets: indexed images, split into train and val. The order is a function of (seed, epoch)."""

@@ -1,4 +1,4 @@
-"""Your own numbers, of any shape (C, H, W) and range: arrays that `np.save` wrote, memory-mapped."""
+"""User arrays of any shape (C, H, W) and range: files written by `np.save`, memory-mapped."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -20,18 +20,18 @@ _RESERVED = {PREVIOUS, "self"}
 
 @checked
 class Arrays(Data):
-    """train/x.npy and val/x.npy below `path`, of shape (N, C, H, W): floats or whole numbers.
+    """train/x.npy and val/x.npy in `path`, of shape (N, C, H, W): floats or integers.
 
-    Every other file NAME.npy beside x.npy, of shape (N, ...), is a condition of that name. Of these label.npy holds
-    classes, whole numbers from 0, or -1 where an image has none; their names are the lines of classes.txt below `path`,
-    or else their numbers.
+    Every other file NAME.npy next to x.npy, of shape (N, ...), is the condition NAME. label.npy holds classes: integers
+    from 0, or -1 for an image without a class. The lines of classes.txt in `path` are the class names; without it, the
+    names are the numbers.
 
     Args (those of Data, and):
-        val_fraction: without the folder val, the probability that a row of train is kept for validation. Its side
-                      follows from its number alone, so that rows that are added at the end move none; where that would
-                      leave no row for one of both, it gets the first or the last.
+        val_fraction: without a folder val, the probability that a row of train is held out for validation. The split
+                      of a row depends only on its number, so appended rows do not move others. If a split would be
+                      empty, row 0 is moved to it.
 
-    Raises UserError where files are missing, are no arrays of numbers, or do not fit each other.
+    Raises UserError if files are missing, are not numeric arrays, or do not match each other.
     """
 
     def __init__(self, *, val_fraction: OpenFraction = 0.05, **common):
@@ -46,18 +46,18 @@ class Arrays(Data):
             raise UserError(f"dataset.path={self.root} is not a folder: expected one with train/x.npy, and val/x.npy")
         array = opened(file)
         if array.ndim != 4 or 0 in array.shape:
-            raise UserError(f"{file} has the shape {array.shape}: expected (N, C, H, W), none of them 0")
+            raise UserError(f"{file} has the shape {array.shape}: expected (N, C, H, W), all greater than 0")
         shape = array.shape[1:]
         if self.shape is not None and tuple(self.shape) != shape:
             raise UserError(f"{file} holds arrays of {shape}, but dataset.shape is {tuple(self.shape)} (C, H, W)")
         return Declaration(dtype_of(array), shape)
 
     def prepare_data(self) -> None:
-        """Says what was found, once. Raises UserError for what `load` refuses, too."""
+        """Prints a summary of the data, once. Raises the same UserErrors as `load`."""
         parts = {split: self.split(split) for split in ("train", "val")}
         if not self._reported:
             self._reported = True
-            _say(self._report({split: len(x) for split, (x, _) in parts.items()}))
+            _print_lines(self._report({split: len(x) for split, (x, _) in parts.items()}))
 
     def load(self, split: str) -> tuple[Rows, Condition]:
         x, columns = self._x[split], dict(self._columns[split])
@@ -79,7 +79,7 @@ class Arrays(Data):
             raise UserError(f"{file}: cannot be read as text ({error})") from None
         if len(names) < n or len({*names}) < len(names):
             raise UserError(
-                f"{file} has {len({*names})} names, but label.npy counts {n} classes: expected a line for each"
+                f"{file} has {len({*names})} names, but label.npy has {n} classes: expected one line per class"
             )
         return names
 
@@ -94,7 +94,7 @@ class Arrays(Data):
             if (x["val"].dtype, x["val"].shape[1:]) != (dtype, shape):
                 raise UserError(
                     f"{self.root / 'val' / 'x.npy'} holds {x['val'].dtype} of shape {tuple(x['val'].shape)}, but "
-                    f"train/x.npy {dtype} of {tuple(x['train'].shape)}: expected the same but for N"
+                    f"train/x.npy {dtype} of {tuple(x['train'].shape)}: expected the same, except for N"
                 )
         for split, rows in x.items():
             rows.check_finite(self._folder(split) / "x.npy")
@@ -102,7 +102,7 @@ class Arrays(Data):
 
     @cached_property
     def _columns(self) -> dict[str, dict[str, Tensor]]:
-        """By split and name, the conditions: floats as float32, whole numbers as int64."""
+        """The conditions by split and name: floats as float32, integers as int64."""
         found = {split: self._conditions(split) for split in ("train", "val")}
         shapes = [{name: each.shape[1:] for name, each in columns.items()} for columns in found.values()]
         if shapes[0] != shapes[1]:
@@ -116,7 +116,7 @@ class Arrays(Data):
             if file.name != "x.npy" and not file.name.startswith("."):
                 if not file.stem.isidentifier() or file.stem in _RESERVED:
                     raise UserError(
-                        f"{file}: expected the name of a condition, letters, digits and _, such as vector.npy"
+                        f"{file}: expected the name of a condition (letters, digits and _), such as vector.npy"
                     )
                 array = opened(file)
                 if array.ndim == 0 or len(array) != len(x.array):
@@ -154,11 +154,11 @@ class Arrays(Data):
 def _check_labels(file: Path, labels: Tensor) -> None:
     if labels.dtype != torch.int64 or labels.ndim != 1 or labels.min() < -1 or labels.max() < 0:
         raise UserError(
-            f"{file}: expected a class for each row, whole numbers (N,) from 0, or -1 where there is none; it holds "
+            f"{file}: expected one class per row, integers (N,) from 0, or -1 for none; the file holds "
             f"{labels.dtype} of shape {tuple(labels.shape)} from {labels.min():g} to {labels.max():g}"
         )
 
 
 @rank_zero_only
-def _say(lines: Iterator[str]) -> None:
+def _print_lines(lines: Iterator[str]) -> None:
     print(*lines, sep="\n", flush=True)

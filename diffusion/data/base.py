@@ -1,8 +1,8 @@
-"""What every data set shares: the order of an epoch, the split over processes, flips and exact resume.
+"""The base of all data sets: the order of an epoch, the split over processes, flips and exact resume.
 
-A source (a sibling of this file) says only how its images are loaded. They stay as they are stored, in memory or in a
-memory map, and a batch is one indexing operation, so there is no torch DataLoader and there are no workers. They become
-x_0 once, on the device, in the training step.
+A source (a sibling of this file) only defines how its images are loaded. They keep their stored type, in memory or in a
+memory map. A batch is one indexing operation, so there is no torch DataLoader and there are no workers. The training
+step converts a batch to x_0 on the device.
 """
 
 import hashlib
@@ -21,12 +21,12 @@ from diffusion.ground import random
 from diffusion.ground.errors import UserError
 
 _FINGERPRINTED = 10_000
-_AT_A_TIME = 64  # of them
-_TYPE = {torch.uint8: "uint8 in 0..255"}  # in words
+_AT_A_TIME = 64  # of the fingerprinted images
+_TYPE = {torch.uint8: "uint8 in 0..255"}  # for messages
 
 
 class Declaration(NamedTuple):
-    """What a data set stores.
+    """The stored format of a data set.
 
     dtype: of its tensors. shape: (C, H, W) of one image.
     """
@@ -36,12 +36,12 @@ class Declaration(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Images as they are stored, and who they are.
+    """Images in their stored type, with conditions and indices.
 
     x:     (B, C, H, W), of the declared type.
-    condition: what the set tells of them, such as `label`, the class, int64 (B,).
-    index: int64 (B,). In training the place of the image in the whole run (batch number * batch size + place in the
-           batch of all processes), in validation its place in the validation set. Noise is drawn by it.
+    condition: the conditions of the images, such as `label`, the class, int64 (B,).
+    index: int64 (B,), the key of the noise. In training, the position of the image in the whole run (batch number *
+           batch size + position in the batch of all processes); in validation, its position in the validation set.
     """
 
     x: Tensor
@@ -50,26 +50,26 @@ class Batch(NamedTuple):
 
 
 def labelled(y: Tensor) -> Condition:
-    """Labels int64 (N,), -1 for a missing one, as a condition."""
+    """A condition of labels int64 (N,), where -1 is a missing label."""
     known = Condition.of(label=y.clamp(min=0))
     return known.without(y < 0, ["label"]) if (y < 0).any() else known
 
 
 @checked
 class Data(LightningDataModule, ABC):
-    """What one source stores, split into "train" and "val". One of its N values is called an image, whatever it is.
+    """A data set, split into "train" and "val". Each of its N values is called an image, whatever it contains.
 
     Args:
-        path:       folder of the data; None where it comes with a package.
+        path:       folder of the data; None if a package contains it.
         batch_size: images per batch over all processes; each process gets an equal part.
-        name:       what messages and the folder of its runs call it.
+        name:       used in messages and in the names of run folders.
         seed:       the order of epoch e is a function of (seed, e).
         flip:       mirror each training image with probability 1/2. Not for digits and letters.
-        val_images: at most so many validation images, evenly spaced over the set; None means all.
-        shape:      (C, H, W) of one image, which the data must have; None: whatever they have. A run fills it.
+        val_images: maximum number of validation images, evenly spaced over the set; None means all.
+        shape:      required (C, H, W) of one image; None accepts any shape. A run sets it.
 
-    `position`, the number of training batches given out in the whole run, is all the state there is. Lightning stores
-    it in every checkpoint.
+    `position`, the number of training batches yielded in the whole run, is the only state. Lightning stores it in every
+    checkpoint.
     """
 
     classes: tuple[str, ...] | None = None
@@ -109,14 +109,14 @@ class Data(LightningDataModule, ABC):
     @property
     @abstractmethod
     def declaration(self) -> Declaration:
-        """What is stored. Raises UserError where that cannot be known."""
+        """The stored format. Raises UserError if it cannot be determined."""
 
     @abstractmethod
     def load(self, split: str) -> tuple[Tensor, Condition]:
-        """Images (N, C, H, W), as declared, of the split "train" or "val", and what is known of each."""
+        """Images (N, C, H, W), as declared, of the split "train" or "val", and their conditions."""
 
     def split(self, split: str) -> tuple[Tensor, Condition]:
-        """Like `load`, but read and checked only once. Raises UserError where the images are not as declared."""
+        """Like `load`, but checked, and cached. Raises UserError if the images are not as declared."""
         if split not in self._splits:
             images, condition = self.load(split)
             self._check(images)
@@ -124,12 +124,13 @@ class Data(LightningDataModule, ABC):
         return self._splits[split]
 
     def describe(self) -> dict[str, Any]:
-        """What a run records of its data: name, images of each split, and a fingerprint of these."""
+        """The record of the data in a run: name, number of images in each split, and their fingerprint."""
         counts = {name: len(self.split(name)[0]) for name in ("train", "val")}
         return {"name": self.name, **counts, "fingerprint": self.fingerprint(*counts)}
 
     def fingerprint(self, *splits: str) -> str:
-        """Of the conditions and up to 10,000 images of each split, evenly spaced: a larger set is not read through."""
+        """Hash of the conditions and of up to 10,000 evenly spaced images of each split: larger sets are not read in
+        full."""
         digest = hashlib.blake2b(digest_size=12)
         for name in splits:
             images, condition = self.split(name)
@@ -138,13 +139,13 @@ class Data(LightningDataModule, ABC):
             labels = torch.full((len(images),), -1) if labels is None else labels
             names = sorted({*condition.asked} - {"label"})
             others = (each for name in names if (each := condition.filled(name, 0)) is not None)
-            parts = (images[few] for few in rows.split(_AT_A_TIME))  # they may not fit into memory together
+            parts = (images[few] for few in rows.split(_AT_A_TIME))  # together they may not fit into memory
             for part in (torch.tensor(images.shape), labels, *parts, *others):
                 digest.update(part.contiguous().numpy().data)
         return digest.hexdigest()
 
     def settled(self) -> dict[str, Any]:
-        """Settings that the data itself has decided, for the config that the run keeps."""
+        """Settings that were derived from the data, for the config that the run stores."""
         return {}
 
     def train_dataloader(self) -> "TrainingBatches":
@@ -193,24 +194,24 @@ class Data(LightningDataModule, ABC):
             )
 
     def _fix(self, shape: tuple[int, ...]) -> str:
-        """What to do where the images turn out to be of this shape, instead of the declared one."""
+        """The advice in the message for images of this shape instead of the declared one."""
         return ""
 
 
 @checked
 class ImageData(Data):
-    """Square pictures in 8 bits.
+    """Square 8-bit images.
 
     Args (those of Data, and):
         channels: 1 (grey) or 3 (RGB).
         size:     height and width in pixels.
     """
 
-    own_size: int | None = None
-    """The shorter side of a typical image, in pixels, before it was brought to `size`; None where that is not known."""
+    original_size: int | None = None
+    """The shorter side of a typical image in pixels, before resizing to `size`; None if unknown."""
 
     def __init__(self, *, channels: Literal[1, 3], size: Count, **common):
-        super().__init__(shape=None, **common)  # channels and size say it
+        super().__init__(shape=None, **common)  # channels and size determine it
         self.channels = channels
         self.size = size
 
@@ -224,10 +225,10 @@ class ImageData(Data):
 
 
 class TrainingBatches:
-    """One pass is one epoch's number of batches, from wherever the run stands.
+    """One pass yields the batches of one epoch, from the current position of the run.
 
     Lightning counts the batches of a resumed epoch itself and stops at its end. An incomplete batch is left out. The
-    length tells Lightning that nothing need be fetched ahead, so `position` never runs in front of the training.
+    loader has a length, so Lightning does not prefetch and `position` is never ahead of the training.
     """
 
     def __init__(self, data: Data):
@@ -250,10 +251,10 @@ class TrainingBatches:
             epoch, number = divmod(data.position, per_epoch)
             if epoch != known:
                 order, known = random.permutation(data.seed, f"order/{epoch}", len(self.images)), epoch
-            place = torch.arange(self.local) + data.rank * self.local
-            rows = order[number * data.batch_size + place]
-            index = data.position * data.batch_size + place
-            # Before the batch leaves: a checkpoint written during its step must count it.
+            offset = torch.arange(self.local) + data.rank * self.local
+            rows = order[number * data.batch_size + offset]
+            index = data.position * data.batch_size + offset
+            # Incremented before the batch is yielded: a checkpoint written during its step must count it.
             data.position += 1
             yield Batch(self._flip(self.images[rows], index), self.condition.rows(rows), index)
 
@@ -263,7 +264,7 @@ class TrainingBatches:
         mirrored = random.uniform(self.data.seed, "flip", index) < 0.5
         return torch.where(mirrored[:, None, None, None], x.flip(-1), x)
 
-    # Lightning asks the loader itself whether it can resume, and warns where it cannot.
+    # Lightning checks whether the loader has these methods, and warns if it cannot resume.
     def state_dict(self) -> dict[str, int]:
         return self.data.state_dict()
 
@@ -274,7 +275,7 @@ class TrainingBatches:
 class ValidationBatches:
     """Every validation image once, in order; process r of w gets images r, r + w, r + 2w, ...
 
-    Every process gets the same number of batches, none of them empty (FSDP hangs otherwise), of nearly equal sizes.
+    Every process gets the same number of batches, none of them empty (otherwise FSDP hangs), of nearly equal sizes.
     """
 
     def __init__(self, data: Data):

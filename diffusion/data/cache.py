@@ -1,4 +1,4 @@
-"""Where decoded images are kept for later runs, found again, and in the end removed."""
+"""The cache of decoded images for later runs."""
 
 import errno
 import logging
@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from diffusion.data.decoded import IMAGES, INDEX, PLACE, Decoded, Request
+from diffusion.data.decoded import IMAGES, INDEX, LOCATION, Decoded, Request
 from diffusion.data.decoding import Limits
 from diffusion.data.ranges import Range
 from diffusion.ground.errors import UserError
@@ -19,21 +19,22 @@ from diffusion.ground.files import cache_folder
 
 try:
     import fcntl
-except ImportError:  # Windows, where a folder with a mapped file in it cannot be renamed, and so not removed
+except ImportError:  # Windows, where a folder that contains a mapped file cannot be renamed, and so not removed
     fcntl = None
 
-_SHARE = 0.1  # of its disk the cache takes at most; what was used least recently goes first
+_SHARE = 0.1  # maximum share of the disk; the least recently used entries are removed first
 _UNFINISHED = ".decoding-"
-_WORTH_A_LINE = 10e6  # bytes
-_KEY = re.compile(f"({PLACE})?[0-9a-f]{{24}}")
-_OF_BEFORE = re.compile("images-[0-9a-f]{24}")  # what earlier versions called theirs
+_LOGGED = 10e6  # bytes; smaller removals are not logged
+_KEY = re.compile(f"({LOCATION})?[0-9a-f]{{24}}")
+_OLD_ENTRY = re.compile("images-[0-9a-f]{24}")  # the names of earlier versions
 
 log = logging.getLogger(__name__)
 
 
 class DecodedCache:
-    """Folders images-*, each with decoded images and the keys they are known by, as names of empty files: that of the
-    files' status, which costs no reading, and that of their contents, which a copied or moved folder shares.
+    """Folders images-*, each with decoded images and their keys, stored as names of empty files. One key is that of the
+    status of the source files, which needs no reading; another is that of their contents, which is the same for a
+    copied or moved folder.
 
     folder: by default $XDG_CACHE_HOME/diffusion or ~/.cache/diffusion.
     """
@@ -41,13 +42,13 @@ class DecodedCache:
     def __init__(self, folder: str | None = None):
         try:
             self.folder = Path(folder).expanduser() if folder else cache_folder()
-        except RuntimeError as error:  # nobody's home
-            raise UserError(f"no folder to keep decoded images in ({error}): set dataset.cache") from error
+        except RuntimeError as error:  # no home directory
+            raise UserError(f"no cache folder for decoded images ({error}): set dataset.cache") from error
         self._held: IO | None = None
 
     def decoded(self, root: Path, files: Sequence[str], size: int, channels: int, range: Range) -> Decoded:
-        """The images of `files` below `root`, of size x size pixels, decoded unless that has been done. Raises
-        UserError where there is no room for them, or where range="auto" finds none."""
+        """The images of `files` below `root`, of size x size pixels, decoded unless they are cached. Raises UserError
+        if the disk is too full, or if range="auto" is undefined."""
         request = Request(root, files, size, channels, range)
         status = request.key(request.status())
         found = self._find(status)
@@ -58,12 +59,12 @@ class DecodedCache:
         return found
 
     def _find(self, key: str) -> Decoded | None:
-        """What is known by `key`. What is damaged is removed, to be decoded again."""
+        """The entry with `key`. Damaged entries are removed, to be decoded again."""
         for entry in [mark.parent for mark in self.folder.glob(f"images-*/{key}")]:
             try:
                 found = Decoded.read(entry)
                 held = _hold(entry)
-            except Exception as error:  # cut files raise whatever they like
+            except Exception as error:  # truncated files may raise any exception
                 log.warning("%s is damaged (%s: %s): its images are decoded again", entry, type(error).__name__, error)
                 _remove(entry, even_held=True)
                 continue
@@ -75,7 +76,7 @@ class DecodedCache:
 
     def _decode(self, request: Request, contents: Sequence[str]) -> Decoded:
         limits = request.limits()
-        settled = request._replace(range=limits or "container").key(contents)  # auto has become two numbers
+        settled = request._replace(range=limits or "container").key(contents)  # auto is replaced by two numbers
         found = self._find(settled)
         if found is None:
             try:
@@ -96,40 +97,40 @@ class DecodedCache:
         try:
             request.decode(folder, limits)
             _mark(folder, key)
-            _mark(folder, request.place())
+            _mark(folder, request.location())
             return folder.rename(folder.with_name(folder.name.replace(_UNFINISHED, "images-"))), held
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _new_folder(self) -> tuple[Path, IO | None]:
-        """One that is held until the file that comes with it is closed."""
+        """A new folder, and the file that holds it until closed."""
         while True:
             folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self.folder))
-            with suppress(FileNotFoundError):  # another process took it for one that was left behind
+            with suppress(FileNotFoundError):  # another process has removed it as unfinished
                 (folder / IMAGES).touch()
                 held = _hold(folder)
                 if (folder / IMAGES).exists():
                     return folder, held
 
     def _make_room(self, request: Request) -> None:
-        """Raises OSError where there is too little: a full disk would kill the process that writes to a memory map,
-        without a word."""
+        """Raises OSError if there is too little space: writing to a memory map on a full disk kills the process without
+        a message."""
         freed = self._clear(request)
-        if freed > _WORTH_A_LINE:
+        if freed > _LOGGED:
             log.warning("removed %.2f GB of old decoded images from %s", freed / 1e9, self.folder)
         free = shutil.disk_usage(self.folder).free
         if free < request.n_bytes:
             raise OSError(errno.ENOSPC, f"{request.n_bytes / 1e6:,.0f} MB needed, {free / 1e6:,.0f} MB free")
 
     def _clear(self, request: Request) -> int:
-        """Removes what killed processes have left, the images of the same folder as it was before, those of earlier
-        versions, and what was used least recently while there is too little room. Returns the bytes that this freed."""
+        """Removes unfinished entries of killed processes, entries of an earlier state of the same folder, entries of
+        earlier versions, and the least recently used ones while there is too little space. Returns the freed bytes."""
         freed = sum(map(_remove, self.folder.glob(f"{_UNFINISHED}*")))
         entries = sorted(filter(_is_ours, self.folder.glob("images-*")), key=_used)
         disk = shutil.disk_usage(self.folder)
         excess = max(sum(map(_size, entries)) + request.n_bytes - int(_SHARE * disk.total), request.n_bytes - disk.free)
         for entry in entries:
-            changed = (entry / request.place()).exists() or _OF_BEFORE.fullmatch(entry.name)
+            changed = (entry / request.location()).exists() or _OLD_ENTRY.fullmatch(entry.name)
             if changed or excess > 0:
                 size = _remove(entry)
                 freed, excess = freed + size, excess - size
@@ -137,22 +138,23 @@ class DecodedCache:
 
 
 def _mark(entry: Path, key: str) -> None:
-    with suppress(OSError):  # a cache that may only be read
+    with suppress(OSError):  # a read-only cache
         (entry / key).touch()
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether nothing else is in a folder: somebody may keep pictures of his own in images-train, beside ours."""
+    """Whether a folder contains only files of the cache: a folder of the user may have a similar name, such as
+    images-train."""
     with suppress(OSError):
         names = {file.name for file in folder.iterdir()}
         keys = {name for name in names if _KEY.fullmatch(name)}
-        named = folder.name.startswith(_UNFINISHED) or _OF_BEFORE.fullmatch(folder.name)
+        named = folder.name.startswith(_UNFINISHED) or _OLD_ENTRY.fullmatch(folder.name)
         return bool(keys or named) and names - keys <= {IMAGES, INDEX}
     return False
 
 
 def _used(entry: Path) -> float:
-    """When, in seconds; 0 where another process has removed it."""
+    """The time of the last use, in seconds; 0 if another process has removed the entry."""
     with suppress(OSError):
         return entry.stat().st_mtime
     return 0.0
@@ -165,7 +167,7 @@ def _size(folder: Path) -> int:
 
 
 def _hold(folder: Path) -> IO | None:
-    """Keeps others from removing `folder` until the file that is returned is closed, or this process is dead."""
+    """Prevents other processes from removing `folder` until the returned file is closed or this process ends."""
     if fcntl is None:
         return None
     file = open(folder / IMAGES, "rb")  # noqa: SIM115
@@ -182,20 +184,20 @@ def _is_held(folder: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
-    except OSError:  # held, or a file system without locks, on which nobody can tell
+    except OSError:  # held, or a file system without locks, where this is unknown
         return True
     return False
 
 
 def _remove(folder: Path, even_held: bool = False) -> int:
-    """Removes a folder of the cache, unless somebody holds it. Returns the bytes that this freed."""
+    """Removes a folder of the cache, unless a process holds it. Returns the freed bytes."""
     gone = folder.with_name(f"{_UNFINISHED}{folder.name}")
     try:
         if not _is_ours(folder) or (not even_held and _is_held(folder)):
             return 0
         size = _size(folder)
         folder.rename(gone)
-    except OSError:  # another process has removed it, or Windows knows that it is in use
+    except OSError:  # another process has removed it, or it is in use on Windows
         return 0
     shutil.rmtree(gone, ignore_errors=True)
     return size

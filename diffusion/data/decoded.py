@@ -1,4 +1,4 @@
-"""Decoded images on the disk: a memory-mapped uint8 array, and an index of what is in it."""
+"""Decoded images on disk: a memory-mapped uint8 array and its index."""
 
 import hashlib
 import json
@@ -19,15 +19,15 @@ from diffusion.data.ranges import Range, Seen
 from diffusion.ground.bar import Bar
 
 IMAGES, INDEX = "images.npy", "index.json"
-PLACE = "of-"
+LOCATION = "of-"
 _HAS_TIME_OF_CHANGE = os.name != "nt"
-_AHEAD = 256  # files read before the first of their results is used
+_AHEAD = 256  # files that are read ahead
 
 Result = TypeVar("Result")
 
 
 class Request(NamedTuple):
-    """What is to be decoded: `files` below `root`, to size x size pixels."""
+    """A request to decode `files` below `root` to size x size pixels."""
 
     root: Path
     files: Sequence[str]
@@ -40,32 +40,32 @@ class Request(NamedTuple):
         return math.prod((len(self.files), self.channels, self.size, self.size))
 
     def key(self, stamps: Iterable[str]) -> str:
-        """Changes with every file, by its stamp, and with all that changes the decoded images. Pillow decides pixels,
-        and which files can be read."""
+        """Changes with the stamp of any file and with all settings that affect the decoded images, including the Pillow
+        version, which affects pixels and readable files."""
         settings = [VERSION, PIL.__version__, BACKGROUND, self.size, self.channels, self.range]
         digest = hashlib.blake2b(repr(settings).encode(), digest_size=12)
         for file, stamp in zip(self.files, stamps, strict=True):
             digest.update(f"\n{file}\n{stamp}".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
-    def place(self) -> str:
-        """The same for a folder and settings, whatever is in the folder."""
+    def location(self) -> str:
+        """A key of the folder and the settings, independent of the content of the folder."""
         settings = str(self.root.resolve()), self.size, self.channels, self.range
-        return PLACE + hashlib.blake2b(repr(settings).encode(errors="surrogateescape"), digest_size=12).hexdigest()
+        return LOCATION + hashlib.blake2b(repr(settings).encode(errors="surrogateescape"), digest_size=12).hexdigest()
 
     def status(self) -> Iterable[str]:
-        """Stamps that cost no reading. Dates of files can be set, and are by programs that unpack archives; inode and
-        time of change cannot."""
+        """Stamps without reading the files. Programs that unpack archives set the modification time of files; inode and
+        change time cannot be set."""
         if not _HAS_TIME_OF_CHANGE:
             return self.contents()
         return (_status(os.path.join(self.root, file)) for file in self.files)
 
     def contents(self) -> list[str]:
-        """Stamps that are the same for a copy in another place."""
+        """Stamps that are the same for a copy in another folder."""
         return [stamp for _, stamp in self._each(_digest, "hashing")]
 
     def limits(self) -> Limits | None:
-        """What the range means here, None for that of each file's type. Raises UserError where auto means nothing."""
+        """The limits of the range, None for those of each file's type. Raises UserError if auto is undefined."""
         if self.range == "auto":
             values = [found for _, found in self._each(read_values, "finding the range")]
             readable = [found for found in values if not isinstance(found, str)]
@@ -73,7 +73,7 @@ class Request(NamedTuple):
         return None if isinstance(self.range, str) else self.range
 
     def decode(self, folder: Path, limits: Limits | None) -> None:
-        """Writes what `Decoded.read` reads into `folder`."""
+        """Writes into `folder` the files that `Decoded.read` reads."""
         shape = (len(self.files), self.channels, self.size, self.size)
         images = np.lib.format.open_memmap(folder / IMAGES, "w+", np.uint8, shape)
         files, skipped, seen = [], {}, {}
@@ -84,20 +84,18 @@ class Request(NamedTuple):
             images[len(files)] = found.pixels
             files.append(file)
             values = found.values
-            if values.least <= values.largest:  # something can be seen
-                seen[values.top] = seen.get(values.top, Seen(values.top)).also(values, limits)
+            if values.least <= values.largest:  # some pixels are not transparent
+                seen[values.top] = seen.get(values.top, Seen(values.top)).updated(values, limits)
         images.flush()
-        del images  # Windows renames no folder with a file in it that is still mapped
+        del images  # Windows cannot rename a folder that contains a mapped file
         index = {"files": files, "skipped": skipped, "limits": limits, "seen": list(seen.values())}
         (folder / INDEX).write_text(json.dumps(index))
 
     def _each(self, read: Callable[[Path], Result], what: str) -> Iterator[tuple[str, Result]]:
-        """Every file with what `read` makes of its path, in order."""
+        """Every file with the result of `read` for its path, in order."""
         with (
             ThreadPoolExecutor(os.cpu_count()) as pool,
-            Bar(
-                total=len(self.files), desc=what, unit=" images", delay=1
-            ) as bar,  # second; a small set is done by then
+            Bar(total=len(self.files), desc=what, unit=" images", delay=1) as bar,  # in seconds: no bar for a small set
         ):
             for start in range(0, len(self.files), _AHEAD):
                 part = self.files[start : start + _AHEAD]
@@ -108,8 +106,8 @@ class Request(NamedTuple):
 
 @dataclass
 class Decoded:
-    """images: uint8 (N, C, H, W), one for each of `files`; skipped: file -> the reason; limits: None for those of each
-    file's type; seen: the values in the files."""
+    """images: uint8 (N, C, H, W), one per entry of `files`; skipped: file -> reason; limits: None for those of each
+    file's type; seen: statistics of the values in the files."""
 
     folder: Path
     images: np.ndarray
@@ -120,12 +118,12 @@ class Decoded:
 
     @classmethod
     def read(cls, folder: Path) -> "Decoded":
-        """Raises anything where a file is gone or damaged."""
+        """May raise any exception if a file is missing or damaged."""
         index = json.loads((folder / INDEX).read_text())
-        # Copy on write: torch wants writable memory, and the file stays as it is.
+        # Copy on write: torch requires writable memory, and the file is not modified.
         images = np.load(folder / IMAGES, mmap_mode="c")
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) < len(index["files"]):
-            raise ValueError(f"{IMAGES} does not hold what {INDEX} says")
+            raise ValueError(f"{IMAGES} does not match {INDEX}")
         limits = None if index["limits"] is None else tuple(index["limits"])
         seen = [Seen(*values) for values in index["seen"]]
         return cls(folder, images[: len(index["files"])], index["files"], index["skipped"], limits, seen)

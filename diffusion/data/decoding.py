@@ -9,20 +9,20 @@ from PIL import Image, ImageOps
 from diffusion.data import stored
 from diffusion.data.stored import Stored
 
-BACKGROUND = "white"  # what shows through transparent pixels
-VERSION = 2  # raised with every change of this file or of stored.py that changes pixels: old ones are not used again
+BACKGROUND = "white"  # behind transparent pixels
+VERSION = 2  # to be raised with every change of this file or stored.py that changes pixels: it invalidates the cache
 
-# A large JPEG is read at the smallest scale that leaves it this many times larger than asked for. Pixels of photographs
-# then differ by 1 of 255 at most from those of the whole image (at twice as large: by 3). Strong colours with sharp
-# edges, stored at half the resolution, differ by up to 6 in one pixel of a hundred, which no margin mends.
+# A large JPEG is read at the smallest scale at which it is still this many times larger than requested. Pixels of
+# photographs then differ by at most 1 of 255 from those of the whole image (with a factor of 2: by 3). Strong colours
+# with sharp edges, stored at half the resolution, differ by up to 6 in 1 % of the pixels, with any margin.
 _SCALE_MARGIN = 4
 
 Limits = tuple[float, float]
-"""The values that become black and white; those outside are clipped."""
+"""The values that become black and white; values outside are clipped."""
 
 
 class Values(NamedTuple):
-    """Those in a file: least and largest by Stored.extremes, top as in Stored."""
+    """The values in a file: least and largest from Stored.extremes, top as in Stored."""
 
     least: float
     largest: float
@@ -37,15 +37,15 @@ class Picture(NamedTuple):
 
 
 def read_image(path: Path, size: int, channels: int, limits: Limits | None = None) -> np.ndarray | str:
-    """The pixels of `read_picture`, or the reason why there are none."""
+    """The pixels of `read_picture`, or the reason why the file cannot be read."""
     found = read_picture(path, size, channels, limits)
     return found if isinstance(found, str) else found.pixels
 
 
 def read_picture(path: Path, size: int | tuple[int, int], channels: int, limits: Limits | None = None) -> Picture | str:
-    """The (first) image of a file, resized and cropped at the centre to `size`, pixels of a square's side or (H, W),
-    grey (channels=1) or RGB (3), or the reason why it cannot be read. Without limits they are 0 and the largest value
-    of the file's type.
+    """The (first) image of a file, resized and centre-cropped to `size`, the side of a square or (H, W) in pixels,
+    grey (channels=1) or RGB (3), or the reason why it cannot be read. The default limits are 0 and the largest value of
+    the file's type.
     """
     height, width = (size, size) if isinstance(size, int) else size
     try:
@@ -53,13 +53,13 @@ def read_picture(path: Path, size: int | tuple[int, int], channels: int, limits:
         values = Values(*found.extremes(), found.top)
         flat = flatten(found, limits or _limits_of_type(values), channels)
         pixels = np.asarray(ImageOps.fit(flat, (width, height), Image.Resampling.BICUBIC))
-    except Exception as error:  # decoders raise whatever they like on broken files
+    except Exception as error:  # decoders may raise any exception on broken files
         return reason(error)
     return Picture(pixels.reshape(height, width, channels).transpose(2, 0, 1), values)
 
 
 def read_values(path: Path) -> Values | str:
-    """What `read_picture` would find in a file of the whole image's values, or the reason why it cannot be read."""
+    """The values of the whole image that `read_picture` would report, or the reason why the file cannot be read."""
     try:
         found = stored.read(path)
         return Values(*found.extremes(), found.top)
@@ -68,7 +68,7 @@ def read_values(path: Path) -> Values | str:
 
 
 def flatten(found: Stored, limits: Limits, channels: int, background: str = BACKGROUND) -> Image.Image:
-    """The whole of an image in 8 bits, grey (channels=1) or RGB (3), what is transparent over the background."""
+    """The whole image in 8 bits, grey (channels=1) or RGB (3), with transparency composited over the background."""
     levels, mode = _levels(found, limits), "L" if channels == 1 else "RGB"
     image = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)
     if found.alpha is not None:
@@ -90,7 +90,7 @@ def _levels(found: Stored, limits: Limits) -> np.ndarray:
     values = found.values
     if limits == (0, 255) and values.dtype == np.uint8:
         levels = values
-    elif values.dtype in (np.uint8, np.uint16):  # a table is quicker than arithmetic with each pixel
+    elif values.dtype in (np.uint8, np.uint16):  # a lookup table is faster than arithmetic on each pixel
         levels = _stretch(np.arange(np.iinfo(values.dtype).max + 1), limits)[values]
     else:
         levels = _stretch(values, limits)

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 8x8, grey, part of the package, nothing to download."""
+"""The handwritten digits of scikit-learn: 8x8, grey, part of the package, no download."""
 
 from typing import Annotated, Any
 
@@ -13,7 +13,7 @@ from diffusion.ground.errors import UserError
 
 VAL_IMAGES = 297
 
-Nowhere = Annotated[None, Expected("null, since the digits are part of scikit-learn")]
+NoPath = Annotated[None, Expected("null, since the digits are part of scikit-learn")]
 
 
 @checked
@@ -22,11 +22,11 @@ class Digits(ImageData):
 
     classes = tuple("0123456789")
 
-    def __init__(self, *, path: Nowhere = None, **common):
+    def __init__(self, *, path: NoPath = None, **common):
         super().__init__(path=path, **common)
 
     def load(self, split: str) -> tuple[Tensor, Condition]:
-        """Raises UserError where scikit-learn is not installed."""
+        """Raises UserError if scikit-learn is not installed."""
         try:
             from sklearn.datasets import load_digits
         except ImportError as error:

@@ -1,4 +1,4 @@
-"""Any folder of images, decoded once into a memory-mapped uint8 array that is kept for later runs."""
+"""A folder of images, decoded once into a memory-mapped uint8 array that later runs reuse."""
 
 import logging
 from functools import cached_property
@@ -19,7 +19,7 @@ from diffusion.data.layout import Hashed, Layout, Permuted
 from diffusion.data.report import broken, report
 from diffusion.ground.errors import UserError
 
-_MEASURED = 100  # images, to know how large they are
+_MEASURED = 100  # images opened to determine the typical size
 _LAYOUTS = {"hash": Hashed, "permutation": Permuted}
 
 log = logging.getLogger(__name__)
@@ -27,24 +27,25 @@ log = logging.getLogger(__name__)
 
 @checked
 class ImageFolder(ImageData):
-    """All images below `path`, resized to `size` at their short side, cropped at the centre, grey or RGB by `channels`.
+    """All images below `path`, with the short side resized to `size`, centre-cropped, grey or RGB by `channels`.
 
-    They are known by their content, whatever their suffix. The top folders are the classes, where at least two of them
-    hold images.
+    Images are detected by content, whatever their suffix. The top folders are the classes, if at least two of them
+    contain images.
 
     Args (those of ImageData, and):
-        val_fraction: the probability that an image is kept for validation.
-        split:        "hash": an image's side follows from its name below `path` alone, so that it keeps it whatever
-                      else is added, removed, renamed or repaired, and a larger val_fraction only adds to the
-                      validation images. Where that would leave no image for validation, the one of lowest hash is
-                      taken (and where none for training, the one of highest): images that are added later can give it
-                      back to training, but take none from there. Folders named train, val or test decide instead,
-                      where there are at least two of these (`layout.Hashed`). "permutation": as format 0 found and
-                      split images (`layout.Permuted`).
-        on_broken:    "skip" leaves out images that cannot be read and says which; "error" refuses them.
-        range:        the values that become black and white, in the files' own numbers. "container": 0 and the largest
-                      of each file's type, so 255 or 65535; floats have none and are refused. "auto": the least and the
-                      largest of all images. Or these two numbers; values outside are clipped.
+        val_fraction: the probability that an image is held out for validation.
+        split:        "hash": the split of an image depends only on its path relative to `path`. It stays the same when
+                      other images are added, removed, renamed or repaired, and a larger val_fraction only adds
+                      validation images. If no image is for validation, the one with the lowest hash is taken (if none
+                      is for training, the one with the highest): images that are added later can return it to
+                      training, but take none from there. If there are at least two folders named train, val or test,
+                      these are the splits (`layout.Hashed`). "permutation": images are found and split as in format 0
+                      (`layout.Permuted`).
+        on_broken:    "skip" leaves out images that cannot be read and logs them; "error" is an error.
+        range:        the values in the files that become black and white. "container": 0 and the largest value of the
+                      file's type, such as 255 or 65535; floats are an error, since their type has none. "auto": the
+                      smallest and the largest value of all images. [low,high]: these values; values outside are
+                      clipped.
         cache:        folder of the decoded images, by default $XDG_CACHE_HOME/diffusion or ~/.cache/diffusion.
     """
 
@@ -68,7 +69,7 @@ class ImageFolder(ImageData):
 
     @cached_property
     def layout(self) -> Layout:
-        """What lies below `path`. Raises UserError where that is no picture."""
+        """The layout of `path`. Raises UserError if it contains no images."""
         return _LAYOUTS[self.split_rule](self.root)
 
     @property
@@ -76,8 +77,8 @@ class ImageFolder(ImageData):
         return self.layout.classes
 
     def prepare_data(self) -> None:
-        """Decodes the images, unless that has been done, and says what was found, once. Raises UserError for what
-        `load` refuses, too."""
+        """Decodes the images, unless they are cached, and prints a summary, once. Raises the same UserErrors as
+        `load`."""
         decoded = self.decoded
         if self._reported:
             return
@@ -92,7 +93,7 @@ class ImageFolder(ImageData):
         return {"range": [*(self.decoded.limits or ())]} if self.range == "auto" else {}
 
     def load(self, split: str) -> tuple[Tensor, Condition]:
-        """Raises UserError where fewer than two images can be read, or any cannot and on_broken="error"."""
+        """Raises UserError if fewer than two images can be read, or if any cannot and on_broken="error"."""
         rows = slice(self._n_val, None) if split == "train" else slice(self._n_val)
         images = torch.from_numpy(self.decoded.images[rows])
         if not self.classes:
@@ -102,7 +103,7 @@ class ImageFolder(ImageData):
         return images, labelled(torch.tensor(labels))
 
     @cached_property
-    def own_size(self) -> int:
+    def original_size(self) -> int:
         sides = []
         for file in self.decoded.files[:_MEASURED]:
             with opened(self.root / file) as image:
@@ -115,11 +116,11 @@ class ImageFolder(ImageData):
 
     @cached_property
     def decoded(self) -> Decoded:
-        """The images that can be read. Raises UserError where these are too few."""
+        """The images that can be read. Raises UserError if there are too few."""
         files = self.layout.files
         decoded = self.cache.decoded(self.root, files, self.size, self.channels, self.range)
         if decoded.skipped and self.on_broken == "error":
-            raise UserError(f"{self.path}: {broken(decoded.skipped)}: mend them, or set dataset.on_broken=skip")
+            raise UserError(f"{self.path}: {broken(decoded.skipped)}: repair them, or set dataset.on_broken=skip")
         n, named = len(decoded.files), f". {broken(decoded.skipped)}" if decoded.skipped else ""
         read = f"{self.path}: {n:,} of {len(files):,} images can be read"
         if n < 2:

@@ -1,4 +1,4 @@
-"""What the folders of a set of pictures mean: which are splits, which are classes, and who is kept for validation."""
+"""The meaning of the folders of an image set: splits, classes, and the choice of validation images."""
 
 import hashlib
 import posixpath
@@ -25,15 +25,15 @@ _SUFFIXES_OF_FORMAT_0 = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif
 
 
 class Layout(ABC):
-    """The pictures below a folder, and the meaning of the folders above them. Paths are relative to it, with "/".
+    """The images below a folder, and the meaning of their folders. Paths are relative to that folder, with "/".
 
-    files:    of the pictures, in the order of the split: those for validation come first.
-    left_out: what -> how many.
-    bare:     folders without pictures.
-    top:      the folders that all pictures lie in, as "pets/images", where they mean nothing.
-    rule:     a description of how the pictures are split.
+    files:    paths of the images, in the order of the split: those for validation come first.
+    left_out: description -> number of files.
+    bare:     folders without images.
+    top:      the common parent of the images, such as "pets/images", which is neither a class nor a split.
+    rule:     a description of how the images are split.
 
-    Raises UserError where there are no pictures.
+    Raises UserError if there are no images.
     """
 
     files: list[str]
@@ -53,29 +53,29 @@ class Layout(ABC):
 
     @abstractmethod
     def class_of(self, file: str) -> str | None:
-        """The class folder that a picture lies in, or None."""
+        """The class folder of an image, or None."""
 
     @abstractmethod
     def n_val(self, files: Sequence[str], fraction: float) -> int:
-        """How many of `files`, two or more of `self.files` in their order, are for validation. Where there are no split
-        folders, at least one is, and one is not."""
+        """The number of validation images among `files`, two or more of `self.files` in their order. Without split
+        folders, at least one image is for validation and at least one for training."""
 
     @cached_property
     def classes(self) -> tuple[str, ...] | None:
-        """The names of the class folders, sorted, where there are at least two."""
+        """The sorted names of the class folders, if there are at least two."""
         names = sorted({name for file in self.files if (name := self.class_of(file)) is not None})
         return tuple(names) if len(names) > 1 else None
 
 
 class Hashed(Layout):
-    """A picture's side follows from the hash of its name alone, or from the split folder that it lies in.
+    """The split of an image depends only on the hash of its name, or on the split folder that contains it.
 
-    The folders on the way to all pictures are entered, whatever lies beside them. Where those at its end are named
-    train, val, test or the like, at least two of these, they are splits: test stands for val where there is no val, and
-    is left out otherwise, and so is what lies beside them. The folders below are the classes; here too, those that all
-    pictures lie in are entered.
+    The search descends through single folders to the first level with several folders, and ignores images beside that
+    path. If at least two folders of this level are named train, val, test or similar, they are the splits: test serves
+    as val if there is no val, and is left out otherwise, like everything beside the split folders. The folders of the
+    next level are the classes; common parent folders are skipped here too.
 
-    sides: split folder -> "train" or "val"; empty where the hash decides.
+    sides: split folder -> "train" or "val"; empty if the hash decides.
     """
 
     def __init__(self, root: Path):
@@ -93,35 +93,35 @@ class Hashed(Layout):
             files = [file for file in files if self._head(file) in self.sides]
             entered = _common([self._below(file).partition("/")[2] for file in files])
             self._level = 1 + len(entered.split("/")) * bool(entered)
-        self.files = sorted(files, key=self._place)
+        self.files = sorted(files, key=self._rank)
 
     def class_of(self, file: str) -> str | None:
         folders = self._below(file).split("/")[self._level : -1]
         return _composed(folders[0]) if folders else None
 
     def n_val(self, files: Sequence[str], fraction: float) -> int:
-        n = bisect_left(files, fraction, key=self._place)
+        n = bisect_left(files, fraction, key=self._rank)
         return n if self.sides else min(max(1, n), len(files) - 1)
 
     def _below(self, file: str) -> str:
-        """Its path below the top; where it lies beside the top, its bare name."""
+        """The path of a file relative to the top; for a file outside the top, its name."""
         prefix = f"{self.top}/" if self.top else ""
         return file[len(prefix) :] if file.startswith(prefix) else posixpath.basename(file)
 
     def _head(self, file: str) -> str | None:
-        """The first folder below the top that a picture lies in."""
+        """The first folder of an image's path below the top."""
         head, folder, _ = self._below(file).partition("/")
         return head if folder else None
 
-    def _place(self, file: str) -> float:
-        """What is below val_fraction, a number between 0 and 1, is for validation."""
+    def _rank(self, file: str) -> float:
+        """The sort key: files with a value below val_fraction, in (0, 1), are for validation."""
         side = self.sides.get(self._head(file) or "")
         return chance(file) + {"val": -1, None: 0, "train": 1}[side]
 
 
 class Permuted(Layout):
-    """How format 0 found and split pictures, for runs that began so: by a permutation of the sorted list, in which one
-    added picture moves others, and by suffix; the top folders are the classes, whatever their names."""
+    """The layout of format 0, for runs that started with it: images are found by suffix and split by a permutation of
+    the sorted list, in which one added image moves others; the top folders are the classes, whatever their names."""
 
     rule = "by a permutation, as the run began"
 
@@ -140,43 +140,43 @@ class Permuted(Layout):
 
 
 def chance(file: str) -> float:
-    """In [0, 1), as if drawn by lot, but always the same for this name."""
-    name = _composed(file).encode(errors="backslashreplace")  # a name need not be text
+    """A pseudorandom number in [0, 1) that is a function of the name."""
+    name = _composed(file).encode(errors="backslashreplace")  # a name may hold any bytes
     return int.from_bytes(hashlib.blake2b(name, key=b"image_folder", digest_size=6).digest(), "big") / 2**48
 
 
 def _top(files: Sequence[str]) -> str:
-    """The first folder, on the way that all files take but those beside it, with several folders in it; where there is
-    none, the folder that all files lie in."""
-    way, inside = [], list(files)
+    """The first folder with several folders in it, on the path through single folders; if there is none, the common
+    folder of all files."""
+    path, inside = [], list(files)
     while True:
         split = [file.partition("/") for file in inside if "/" in file]
         heads = {head for head, _, _ in split}
         if len(heads) != 1:
-            return "/".join(way) if heads else _common(files)
-        way += heads
+            return "/".join(path) if heads else _common(files)
+        path += heads
         inside = [rest for _, _, rest in split]
 
 
 def _common(files: Sequence[str]) -> str:
-    """The folders that all files lie in, as "pets/images", or ""."""
+    """The common folder of all files, such as "pets/images", or ""."""
     return posixpath.commonpath([posixpath.dirname(min(files)), posixpath.dirname(max(files))])
 
 
 def _composed(name: str) -> str:
-    """macOS may take accents apart; where they are typed, and elsewhere, they are part of the letter."""
+    """The composed form of a name: macOS may store accents as separate characters."""
     return unicodedata.normalize("NFC", name)
 
 
 def _sides(root: Path, heads: Iterable[str | None]) -> dict[str, str]:
     named = {head: kind for head in heads for kind, name in _SPLITS.items() if head and name.fullmatch(head)}
     kinds = set(named.values())
-    if len(kinds) < 2:  # a single one is entered, or it is the class of trains among other vehicles
+    if len(kinds) < 2:  # a single one is a parent folder, or a class such as trains among vehicles
         return {}
     if "train" not in kinds:
         raise UserError(
-            f"dataset.path={root} has images in {', '.join(sorted(named))}, but in no folder train: set dataset.path to"
-            " one of these, whose images are then split"
+            f"dataset.path={root} has images in {', '.join(sorted(named))}, but no folder train: set dataset.path to "
+            "one of these, to split its images"
         )
     held_out = "val" if "val" in kinds else "test"
     return {head: "train" if kind == "train" else "val" for head, kind in named.items() if kind in ("train", held_out)}

@@ -1,4 +1,4 @@
-"""Which files below a folder are pictures, and what else lies there."""
+"""Finds the image files below a folder, and counts the other files."""
 
 import os
 from collections import Counter
@@ -9,24 +9,24 @@ from pathlib import Path
 from diffusion.data.formats import SUFFIXES, is_picture
 from diffusion.ground.errors import UserError
 
-# Not opened to see what they are: captions and tables, which lie beside pictures by the million; and what holds another
-# picture than a user means: raw files of cameras (TIFF with a thumbnail first), copies that programs leave.
+# Never opened to detect their format: captions and tables, which may accompany millions of images, and files that hold
+# another image than intended: camera raw files (TIFF with a thumbnail first), backup copies of programs.
 _NEVER_OPENED = (".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".md", ".xml", ".yaml", ".yml", ".html", ".log")
 _NEVER_OPENED += (".py", ".npy", ".npz", ".pt", ".pkl", ".parquet", ".zip", ".tar", ".gz")
 _NEVER_OPENED += (".cr2", ".nef", ".nrw", ".arw", ".dng", ".orf", ".pef", ".srw", ".rw2", ".thm")
 _NEVER_OPENED += ("~", ".bak", ".orig", ".tmp", ".part", ".crdownload")
-# What storage systems put beside the files of their users: thumbnails, bins, marks.
+# Created by operating and storage systems: thumbnails, recycle bins, markers.
 _JUNK = ("@eadir", "__macosx", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", ".ds_store")
 _JUNK += ("#recycle", "@recycle", "$recycle.bin", "lost+found", "system volume information")
 
 
 @dataclass
 class Listing:
-    """What lies below a folder.
+    """The content of a folder and its subfolders.
 
-    pictures: paths relative to it, with "/", in alphabetical order.
-    left_out: suffix, or what else it is -> number of files, or of folders that were not looked into.
-    bare:     folders without a picture in them or below, the topmost of each, as "cats/old".
+    pictures: paths of the images relative to it, with "/", in alphabetical order.
+    left_out: suffix, or another description -> number of files, or of folders that were not read.
+    bare:     folders without an image in them or below, only the topmost of each tree, such as "cats/old".
     """
 
     pictures: list[str]
@@ -35,14 +35,14 @@ class Listing:
 
 
 def by_content(folder: str, name: str) -> bool:
-    """Whether a file is a picture, by what it holds; what has a picture's name may be a broken one."""
+    """Whether a file is an image: by its suffix (it may be broken), otherwise by its content."""
     lower = name.lower()
     return lower.endswith(SUFFIXES) or (not lower.endswith(_NEVER_OPENED) and is_picture(Path(folder, name)))
 
 
 def listing(root: Path, accepts: Callable[[str, str], bool] = by_content, junk: tuple[str, ...] = _JUNK) -> Listing:
-    """All below `root`. accepts: whether a file, given its folder and its name, is a picture; junk: names, in lower
-    case, of what is passed over without a word. Raises UserError where `root` is no folder."""
+    """The listing of `root`. accepts: whether a file, given its folder and its name, is an image; junk: names to
+    ignore without counting, in lower case. Raises UserError if `root` is not a folder."""
     if not root.is_dir():
         raise UserError(f"dataset.path={root} is not a folder: set it to a folder of images")
     pictures, left_out, folders, locked = [], Counter(), set(), []
@@ -61,7 +61,7 @@ def listing(root: Path, accepts: Callable[[str, str], bool] = by_content, junk: 
 
 
 def counted(counts: Counter[str]) -> list[str]:
-    """ ".txt 20", the most frequent first."""
+    """Items such as ".txt 20", the most frequent first."""
     return [f"{what} {count:,}" for what, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
 
 
@@ -70,7 +70,7 @@ def _walk(
 ) -> Iterator[tuple[str, str, list[str]]]:
     """Each folder, its path below `root` ("" or "cats/old"), and the names of its files and hidden folders.
 
-    Links to folders come last: what lies below `root` twice is found where it is, and no circle of them is endless.
+    Links to folders come last: a folder that is reachable twice is found at its real path, and cycles end.
     """
     seen, starts = set(), [str(root)]
     while starts:

@@ -1,4 +1,4 @@
-"""dataset.range: which of the values in the files become black and white, and what is said about it."""
+"""dataset.range: which values in the files become black and white, and the messages about it."""
 
 from collections.abc import Sequence
 from math import inf
@@ -9,16 +9,16 @@ from diffusion.ground.errors import UserError
 
 KEY = "dataset.range"
 Range = str | Limits
-"""container: 0 and the largest value of each file's type; auto: the least and the largest value of the whole set; or
+"""container: 0 and the largest value of each file's type; auto: the smallest and the largest value of the whole set; or
 these two as numbers."""
 
-_LITTLE = 0.26  # of a type's range: data of 14 bits in 16 use a quarter
-_FEW = 128  # below it a largest value is a count of labels, and no power of two
+_LITTLE = 0.26  # of a type's range: 14-bit data in 16 bits use a quarter
+_FEW = 128  # below this, the largest value is a number of labels, not rounded up to a power of two
 
 
 class Seen(NamedTuple):
-    """Of the images whose type holds the values 0 to `top` (None: floats). outside: those with values beyond the
-    limits; least, largest: of all their values."""
+    """Statistics of the images whose type holds the values 0 to `top` (None: floats). outside: the number of images
+    with values beyond the limits; least, largest: of all their values."""
 
     top: float | None
     images: int = 0
@@ -26,14 +26,14 @@ class Seen(NamedTuple):
     least: float = inf
     largest: float = -inf
 
-    def also(self, values: Values, limits: Limits | None) -> "Seen":
+    def updated(self, values: Values, limits: Limits | None) -> "Seen":
         outside = limits is not None and (values.least < limits[0] or values.largest > limits[1])
         least, largest = min(self.least, values.least), max(self.largest, values.largest)
         return Seen(self.top, self.images + 1, self.outside + outside, least, largest)
 
 
 def found(values: Sequence[Values], path: str) -> Limits:
-    """What auto means for images with these values. Raises UserError where it means nothing."""
+    """The limits that auto gives for images with these values. Raises UserError if they are undefined."""
     low, high = min(one.least for one in values), max(one.largest for one in values)
     if not low < high:
         why = f"all values are {low:g}" if low == high else "everything is transparent"
@@ -41,25 +41,25 @@ def found(values: Sequence[Values], path: str) -> Limits:
         why = f"files are of different types, {' and '.join(sorted(map(_type, tops)))}"
     else:
         return low, high
-    raise UserError(f"{path}: {KEY}=auto has no meaning where {why}: set {KEY}=[low,high], or mend the files")
+    raise UserError(f"{path}: {KEY}=auto is undefined, since {why}: set {KEY}=[low,high], or fix the files")
 
 
 def lines(given: Range, limits: Limits | None, seen: Sequence[Seen], images: int) -> list[str]:
-    """What a user should know of the values of a set of so many images. limits: what `given` turned out to be, None for
+    """Messages about the values in a set of `images` images. limits: the limits that `given` resolved to, None for
     container."""
     blank = images - sum(one.images for one in seen)
-    said = [f"{blank} of {images} images are wholly transparent, and so white"] if blank else []
+    messages = [f"{blank} of {images} images are fully transparent and become white"] if blank else []
     if limits is None:
         little = [one for one in seen if one.top and 0 < one.largest - one.least < _LITTLE * one.top]
-        return said + [_little_used(one) for one in little]
+        return messages + [_little_used(one) for one in little]
     if given == "auto":
-        return [*said, f"{KEY}=auto: {limits[0]:g} becomes black and {limits[1]:g} white"]
+        return [*messages, f"{KEY}=auto: {limits[0]:g} becomes black and {limits[1]:g} white"]
     if outside := sum(one.outside for one in seen):
         least, largest = min(one.least for one in seen), max(one.largest for one in seen)
-        said.append(f"{_key(limits)} clips {outside} of {images} images, whose values go from {least:g} to {largest:g}")
+        messages.append(f"{_key(limits)} clips {outside} of {images} images, with values from {least:g} to {largest:g}")
     if len(seen) > 1:
-        said.append(f"{_key(limits)} is applied to files of different types: {'; '.join(map(_files, seen))}")
-    return said
+        messages.append(f"{_key(limits)} is applied to files of different types: {'; '.join(map(_files, seen))}")
+    return messages
 
 
 def _little_used(one: Seen) -> str:
@@ -67,7 +67,7 @@ def _little_used(one: Seen) -> str:
     if low < high / 4:
         low, high = 0, high if high < _FEW else 2 ** int(high).bit_length() - 1
     return (
-        f"{_files(one)}, but they hold only {one.least:g} to {one.largest:g} and come out dark or flat: "
+        f"{_files(one)}, but their values are only {one.least:g} to {one.largest:g}, so they are dark or flat: "
         f"set {_key((low, high))} or {KEY}=auto"
     )
 

@@ -1,4 +1,4 @@
-"""What was found in a folder of pictures, in a few short lines."""
+"""The summary of an image folder, in a few short lines."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from diffusion.data.layout import Layout
 from diffusion.data.listing import counted
 
-_LISTED = 10  # names that a line holds
+_LISTED = 10  # maximum number of names per line
 
 
 def report(path: str, layout: Layout, files: Sequence[str], n_val: int) -> Iterator[str]:
-    """Lines. files: those that can be read, of `layout.files` in their order; the first `n_val` are for validation."""
+    """The lines. files: the readable ones of `layout.files`, in their order; the first `n_val` are for validation."""
     names = layout.classes or ()
     every, readable, trained = (Counter(map(layout.class_of, each)) for each in (layout.files, files, files[n_val:]))
     classes = f"{len(names)} classes: {listed([f'{name} {readable[name]:,}' for name in names])}"
@@ -30,7 +30,7 @@ def report(path: str, layout: Layout, files: Sequence[str], n_val: int) -> Itera
 
 
 def broken(skipped: Mapping[str, str]) -> str:
-    """skipped: file -> reason; one or more."""
+    """The list of broken files. skipped: file -> reason, at least one."""
     return (
         f"{len(skipped):,} broken images: {listed([f'{file} ({reason})' for file, reason in sorted(skipped.items())])}"
     )
@@ -42,5 +42,5 @@ def listed(names: Sequence[str]) -> str:
 
 
 def printable(text: str) -> str:
-    """On one line, whatever a file is called: a name need not be text."""
+    """One line, with other characters escaped: a file name may hold any bytes."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

@@ -1,4 +1,4 @@
-"""Rows of an array in a file, which are read on demand."""
+"""Rows of an array in a file, read on demand."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,14 +9,14 @@ from torch import Tensor
 
 from diffusion.ground.errors import UserError, reading
 
-_PART = 2**25  # bytes, about, that are read at a time
+_PART = 2**25  # approximate number of bytes per read
 
 
 class Rows:
-    """Some rows of an array that is memory-mapped; indexed by a slice or by int64 (B,), they are a tensor.
+    """A selection of rows of a memory-mapped array. Indexing by a slice or by int64 (B,) gives a tensor.
 
-    dtype: uint8, float16, float32 and float64 as in the file, other numbers as float64, whatever the order of bytes.
-    shape: (N, ...). rows: which of the array's they are, int64 (N,); None: all.
+    dtype: uint8, float16, float32 and float64 as in the file, other types as float64, for any byte order.
+    shape: (N, ...). rows: indices of the selected rows, int64 (N,); None: all.
     """
 
     def __init__(self, array: np.ndarray, rows: Tensor | None = None):
@@ -29,17 +29,17 @@ class Rows:
         return len(self.rows)
 
     def __getitem__(self, index: slice | Tensor) -> Tensor:
-        found = self.array[self.rows[index].numpy()]  # a copy: the rows are numbers, not a slice
+        found = self.array[self.rows[index].numpy()]  # a copy, since the rows are indices, not a slice
         return torch.from_numpy(found.astype(_NAMES[self.dtype], copy=False))
 
     def parts(self) -> Iterator[tuple[int, Tensor]]:
-        """All rows in parts that fit into memory: the number of a part's first, and the part."""
+        """All rows in parts that fit into memory: the index of the first row, and the part."""
         step = max(1, _PART // max(1, self.array[:1].nbytes))
         for start in range(0, len(self), step):
             yield start, self[start : start + step]
 
     def check_finite(self, file: Path) -> None:
-        """Raises UserError, with its place in the file, for a number that is none."""
+        """Raises UserError, with the row, for the first nan or inf."""
         if not self.dtype.is_floating_point or self.array.dtype.kind != "f":
             return
         for start, part in self.parts():
@@ -50,20 +50,20 @@ class Rows:
 
 
 def dtype_of(array: np.ndarray) -> torch.dtype:
-    """Of the tensors that `Rows` makes of an array of numbers."""
+    """The dtype of the tensors that `Rows` makes of a numeric array."""
     return _KEPT.get(array.dtype.newbyteorder("="), torch.float64)
 
 
 def opened(file: Path, name: str | None = None) -> np.ndarray:
-    """The numbers in a .npy file, memory-mapped; nothing is unpickled. name: what messages call it. Raises UserError
-    for anything else."""
+    """The memory-mapped numbers in a .npy file; nothing is unpickled. name: used in messages. Raises UserError for any
+    other file."""
     name = name or str(file)
     if not file.is_file():
         raise UserError(f"{name} is missing")
     with reading(name, "an array of numbers as np.save writes it"):
         array = np.lib.format.open_memmap(file, mode="r")
     if array.dtype.kind not in "fiu":
-        raise UserError(f"{name} is an array of {array.dtype}: expected floats or whole numbers")
+        raise UserError(f"{name} is an array of {array.dtype}: expected floats or integers")
     return array
 
 

@@ -1,4 +1,4 @@
-"""What an image file stores, read by content: its values as they are, before any of them is black or white."""
+"""Reads the stored values of an image file, before they are mapped to black and white."""
 
 import sys
 from collections.abc import Mapping
@@ -13,19 +13,19 @@ from diffusion.data.formats import opened
 
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 _SIGNED = 2
-_SIGNED_16 = {_BITS: (16,), _PHOTOMETRIC: 1, _SAMPLE_FORMAT: (_SIGNED,)}  # what a FITS is, as a TIFF would say it
+_SIGNED_16 = {_BITS: (16,), _PHOTOMETRIC: 1, _SAMPLE_FORMAT: (_SIGNED,)}  # the format of a FITS file, as TIFF tags
 _NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
-_LARGE = 2_000_000  # pixels; less is decoded in hundredths of a second
+_LARGE = 2_000_000  # pixels; smaller images are decoded in hundredths of a second
 
 
 @dataclass
 class Stored:
     """The (first) image of a file.
 
-    values:        (H, W, 1) grey or (H, W, 3) RGB, of any number type.
-    top:           the largest value of the file's type, where 0 is black; None for floats, whose range is not known.
-                   What has fewer than 8 bits counts as 8, and whole numbers of 32 bits as 16.
-    alpha:         uint8 (H, W), 0 is transparent; None where nothing is.
+    values:        (H, W, 1) grey or (H, W, 3) RGB, of any numeric type.
+    top:           the largest value of the file's type, where 0 is black; None for floats, whose range is unknown.
+                   Types of fewer than 8 bits count as 8, and 32-bit integers as 16.
+    alpha:         uint8 (H, W), 0 is transparent; None if nothing is transparent.
     white_is_zero: the smallest value is white and the largest black.
     """
 
@@ -35,21 +35,21 @@ class Stored:
     white_is_zero: bool = False
 
     def extremes(self) -> tuple[float, float]:
-        """The least and the largest value that can be seen; (inf, -inf) where all is transparent."""
+        """The smallest and the largest value that is not transparent; (inf, -inf) if all are transparent."""
         seen = self.values if self.alpha is None else self.values[self.alpha > 0]
         return (float(seen.min()), float(seen.max())) if seen.size else (np.inf, -np.inf)
 
 
 def read(path: Path, least: int | None = None) -> Stored:
-    """Raises whatever Pillow raises on a broken file, and OSError or ValueError for what is not read.
+    """Raises any exception of Pillow for a broken file, and OSError or ValueError for an unsupported one.
 
-    least: a large JPEG is read at a reduced scale, which is much quicker, but neither side with fewer pixels than this.
+    least: a large JPEG is read at a reduced scale, which is much faster, with at least this many pixels per side.
     """
     with opened(path) as image:
         most = Image.MAX_IMAGE_PIXELS
         if most is not None and image.width * image.height > most:
             raise ValueError(f"{image.width}x{image.height} is more than {most:,} pixels")
-        _mend_order(image)
+        _fix_byte_order(image)
         rawmode, tags = _rawmode(image), getattr(image, "tag_v2", {})
         if image.format == "FITS" and image.mode.startswith("I;16"):
             tags = _SIGNED_16
@@ -63,8 +63,8 @@ def read(path: Path, least: int | None = None) -> Stored:
         return _eight_bits(image, rawmode, tags)
 
 
-def _mend_order(image: ImageFile.ImageFile) -> None:
-    """Pillow turns the bytes of these numbers that its TIFF library has turned already, where they are compressed."""
+def _fix_byte_order(image: ImageFile.ImageFile) -> None:
+    """Prevents Pillow from swapping the bytes of compressed values that its TIFF library has already swapped."""
     image.tile = [
         tile._replace(args=(_NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:]))
         if tile.codec_name == "libtiff" and isinstance(tile.args, tuple)
@@ -74,8 +74,8 @@ def _mend_order(image: ImageFile.ImageFile) -> None:
 
 
 def _reduce(image: Image.Image, least: int) -> None:
-    """Lets a JPEG be decoded at the smallest scale that leaves `least` pixels a side, and no part of a pixel at the
-    edge: that would shift the others. Other formats stay as they are."""
+    """Makes Pillow decode a JPEG at the smallest scale with `least` pixels per side and without a partial pixel at the
+    edge, which would shift the others. Other formats are unchanged."""
     width, height = image.size
     for scale in 8, 4, 2:
         if min(width, height) >= scale * least and width % scale == height % scale == 0:
@@ -104,36 +104,36 @@ def _eight_bits(image: Image.Image, rawmode: str, tags: Mapping[int, Any]) -> St
         image = image.convert("LA")  # Pillow offers no direct conversion
     transparent = image.info.get("transparency")
     if image.mode == "L" and isinstance(transparent, int) and rawmode in ("L;2", "L;4"):
-        image.info["transparency"] = transparent * (85 if rawmode == "L;2" else 17)  # as the pixels are scaled
+        image.info["transparency"] = transparent * (85 if rawmode == "L;2" else 17)  # scaled like the pixels
     grey = image.mode in ("1", "L", "LA")
     if image.has_transparency_data:
         rgba = np.asarray(image.convert("RGBA"))
         return Stored(rgba[..., : 1 if grey else 3], alpha=rgba[..., 3])
     mode = "L" if grey else "RGB"
-    image = image if image.mode == mode else image.convert(mode)  # which would be one more copy
+    image = image if image.mode == mode else image.convert(mode)  # avoids one more copy
     values = np.asarray(image).reshape(image.height, image.width, -1)
     if grey and _signed(tags):
         return Stored(values.view(np.int8), 127)
     if grey and _white_is_zero(tags):
-        return Stored(255 - values, white_is_zero=True)  # Pillow has turned these over, and only these
+        return Stored(255 - values, white_is_zero=True)  # Pillow inverts only these
     return Stored(values)
 
 
 def _is_deep_colour(image: Image.Image, rawmode: str, tags: Mapping[int, Any]) -> bool:
-    """Whether Pillow keeps 8 of the 16 bits of each value; of other modes, such as CMYK, 8 bits are enough."""
+    """Whether Pillow keeps only 8 of the 16 bits of each value; for other modes, such as CMYK, 8 bits are enough."""
     deep = ";16" in rawmode if image.format == "PNG" else _bits(tags) == 16
     return deep and image.mode in ("RGB", "RGBA")
 
 
 def _deep_colour(path: Path, image: Image.Image, rawmode: str) -> Stored:
-    """Read twice: Pillow keeps the upper byte of each value, or the lower one when read in the other byte order."""
+    """Reads the file twice: Pillow keeps the upper byte of each value, or the lower one in the other byte order."""
     order = "L" if sys.byteorder == "little" else "B"
     if rawmode.endswith(("L", "B")) and ";16" in rawmode:
         order = rawmode[-1]
-    elif image.format == "TIFF" and ";16" not in rawmode:  # planes, of which Pillow would take two values for one
+    elif image.format == "TIFF" and ";16" not in rawmode:  # planes, of which Pillow would read two values as one
         order = "L" if getattr(image, "tag_v2").prefix == b"II" else "B"  # noqa: B009 (of TIFF files alone)
     high = low = _bytes(path, order)
-    if rawmode.partition(";")[0] in ("RGB", "RGBA", "RGBX", "R"):  # others have no name for the other order
+    if rawmode.partition(";")[0] in ("RGB", "RGBA", "RGBX", "R"):  # others have no mode for the other order
         low = _bytes(path, "B" if order == "L" else "L")
     values = high.astype(np.uint16) << 8 | low
     if values.shape[2] == 4:
@@ -142,7 +142,7 @@ def _deep_colour(path: Path, image: Image.Image, rawmode: str) -> Stored:
 
 
 def _bytes(path: Path, order: str) -> np.ndarray:
-    """uint8 (H, W, C): one byte of each 16-bit value, the upper one where `order` ("L" or "B") is the file's own."""
+    """uint8 (H, W, C): one byte of each 16-bit value, the upper one if `order` ("L" or "B") is that of the file."""
     with opened(path) as image:
         image.tile = [tile._replace(args=_ordered(tile.args, order)) for tile in image.tile]
         return np.asarray(ImageOps.exif_transpose(image))
@@ -156,13 +156,13 @@ def _ordered(args: Any, order: str) -> Any:
 
 
 def _keyed(values: np.ndarray, image: Image.Image) -> np.ndarray | None:
-    """Alpha where one value, or one colour, of a PNG is said to be transparent."""
+    """Alpha of a PNG that marks one value, or one colour, as transparent."""
     transparent = image.info.get("transparency")
     return None if transparent is None else np.where((values == transparent).all(-1), 0, 255).astype(np.uint8)
 
 
 def _rawmode(image: ImageFile.ImageFile) -> str:
-    """Pillow's name for the bits of the file; "" where it has none."""
+    """Pillow's raw mode of the file; "" if there is none."""
     args = image.tile[0].args if image.tile else ""
     name = args[0] if isinstance(args, tuple) and args else args
     return name if isinstance(name, str) else ""

@@ -1,4 +1,4 @@
-"""The published sets that torchvision downloads and reads: MNIST, Fashion-MNIST, CIFAR-10."""
+"""Published data sets that torchvision downloads and reads: MNIST, Fashion-MNIST, CIFAR-10."""
 
 import contextlib
 import itertools
@@ -18,7 +18,7 @@ from diffusion.ground.errors import UserError
 
 
 def to_size(images: Tensor, size: int) -> Tensor:
-    """uint8 (N, C, H, H) -> (N, C, size, size): a black border makes them larger, antialiased resizing smaller."""
+    """uint8 (N, C, H, H) -> (N, C, size, size): enlarged by a black border, reduced by antialiased resizing."""
     border = size - images.shape[-1]
     if border < 0:
         return resize(images, [size, size], antialias=True)
@@ -27,18 +27,18 @@ def to_size(images: Tensor, size: int) -> Tensor:
 
 
 class TorchvisionData(ImageData):
-    """A set of torchvision's in `path`, laid out as torchvision lays it out; torchvision's test set is "val".
+    """A torchvision data set in `path`, in torchvision's file layout. The test set of torchvision is "val".
 
-    Downloaded to `path` once, checked by hash, unless it is there already.
+    It is downloaded to `path` and checked by hash, unless it is already there.
     """
 
     source: Callable[..., Any]
     folder: str
-    """Where below `path` the downloaded files belong."""
+    """The folder of the downloaded files, relative to `path`."""
     files: tuple[str, ...]
 
     def prepare_data(self) -> None:
-        """Raises UserError with the files to put in place by hand, where the download fails."""
+        """Raises UserError if the download fails, and names the files to add manually."""
         try:
             self._open("train")
             self._open("val")
@@ -46,7 +46,7 @@ class TorchvisionData(ImageData):
             self._download()
 
     def load(self, split: str) -> tuple[Tensor, Condition]:
-        """Raises UserError where the files are missing or damaged."""
+        """Raises UserError if the files are missing or damaged."""
         try:
             found = self._open(split)
         except _MissingError as error:
@@ -56,14 +56,15 @@ class TorchvisionData(ImageData):
         return to_size(images, self.size).contiguous(), labelled(torch.as_tensor(found.targets).long())
 
     def _open(self, split: str) -> Any:
-        """The set of torchvision: its images are `data`, its labels `targets`."""
+        """The torchvision data set: its images are `data`, its labels `targets`."""
         try:
             return self.source(self.root, train=split == "train", download=False)
         except Exception as error:
-            if "not found" in str(error):  # torchvision has no class of its own for it
+            if "not found" in str(error):  # torchvision has no exception class for this
                 raise _MissingError from error
             raise UserError(
-                f"{self.name}: a file in {self._home()} is damaged ({error}): delete that folder's files, run again"
+                f"{self.name}: a file in {self._home()} is damaged ({error}): delete the files of that folder, then "
+                "run again"
             ) from error
 
     def _download(self) -> None:
@@ -75,7 +76,7 @@ class TorchvisionData(ImageData):
             raise UserError(f"{self.name} could not be downloaded ({reason}): {self._by_hand()}") from error
 
     def _remove_empty_folders(self) -> None:
-        """Those below `path` that torchvision has made, to put nothing into."""
+        """Removes the folders in `path` that torchvision created and left empty."""
         root = self.root.resolve()
         with contextlib.suppress(OSError):
             for folder in itertools.takewhile(lambda folder: folder != root, (self._home(), *self._home().parents)):
@@ -89,14 +90,14 @@ class TorchvisionData(ImageData):
 
 
 class _MissingError(Exception):
-    """torchvision does not find the files complete."""
+    """torchvision did not find all files."""
 
 
 class MNIST(TorchvisionData):
     """60,000 + 10,000 handwritten digits, 28x28, grey."""
 
     source = datasets.MNIST
-    own_size = 28
+    original_size = 28
     folder = "MNIST/raw"
     files = tuple(name for name, _ in datasets.MNIST.resources)
     classes = tuple("0123456789")
@@ -106,17 +107,17 @@ class FashionMNIST(TorchvisionData):
     """60,000 + 10,000 pieces of clothing, 28x28, grey."""
 
     source = datasets.FashionMNIST
-    own_size = 28
+    original_size = 28
     folder = "FashionMNIST/raw"
     files = tuple(name for name, _ in datasets.FashionMNIST.resources)
     classes = tuple(datasets.FashionMNIST.classes)
 
 
 class CIFAR10(TorchvisionData):
-    """50,000 + 10,000 photographs of ten kinds of things, 32x32, RGB."""
+    """50,000 + 10,000 photographs of ten classes, 32x32, RGB."""
 
     source = datasets.CIFAR10
-    own_size = 32
+    original_size = 32
     folder = "."
     files = (datasets.CIFAR10.filename,)
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -31,7 +31,7 @@ def test_auto_is_the_least_and_the_largest_of_all():
         (values[-1:], "everything is transparent"),
         ([Values(0, 1, 255), Values(0, 1, None)], "files are of different types, floats and values from 0 to 255"),
     ):
-        with pytest.raises(UserError, match=f"x: dataset.range=auto has no meaning where {why}: set dataset.range="):
+        with pytest.raises(UserError, match=f"x: dataset.range=auto is undefined, since {why}: set dataset.range="):
             ranges.found(nothing, "x")
 
 
@@ -58,7 +58,7 @@ def test_a_set_that_uses_little_of_its_type_is_told_so(top, least, largest, want
     else:
         [line] = said
         assert line.startswith(
-            f"40 images in files for values from 0 to {top}, but they hold only {least} to {largest}"
+            f"40 images in files for values from 0 to {top}, but their values are only {least} to {largest}"
         )
         assert line.endswith(f"set dataset.range={wanted} or dataset.range=auto")
 
@@ -66,9 +66,9 @@ def test_a_set_that_uses_little_of_its_type_is_told_so(top, least, largest, want
 def test_what_a_range_does_is_told():
     seen = Seen(65535)
     for least, largest in (0, 4000), (5, 5000), (10, 100):
-        seen = seen.also(Values(least, largest, 65535), (2, 4095))
+        seen = seen.updated(Values(least, largest, 65535), (2, 4095))
     assert ranges.lines((2, 4095), (2, 4095), [seen], 3) == [
-        "dataset.range=[2,4095] clips 2 of 3 images, whose values go from 0 to 5000"
+        "dataset.range=[2,4095] clips 2 of 3 images, with values from 0 to 5000"
     ]
     assert ranges.lines("auto", (0, 5000), [seen], 3) == ["dataset.range=auto: 0 becomes black and 5000 white"]
     _, mixed = ranges.lines((2, 4095), (2, 4095), [seen, Seen(255, 1, 0, 3, 4)], 4)
@@ -77,7 +77,7 @@ def test_what_a_range_does_is_told():
 
 def test_images_that_nobody_can_see_are_told():
     assert ranges.lines("container", None, [Seen(255, 3, 0, 0, 255)], 5) == [
-        "2 of 5 images are wholly transparent, and so white"
+        "2 of 5 images are fully transparent and become white"
     ]
 
 
@@ -110,7 +110,7 @@ def test_a_run_keeps_what_auto_found(train, folder, caplog):
     done = train("dataset.range=auto", "trainer.max_steps=2", "resume=auto")
     assert done.code == 0, done.err
     assert "dataset.range=[0.0, 4000.0], as in the first session" in done.out
-    assert "dataset.range=[0,4000] clips 1 of 5 images, whose values go from 0 to 8000" in caplog.text
+    assert "dataset.range=[0,4000] clips 1 of 5 images, with values from 0 to 8000" in caplog.text
 
 
 def test_a_set_of_12_bits_is_told_how_to_be_read(train, caplog):

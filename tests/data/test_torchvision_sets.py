@@ -24,7 +24,7 @@ def test_local_copies_are_what_torchvision_reads(kind, source, monkeypatch):
     for split, train in (("train", True), ("val", False)):
         images, condition = data.split(split)
         theirs = source(SHARED, train=train)
-        assert data.own_size == theirs.data.shape[-1]
+        assert data.original_size == theirs.data.shape[-1]
         assert images.shape == (len(theirs), 1, 32, 32)
         assert torch.equal(images[:, 0, 2:-2, 2:-2], theirs.data)
         assert images.sum() == theirs.data.sum(), "the border is black"
