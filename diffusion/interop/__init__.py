@@ -1,1 +1,1 @@
-"""Models of other programs, read and written."""
+"""Import and export of models of other programs."""

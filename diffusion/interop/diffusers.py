@@ -21,10 +21,10 @@ from diffusion.lit.module import LitDiffusion
 from diffusion.runs import build
 
 _FILE = "diffusion_pytorch_model"  # of the weights, without its ending
-_SINUSOIDS = "time_embedding.linear_1.weight"  # ours, a column for each; theirs may have cosines first
+_SINUSOIDS = "time_embedding.linear_1.weight"  # our name; one column per sinusoid; theirs may have the cosines first
 
-# Names of weights: where a block stands, and what is inside it; ours -> theirs.
-_PLACES = {
+# Names of weights, ours -> theirs: blocks, and the parts of a block.
+_BLOCKS = {
     "down.": "down_blocks.",
     "up.": "up_blocks.",
     "middle.0.": "mid_block.resnets.0.",
@@ -47,41 +47,41 @@ _FORMER = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_a
 
 
 def recognises(path: Path, contents: Any) -> bool:
-    """A folder of a pipeline (model_index.json) or of a model (config.json)."""
+    """Whether `path` is the folder of a pipeline (model_index.json) or of a model (config.json)."""
     return path.is_dir() and any((path / name).is_file() for name in ("model_index.json", "config.json"))
 
 
 def read(path: Path) -> Foreign:
-    """The model in a folder of a `DDPMPipeline`, or of a `UNet2DModel` alone, whose scheduler is then taken to be
-    diffusers' default one, and that is said.
+    """The model in the folder of a `DDPMPipeline`, or of a `UNet2DModel` alone. The latter is assumed to have the
+    default scheduler of diffusers, which is logged.
 
-    Raises UserError for what is damaged, and, by name, for what our network or process cannot express.
+    Raises UserError for damaged files, and for options that our network or process cannot express, by name.
     """
     folder, scheduler_folder = (path / name if (path / name).is_dir() else path for name in ("unet", "scheduler"))
     file = folder / "config.json"
     with reading(file, "the config of a UNet2DModel"):
-        told = _told(file, ["UNet2DModel"], unet.DEFAULTS, unet.ONLY)
-        network, channels, size = unet.node_of(told), read_as(Count, told["in_channels"]), told["sample_size"]
+        config = _read_config(file, ["UNet2DModel"], unet.DEFAULTS, unet.ONLY)
+        network, channels, size = unet.node_of(config), read_as(Count, config["in_channels"]), config["sample_size"]
     process = _process(scheduler_folder / "scheduler_config.json")
     out_channels = channels * (2 if "loss" in process else 1)
-    if told["out_channels"] != out_channels:
+    if config["out_channels"] != out_channels:
         raise UserError(
-            f"{file}: out_channels={told['out_channels']}, expected {out_channels}: twice in_channels with "
-            "variance_type=learned_range, else as many"
+            f"{file}: out_channels={config['out_channels']}, expected {out_channels}: twice in_channels with "
+            "variance_type=learned_range, else the same number"
         )
     with reading(file, "the config of a UNet2DModel"), torch.device("meta"):
         ours = build.instantiate(network, in_channels=channels, out_channels=out_channels, size=size).state_dict()
     weights = fit(rename(_weights(folder), names(ours)), ours)
-    if told["flip_sin_to_cos"]:
+    if config["flip_sin_to_cos"]:
         weights[_SINUSOIDS] = weights[_SINUSOIDS].roll(weights[_SINUSOIDS].shape[1] // 2, dims=1)
     return Foreign({"network": network, "dataset": {"channels": channels, "size": size}, **process}, weights)
 
 
 def write(model: LitDiffusion, folder: Path) -> None:
-    """Writes what `DDPMPipeline.from_pretrained` loads: the same network, with the weights that the model has, and the
-    same process; its sampling is ancestral.
+    """Writes a folder for `DDPMPipeline.from_pretrained`: the same network, with the current weights of the model, and
+    the same process; its sampling is ancestral.
 
-    Raises UserError for what a UNet2DModel or a DDPMScheduler cannot express.
+    Raises UserError for options that a UNet2DModel or a DDPMScheduler cannot express.
     """
     contents = {
         "model_index.json": {
@@ -101,19 +101,19 @@ def write(model: LitDiffusion, folder: Path) -> None:
 
 
 def names(ours: Iterable[str]) -> dict[str, str]:
-    """Their name -> ours, for the names in a state dict of our UNet. Our `qkv` is three of theirs, in that order."""
+    """Their name -> ours, for the names in a state dict of our UNet. Our `qkv` is three tensors of theirs, in order."""
     table = {}
     for name in ours:
-        place = next((place for place in _PLACES if name.startswith(place)), "")
-        theirs = ".".join(_PARTS.get(part, part) for part in name.removeprefix(place).split("."))
-        theirs = _PLACES.get(place, "") + theirs.replace("resample", f"{place[:-1]}samplers.0.conv")
+        block = next((block for block in _BLOCKS if name.startswith(block)), "")
+        theirs = ".".join(_PARTS.get(part, part) for part in name.removeprefix(block).split("."))
+        theirs = _BLOCKS.get(block, "") + theirs.replace("resample", f"{block[:-1]}samplers.0.conv")
         for projection in "qkv" if ".qkv." in name else "_":
             table[theirs.replace(".qkv.", f".to_{projection}.")] = name
     return table
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
-    """The weights in a folder, by the names that they have today."""
+    """The weights in a folder, by their current names."""
     file = next((file for end in ("safetensors", "bin") if (file := folder / f"{_FILE}.{end}").is_file()), None)
     if file is None:
         raise UserError(f"{folder}: no weights; expected {_FILE}.safetensors or {_FILE}.bin")
@@ -129,24 +129,26 @@ def _weights(folder: Path) -> dict[str, Tensor]:
 def _process(file: Path) -> dict[str, Any]:
     """The nodes of our config for a scheduler's config."""
     if not file.is_file():
-        rank_zero_info(f"no {file.name} beside the model: taken to be linear, 1000 steps, eps")
+        rank_zero_info(f"no {file.name} next to the model: assumed linear, 1000 steps, eps")
         return scheduler.nodes_of(scheduler.DEFAULTS)
     with reading(file, "the config of a scheduler"):
-        return scheduler.nodes_of(_told(file, scheduler.SAMPLERS, scheduler.DEFAULTS, scheduler.ONLY))
+        return scheduler.nodes_of(_read_config(file, scheduler.SAMPLERS, scheduler.DEFAULTS, scheduler.ONLY))
 
 
-def _told(file: Path, classes: Iterable[str], defaults: Mapping[str, Any], only: Mapping[str, tuple]) -> dict[str, Any]:
-    """What a config says, over the defaults. Raises UserError, by name, for what is in neither of the tables."""
+def _read_config(
+    file: Path, classes: Iterable[str], defaults: Mapping[str, Any], only: Mapping[str, tuple]
+) -> dict[str, Any]:
+    """A config, completed by the defaults. Raises UserError for options that are in neither table, by name."""
     try:
-        told = json.loads(file.read_bytes())
+        config = json.loads(file.read_bytes())
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from None
-    if told["_class_name"] not in classes:
-        raise UserError(f"{file}: of a {told['_class_name']}, expected {' or '.join(classes)}")
-    for name, value in told.items():
+    if config["_class_name"] not in classes:
+        raise UserError(f"{file}: the config of a {config['_class_name']}, expected {' or '.join(classes)}")
+    for name, value in config.items():
         if name in only:
             if value not in only[name]:
                 raise UserError(f"{file}: {name}={value} cannot be expressed, only {name}={only[name][0]}")
         elif name not in defaults and not name.startswith("_") and value is not None:
-            raise UserError(f"{file}: {name}={value} is not known, and so cannot be expressed")
-    return {**defaults, **told}
+            raise UserError(f"{file}: {name}={value} is unknown and cannot be expressed")
+    return {**defaults, **config}

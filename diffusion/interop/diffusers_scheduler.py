@@ -1,4 +1,4 @@
-"""The config of diffusers' `DDPMScheduler`, to and from our schedule, prediction, clipping and variance."""
+"""Conversion of diffusers' `DDPMScheduler` config to and from our schedule, prediction, clipping and variance."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ from diffusion.lit.module import LitDiffusion
 from diffusion.runs.groups import choice
 from diffusion.schedule import Schedule
 
-# Their constructor's defaults: what a scheduler_config.json does not say.
+# The defaults of their constructor, for options that a scheduler_config.json omits.
 DEFAULTS = {
     "num_train_timesteps": 1000,
     "beta_start": 1e-4,
@@ -45,63 +45,63 @@ _VARIANCES = {  # theirs -> ours
 }
 _Value = TypeVar("_Value")
 _SPACINGS = ("leading", "trailing", "linspace")
-_NO_BOUND = 1e6  # their dynamic thresholding has an upper bound, ours has none
+_NO_BOUND = 1e6  # in place of an upper bound, which their dynamic thresholding has and ours has not
 
 
-def nodes_of(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Schedule, prediction, variance and clipping for the config of a scheduler."""
-    prediction = _one_of(told, "prediction_type", _PREDICTIONS)
-    variance = _one_of(told, "variance_type", _VARIANCES)
-    times = _one_of(told, "timestep_spacing", dict(zip(_SPACINGS, _SPACINGS, strict=True)))
-    sampler = choice("sampler", SAMPLERS[told.get("_class_name", "DDPMScheduler")])
+def nodes_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The nodes of schedule, prediction, variance and clipping for the config of a scheduler."""
+    prediction = _one_of(config, "prediction_type", _PREDICTIONS)
+    variance = _one_of(config, "variance_type", _VARIANCES)
+    times = _one_of(config, "timestep_spacing", dict(zip(_SPACINGS, _SPACINGS, strict=True)))
+    sampler = choice("sampler", SAMPLERS[config.get("_class_name", "DDPMScheduler")])
     process = {
-        "schedule": _schedule(told),
+        "schedule": _schedule(config),
         "prediction": choice("prediction", prediction),
         "sampler": sampler | {"times": times} | ({"variance": variance} if "variance" in sampler else {}),
-        "clipping": _clipping(told),
+        "clipping": _clipping(config),
     }
     if variance == "learned":
         process["loss"] = choice("loss", "hybrid")
-    if told["rescale_betas_zero_snr"]:
+    if config["rescale_betas_zero_snr"]:
         process["weighting"] = choice("weighting", "snr")
     return process
 
 
-def _one_of(told: Mapping[str, Any], name: str, table: Mapping[str, _Value]) -> _Value:
-    if told[name] not in table:
-        raise UserError(f"{name}={told[name]} cannot be expressed, only {', '.join(table)}")
-    return table[told[name]]
+def _one_of(config: Mapping[str, Any], name: str, table: Mapping[str, _Value]) -> _Value:
+    if config[name] not in table:
+        raise UserError(f"{name}={config[name]} cannot be expressed, only {', '.join(table)}")
+    return table[config[name]]
 
 
-def _schedule(told: Mapping[str, Any]) -> dict[str, Any]:
-    """The node of the schedule: one of ours where it is the same, or else the table of betas."""
-    T, kind = told["num_train_timesteps"], told["beta_schedule"]
-    ends = {"beta_start": told["beta_start"], "beta_end": told["beta_end"]}
-    own = {"zero_terminal_snr": told["rescale_betas_zero_snr"]}
-    if told["trained_betas"] is not None:
-        return {**choice("schedule", "table"), "betas": told["trained_betas"], **own}
+def _schedule(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The node of the schedule: one of ours if it is equal, else the table of betas."""
+    T, kind = config["num_train_timesteps"], config["beta_schedule"]
+    ends = {"beta_start": config["beta_start"], "beta_end": config["beta_end"]}
+    terminal = {"zero_terminal_snr": config["rescale_betas_zero_snr"]}
+    if config["trained_betas"] is not None:
+        return {**choice("schedule", "table"), "betas": config["trained_betas"], **terminal}
     if kind == "squaredcos_cap_v2":
-        return {**choice("schedule", "cosine"), "T": T, **own}
+        return {**choice("schedule", "cosine"), "T": T, **terminal}
     if kind in ("linear", "scaled_linear") and T == 1000:
-        return {**choice("schedule", kind), **ends, **own}
+        return {**choice("schedule", kind), **ends, **terminal}
     first, last = ends.values()
     curves = {
         "linear": torch.linspace(first, last, T, dtype=torch.float64),
         "scaled_linear": torch.linspace(first**0.5, last**0.5, T, dtype=torch.float64) ** 2,
         "sigmoid": torch.sigmoid(torch.linspace(-6, 6, T, dtype=torch.float64)) * (last - first) + first,
     }
-    betas = _one_of(told, "beta_schedule", curves)
-    return {**choice("schedule", "table"), "betas": betas.tolist(), **own}
+    betas = _one_of(config, "beta_schedule", curves)
+    return {**choice("schedule", "table"), "betas": betas.tolist(), **terminal}
 
 
-def _clipping(told: Mapping[str, Any]) -> dict[str, Any]:
-    if not told["thresholding"]:
-        return choice("clipping", "static" if told["clip_sample"] else "none")
-    if told["sample_max_value"] == 1:  # their percentile is cut at it, and is then always 1
+def _clipping(config: Mapping[str, Any]) -> dict[str, Any]:
+    if not config["thresholding"]:
+        return choice("clipping", "static" if config["clip_sample"] else "none")
+    if config["sample_max_value"] == 1:  # their percentile is clamped to it, so it is always 1
         return choice("clipping", "static")
-    if told["sample_max_value"] < _NO_BOUND:
-        raise UserError(f"sample_max_value={told['sample_max_value']} cannot be expressed, only 1 or {_NO_BOUND:g}")
-    return {**choice("clipping", "dynamic"), "percentile": told["dynamic_thresholding_ratio"]}
+    if config["sample_max_value"] < _NO_BOUND:
+        raise UserError(f"sample_max_value={config['sample_max_value']} cannot be expressed, only 1 or {_NO_BOUND:g}")
+    return {**choice("clipping", "dynamic"), "percentile": config["dynamic_thresholding_ratio"]}
 
 
 def config_of(model: LitDiffusion) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def config_of(model: LitDiffusion) -> dict[str, Any]:
     if times not in _SPACINGS:
         times = "trailing"
     if times == "trailing" and variance != "fixed_small":
-        times = "leading"  # with the others, theirs adds noise to x_0 where the last step does not begin at t = 1
+        times = "leading"  # otherwise theirs adds noise to x_0, if the last step does not begin at t = 1
     return {
         "_class_name": "DDPMScheduler",
         "num_train_timesteps": schedule.T,
@@ -128,7 +128,7 @@ def config_of(model: LitDiffusion) -> dict[str, Any]:
 
 
 def _betas(node: Mapping[str, Any], schedule: Schedule) -> dict[str, Any]:
-    """Their options for a schedule: its name if it has one, else each beta."""
+    """Their options for a schedule: its name if they have one, else all betas."""
     for theirs, ours in {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}.items():
         named = choice("schedule", ours)
         ends = {key: node[key] for key in ("beta_start", "beta_end") if key in named and key in node}
@@ -139,7 +139,7 @@ def _betas(node: Mapping[str, Any], schedule: Schedule) -> dict[str, Any]:
 
 
 def _variance(model: LitDiffusion) -> str:
-    """Their variance_type for the sampler in the model's config; fixed_small for a sampler other than ancestral."""
+    """Their variance_type for the sampler in the model's config; fixed_small for samplers that are not ancestral."""
     variance = model.config["sampler"].get("variance", "auto")
     if variance == "auto":
         variance = "learned" if model.objective.learns_variance else "fixed_small"

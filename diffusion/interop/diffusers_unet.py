@@ -1,4 +1,4 @@
-"""The config of diffusers' `UNet2DModel`, to and from the arguments of our UNet."""
+"""Conversion of diffusers' `UNet2DModel` config to and from the arguments of our UNet."""
 
 import inspect
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from diffusion.lit.module import LitDiffusion
 from diffusion.networks.unet import UNet
 from diffusion.runs.groups import choice
 
-# Their constructor's defaults: what a config.json does not say.
+# The defaults of their constructor, for options that a config.json omits.
 DEFAULTS = {
     "sample_size": None,
     "in_channels": 3,
@@ -29,7 +29,7 @@ DEFAULTS = {
     "attn_norm_num_groups": None,
     "norm_eps": 1e-5,
     "add_attention": True,
-    "num_train_timesteps": None,  # of learned embeddings of time, which there are not
+    "num_train_timesteps": None,  # only for learned time embeddings, which are not supported
 }
 # The only values of their other options that we can express, the default first.
 ONLY = {
@@ -44,52 +44,52 @@ ONLY = {
     "time_embedding_type": ("positional",),
     "upsample_type": ("conv",),
 }
-# Words of our UNet that their config has; the others must be as our UNet has them when nothing is said.
+# Arguments of our UNet that their config can express; the others must have our default values.
 _EXPRESSED = {
     *("in_channels", "out_channels", "size", "conditioners", "widths", "layers", "attention", "mid_attention"),
     *("head_width", "dropout", "norm_groups", "norm_eps", "freq_shift", "downsample_padding"),
 }
 
 
-def node_of(told: Mapping[str, Any]) -> dict[str, Any]:
+def node_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The node of our UNet for the config of a UNet2DModel."""
-    widths, size = told["block_out_channels"], told["sample_size"]
+    widths, size = config["block_out_channels"], config["sample_size"]
     if not isinstance(size, int):
-        raise UserError(f"sample_size={size}: expected the one number of pixels of square images")
-    if told["time_embedding_dim"] not in (None, 4 * widths[0]):
-        raise UserError(f"time_embedding_dim={told['time_embedding_dim']} cannot be expressed, only {4 * widths[0]}")
-    if told["attn_norm_num_groups"] not in (None, told["norm_num_groups"]):
-        raise UserError("attn_norm_num_groups cannot be expressed where it is not norm_num_groups")
+        raise UserError(f"sample_size={size}: expected an integer, the side of square images in pixels")
+    if config["time_embedding_dim"] not in (None, 4 * widths[0]):
+        raise UserError(f"time_embedding_dim={config['time_embedding_dim']} cannot be expressed, only {4 * widths[0]}")
+    if config["attn_norm_num_groups"] not in (None, config["norm_num_groups"]):
+        raise UserError("attn_norm_num_groups cannot be expressed if it differs from norm_num_groups")
     return {
         **choice("network", "unet_ddpm"),
         "widths": widths,
-        "layers": told["layers_per_block"],
-        "attention": [size // 2**level for level, attends in enumerate(_attends(told, len(widths))) if attends],
-        "dropout": told["dropout"],
-        "head_width": told["attention_head_dim"],
-        "mid_attention": told["add_attention"],
-        "norm_groups": told["norm_num_groups"],
-        "norm_eps": read_as(float, told["norm_eps"]),
-        "freq_shift": read_as(float, told["freq_shift"]),
-        "downsample_padding": told["downsample_padding"],
+        "layers": config["layers_per_block"],
+        "attention": [size // 2**level for level, attends in enumerate(_attends(config, len(widths))) if attends],
+        "dropout": config["dropout"],
+        "head_width": config["attention_head_dim"],
+        "mid_attention": config["add_attention"],
+        "norm_groups": config["norm_num_groups"],
+        "norm_eps": read_as(float, config["norm_eps"]),
+        "freq_shift": read_as(float, config["freq_shift"]),
+        "downsample_padding": config["downsample_padding"],
     }
 
 
-def _attends(told: Mapping[str, Any], levels: int) -> list[bool]:
+def _attends(config: Mapping[str, Any], levels: int) -> list[bool]:
     """Whether each level has attention, the same on both sides of the U."""
     kinds = {False: ("DownBlock2D", "UpBlock2D"), True: ("AttnDownBlock2D", "AttnUpBlock2D")}
-    down, up = told["down_block_types"], told["up_block_types"][::-1]
+    down, up = config["down_block_types"], config["up_block_types"][::-1]
     attends = ["Attn" in kind for kind in down]
     if [*zip(down, up, strict=True)] != [kinds[one] for one in attends] or len(down) != levels:
         raise UserError(
-            f"down_block_types={down}, up_block_types={told['up_block_types']}: only (Attn)DownBlock2D and (Attn)"
+            f"down_block_types={down}, up_block_types={config['up_block_types']}: only (Attn)DownBlock2D and (Attn)"
             f"UpBlock2D can be expressed, one for each of the {levels} levels and the same on both sides"
         )
     return attends
 
 
 def config_of(model: LitDiffusion) -> dict[str, Any]:
-    """The config of the UNet2DModel that is the model's network."""
+    """The config of a UNet2DModel equal to the network of the model."""
     if not isinstance(model.denoiser.network, UNet):
         raise UserError(f"to=diffusers: {model.config['network']['_target_']} is not one of their networks")
     if model.conditioning:
@@ -97,11 +97,11 @@ def config_of(model: LitDiffusion) -> dict[str, Any]:
             "to=diffusers: a DDPMPipeline gives its network no condition, but this one takes "
             + ", ".join(model.conditioning)
         )
-    words = {name: parameter.default for name, parameter in inspect.signature(UNet).parameters.items()}
-    node = words | model.config["network"]
-    for name in words.keys() - _EXPRESSED:
-        if node[name] != words[name]:
-            raise UserError(f"to=diffusers: network.{name}={node[name]} cannot be expressed, only {words[name]}")
+    defaults = {name: parameter.default for name, parameter in inspect.signature(UNet).parameters.items()}
+    node = defaults | model.config["network"]
+    for name in defaults.keys() - _EXPRESSED:
+        if node[name] != defaults[name]:
+            raise UserError(f"to=diffusers: network.{name}={node[name]} cannot be expressed, only {defaults[name]}")
     channels, size, width = model.shape
     if size != width or not model.space.holds_pictures:
         space = type(model.space).__name__

@@ -1,4 +1,4 @@
-"""A model of another program in terms of our config, and the checkpoint made of it. Nothing is unpickled."""
+"""A model of another program, described by our config, and its conversion to a checkpoint. Nothing is unpickled."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from diffusion.ground.files import atomic
 from diffusion.runs import checkpoint
 from diffusion.runs import compose as configs
 
-PREFIX = "denoiser.network."  # of the network's names in a checkpoint of ours
+PREFIX = "denoiser.network."  # of the names of network weights in our checkpoints
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """A model of another program in terms of our config.
+    """A model of another program, described by our config.
 
-    config: what is not as in the composed conf/train.yaml, nested, such as {"network": {...}, "schedule": {...},
-        "dataset": {"channels": 3, "size": 32}}; a node with `_target_` is whole.
+    config: differences from the composed conf/train.yaml, nested, such as {"network": {...}, "schedule": {...},
+        "dataset": {"channels": 3, "size": 32}}; a node with `_target_` is complete.
     weights: of our network, by our names without PREFIX, float32.
-    ema: the same, averaged; None where the source has one set only.
-    step: optimiser steps done; 0 where that is not known.
+    ema: the averaged weights; None if the source has only one set.
+    step: number of optimiser steps; 0 if unknown.
     """
 
     config: dict[str, Any]
@@ -37,9 +37,9 @@ class Foreign:
 
 
 def load(path: Path) -> Any:
-    """What a file of weights holds: tensors, and for other than safetensors plain containers around them.
+    """The content of a weights file: tensors, and in formats other than safetensors, plain containers of them.
 
-    Raises UserError for what is not readable without unpickling.
+    Raises UserError for a file that cannot be read without unpickling.
     """
     with reading(path, "a readable file of weights"):
         if path.suffix == ".safetensors":
@@ -50,14 +50,14 @@ def load(path: Path) -> Any:
 def rename(theirs: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
     """The tensors by our names, as float32.
 
-    names: their name -> ours. Where several of theirs have one name of ours, they are joined along the first dimension,
-    in the order of the table.
-    Raises UserError where a tensor of the table is missing, or one of theirs is not in it.
+    names: their name -> ours. Several tensors of theirs with the same name of ours are concatenated along the first
+    dimension, in the order of the table.
+    Raises UserError if a tensor of the table is missing, or one of theirs is not in the table.
     """
     if missing := names.keys() - theirs.keys():
         raise UserError(f"weights are missing: {_some(missing)}")
     if left := theirs.keys() - names.keys():
-        raise UserError(f"weights that this network has no place for: {_some(left)}")
+        raise UserError(f"weights that this network does not have: {_some(left)}")
     parts: dict[str, list[Tensor]] = {}
     for old, new in names.items():
         parts.setdefault(new, []).append(theirs[old].float())
@@ -67,9 +67,9 @@ def rename(theirs: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, 
 def by_module(
     theirs: Mapping[str, Tensor], modules: Mapping[str, str], leaves: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The table for `rename`, of the tensors whose module is in `modules`: their modules -> ours.
+    """The table for `rename`, of the tensors whose module is in `modules`.
 
-    leaves: the last part of the name, such as weight, where it differs.
+    modules: their modules -> ours. leaves: the same for the last part of the name, such as weight, if it differs.
     """
     names = {}
     for name in theirs:
@@ -91,16 +91,16 @@ def unname(ours: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Te
 
 
 def train_config(foreign: Foreign) -> dict[str, Any]:
-    """The config of a training that would have made this model: conf/train.yaml on a folder of images, and what
-    `foreign.config` says otherwise. Resolved, in plain containers."""
+    """The training config for this model: conf/train.yaml with a folder of images, overridden by `foreign.config`.
+    Resolved, in plain containers."""
     composed = configs.compose("train", ["dataset=image_folder", "dataset.path=data"])
     return configs.over(plain(composed), foreign.config)
 
 
 def write(foreign: Foreign, path: Path) -> None:
-    """Writes the checkpoint of ours that `sample.py`, `evaluate.py` and `train.py resume_mode=weights` take.
+    """Writes a checkpoint for `sample.py`, `evaluate.py` and `train.py resume_mode=weights`.
 
-    Raises UserError where the weights are not those of the network in the config.
+    Raises UserError if the weights do not match the network in the config.
     """
     config = train_config(foreign)
     network = checkpoint.model_of(config, "the model").denoiser.network.state_dict()
@@ -115,18 +115,18 @@ def write(foreign: Foreign, path: Path) -> None:
 
 
 def fit(weights: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights in the order of `network`, a state dict, and apart from any larger storage. Raises UserError where
-    names or shapes are not the network's."""
+    """The weights in the order of `network`, a state dict, and contiguous. Raises UserError if names or shapes differ
+    from those of the network."""
     if weights.keys() != network.keys():
-        raise UserError(f"the weights do not fit the network: {_some(weights.keys() ^ network.keys())} in one only")
+        raise UserError(f"the weights do not fit the network: {_some(weights.keys() ^ network.keys())} only in one")
     for name, parameter in network.items():
         got, expected = list(weights[name].shape), list(parameter.shape)
         if got != expected:
-            raise UserError(f"{name} has the shape {got}, the network's is {expected}")
+            raise UserError(f"{name} has the shape {got}, but {expected} in the network")
     return {name: weights[name].contiguous() for name in network}
 
 
 def _some(names: set[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names and the number of others."""
     first = sorted(names)[:3]
     return ", ".join(first) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,4 +1,4 @@
-"""Files that the `Trainer` of lucidrains' denoising-diffusion-pytorch 2 writes: `model-10.pt`."""
+"""Files of the `Trainer` of lucidrains' denoising-diffusion-pytorch 2, such as `model-10.pt`."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from diffusion.runs import build
 from diffusion.runs.groups import choice
 from diffusion.schedule import Table
 
-# Their modules -> ours, inside a residual block, either attention, and at the ends of the network.
+# Their modules -> ours, inside a residual block, inside either attention, and at the ends of the network.
 RESIDUAL = {
     "mlp.1": "embedding",
     "block1.proj": "conv_1",
@@ -27,12 +27,12 @@ ATTENTION = {"": "", "norm": "norm", "to_qkv": "qkv", "to_out": "out", "to_out.0
 LEAVES = {"g": "weight", "mem_kv": "memory"}
 ENDS = {"init_conv": "conv_in", "time_mlp.1": "linear_1", "time_mlp.3": "linear_2", "final_conv": "conv_out"}
 SCHEDULES = ("linear", "cosine", "sigmoid")
-# What is predicted -> the weight of its squared error at a signal-to-noise ratio, which is saved with the betas
+# Prediction -> the weight of its squared error at a signal-to-noise ratio; the weights are saved with the betas
 OBJECTIVES = {"eps": lambda snr: snr / snr, "x_0": lambda snr: snr, "v": lambda snr: snr / (snr + 1)}
 
 
 def recognises(path: Path, contents: Any) -> bool:
-    """What `Trainer` saves, or the state dict of a `GaussianDiffusion`."""
+    """Whether the contents are a file of `Trainer` or the state dict of a `GaussianDiffusion`."""
     state = contents.get("model", contents) if isinstance(contents, Mapping) else None
     return isinstance(state, Mapping) and "model.init_conv.weight" in state
 
@@ -40,16 +40,16 @@ def recognises(path: Path, contents: Any) -> bool:
 def read(path: Path, *, size: int | None = None) -> Foreign:
     """The model of a file such as `results/model-10.pt`, with its average.
 
-    size: of the images, which no tensor tells. The buffers `betas` and `loss_weight` tell schedule, prediction and
-    weighting. The images are taken to be normalised to [-1, 1], as theirs are by default.
+    size: of the images, which the weights do not determine. The buffers `betas` and `loss_weight` determine schedule,
+    prediction and weighting. The images are assumed to be normalised to [-1, 1], their default.
 
-    Raises: UserError for a file that cannot be read or is of another network, and where size is not said.
+    Raises: UserError for a file that cannot be read or is of another network, and without size.
     """
     contents = load(path)
     if not recognises(path, contents):
         raise UserError(f"{path}: not a file of the Trainer of denoising-diffusion-pytorch (no model.init_conv)")
     if size is None:
-        raise UserError(f"{path}: no tensor tells the size of the images: say size=, as in size=32")
+        raise UserError(f"{path}: the weights do not determine the image size: set size=, such as size=32")
     with reading(path, "the Unet of denoising-diffusion-pytorch 2; older versions have others"):
         return _translated(contents, size, path)
 
@@ -99,7 +99,7 @@ def _config(network: Mapping[str, Tensor], state: Mapping[str, Tensor], size: in
 
 
 def _schedule(betas: Tensor) -> dict[str, Any]:
-    """The config of our schedule that has these betas: by name, where one of theirs with its defaults has them."""
+    """The config of our schedule with these betas: by name if a default schedule of theirs has them."""
     for name in SCHEDULES:
         config = choice("schedule", name) | {"T": len(betas)}
         schedule = build.schedule(config)
@@ -109,7 +109,7 @@ def _schedule(betas: Tensor) -> dict[str, Any]:
 
 
 def _objective(state: Mapping[str, Tensor], path: Path) -> tuple[str, float | None]:
-    """What is predicted, and the gamma of min-SNR weighting where there is one."""
+    """The prediction, and the gamma of min-SNR weighting if it was used."""
     snr = state["alphas_cumprod"].double() / (1 - state["alphas_cumprod"].double())
     weight = state["loss_weight"].double()
     k = (snr.log() - math.log(0.5)).abs().argmin()  # below any usual gamma, and where the three differ
@@ -117,33 +117,33 @@ def _objective(state: Mapping[str, Tensor], path: Path) -> tuple[str, float | No
         if torch.isclose(weight[k], of(snr)[k], rtol=1e-3):
             clipped = (weight / of(snr) * snr).max().item()
             return name, None if clipped > 0.99 * snr.max() else float(f"{clipped:.3g}")
-    raise UserError(f"{path}: its loss_weight is that of no objective among {', '.join(OBJECTIVES)}")
+    raise UserError(f"{path}: loss_weight matches no objective among {', '.join(OBJECTIVES)}")
 
 
 def _modules(levels: int) -> dict[str, str]:
     """Their modules -> ours."""
-    places = {"mid_block1": "middle.0", "mid_attn": "middle.1", "mid_block2": "middle.2", "final_res_block": "last"}
+    blocks = {"mid_block1": "middle.0", "mid_attn": "middle.1", "mid_block2": "middle.2", "final_res_block": "last"}
     parts = {"0": "first", "1": "second", "2": "attention", "3": "resample", "3.1": "resample.1"}
     for side in ("down", "up"):
         for level in range(levels):
-            places |= {f"{side}s.{level}.{part}": f"{side}.{level}.{ours}" for part, ours in parts.items()}
+            blocks |= {f"{side}s.{level}.{part}": f"{side}.{level}.{ours}" for part, ours in parts.items()}
     inside = RESIDUAL | ATTENTION
     return ENDS | {
         f"{theirs}.{part}".rstrip("."): f"{ours}.{our_part}".rstrip(".")
-        for theirs, ours in places.items()
+        for theirs, ours in blocks.items()
         for part, our_part in inside.items()
     }
 
 
 def _arranged(weights: dict[str, Tensor], self_conditioning: bool) -> dict[str, Tensor]:
-    """The tensors, which have our names, in our layout."""
+    """Tensors with our names, converted to our layout."""
     arranged = {}
     for name, tensor in weights.items():
         if ".norm" in name:
             tensor = tensor.flatten()
         if name.endswith(".memory") and name.replace("memory", "norm_out.weight") in weights:
-            tensor = tensor.transpose(2, 3)  # of linear attention
+            tensor = tensor.transpose(2, 3)  # linear attention
         if name == "conv_in.weight" and self_conditioning:
-            tensor = tensor.roll(tensor.shape[1] // 2, dims=1)  # theirs is shown x_0 first, then x_t
+            tensor = tensor.roll(tensor.shape[1] // 2, dims=1)  # theirs takes x_0 first, then x_t
         arranged[name] = tensor
     return arranged

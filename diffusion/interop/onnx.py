@@ -1,10 +1,10 @@
-"""The network as ONNX, for any runtime.
+"""Export of the network to ONNX.
 
-Inputs: x_t, float32 (batch, C, H, W); t, float32 (batch,), the paper's t, 1..T; where the network is conditioned on
-classes, y, int64 (batch,), -1 for none; where it is self-conditioned, x_0_before, like x_t, 0 in the first step.
-Output: `output`, what the network says of x_t: eps, x_0, v or EDM's F, and then the variance channels where it has
-them. What stands around the network, c_in of EDM and t - 1, is inside. The metadata has the number of our format and
-the config as JSON, and the betas follow from it.
+Inputs: x_t, float32 (batch, C, H, W); t, float32 (batch,), the paper's t, 1..T; y, int64 (batch,), -1 for none, if the
+network is conditioned on classes; x_0_before, like x_t, 0 in the first step, if it is self-conditioned.
+Output: `output`, the prediction for x_t: eps, x_0, v or EDM's F, followed by the variance channels, if any. The
+scaling by c_in of EDM and t - 1 are included. The metadata has the number of our format and the config as JSON, which
+determines the betas.
 """
 
 import importlib
@@ -25,7 +25,7 @@ from diffusion.networks.kernels.choice import without_kernels
 
 
 class Output(nn.Module):
-    """The bare output of a denoiser, with arguments that have names."""
+    """The raw output of a denoiser, with named arguments."""
 
     def __init__(self, denoiser: Denoiser):
         super().__init__()
@@ -41,12 +41,12 @@ class Output(nn.Module):
 
 
 def write(model: LitDiffusion, file: Path) -> None:
-    """Writes the network with the weights that the model has; the batch may have any size.
+    """Writes the network with the current weights of the model; the batch may have any size.
 
-    Raises UserError where the packages that write ONNX are missing, and for a network that is given anything else.
+    Raises UserError if the packages that write ONNX are missing, and for a network with other conditions.
     """
     if others := sorted(model.conditioning.keys() - {"label", PREVIOUS}):
-        raise UserError(f"to=onnx: there is no input for {', '.join(others)}, which this network is given")
+        raise UserError(f"to=onnx: there is no input for the condition {', '.join(others)} of this network")
     for package in "onnx", "onnxscript":
         _needed(package)
     inputs = {"x_t": torch.zeros(2, *model.shape), "t": torch.ones(2)}
@@ -56,7 +56,7 @@ def write(model: LitDiffusion, file: Path) -> None:
         inputs["x_0_before"] = torch.zeros(2, *model.shape)
     batch = torch.export.Dim("batch")
     with atomic(file) as temporary, without_kernels(model), warnings.catch_warnings():
-        # It means that all inputs have the same batch, and is said of each but the first.
+        # Expected: all inputs have the same batch size, and each but the first gives this warning.
         warnings.filterwarnings("ignore", message="# The axis name: batch will not be used")
         program = torch.onnx.export(
             Output(model.denoiser).eval(),

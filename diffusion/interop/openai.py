@@ -1,6 +1,6 @@
 """Checkpoints of OpenAI's improved-diffusion (Nichol & Dhariwal 2021) and guided-diffusion (Dhariwal & Nichol 2021).
 
-They are bare state dicts of a `UNetModel`. Names and shapes of the tensors determine most of the network; the rest are
+They are state dicts of a `UNetModel`. Names and shapes of the tensors determine most of the network; the rest are
 options, which are known for the published models. The network is our UNet: only names and layout of weights differ.
 """
 
@@ -19,7 +19,7 @@ from diffusion.interop.foreign import Foreign, by_module, fit, load, rename
 from diffusion.runs import build
 from diffusion.runs.groups import choice
 
-# Their modules -> ours, inside a residual block, an attention, and at the ends of the network.
+# Their modules -> ours, inside a residual block, inside an attention, and at the ends of the network.
 RESIDUAL = {
     "in_layers.0": "norm_1",
     "in_layers.2": "conv_1",
@@ -37,7 +37,7 @@ ENDS = {
     "out.0": "norm_out",
     "out.2": "conv_out",
 }
-SIZES = {  # of the images, by how many times the base width each level has: theirs are fixed pairs
+SIZES = {  # image size by the multiples of the base width of the levels, which are fixed pairs in their code
     (1, 2, 2, 2): 32,
     (1, 2, 3, 4): 64,
     (1, 1, 2, 3, 4): 128,
@@ -47,11 +47,11 @@ SIZES = {  # of the images, by how many times the base width each level has: the
 
 
 @dataclass(frozen=True)
-class Told:
+class Options:
     """Options that no tensor determines. None: unknown.
 
     schedule: linear or cosine. heads or head_width: of attention. order: of q, k, v and the heads in the rows of
-    `qkv`: heads_first, or qkv_first (their use_new_attention_order). rescale_timesteps: whether the network is told
+    `qkv`: heads_first, or qkv_first (their use_new_attention_order). rescale_timesteps: whether the network takes
     t * 1000 / T.
     """
 
@@ -65,7 +65,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the tensors determine."""
+    """The properties of the network that the tensors determine."""
 
     channels: int
     learns_variance: bool
@@ -78,22 +78,22 @@ class Layout:
     residual_resampling: bool
 
 
-# The published models with learned variance: (size, time_width, layers, residual_resampling, whether there are classes)
+# The published models with learned variance: (size, time_width, layers, residual_resampling, whether it has classes)
 PUBLISHED = {
-    (32, 128, 3, False, False): Told("cosine", 4000, heads=4, rescale_timesteps=True),
-    (64, 128, 3, False, False): Told("cosine", 4000, heads=4, rescale_timesteps=True),
-    (64, 192, 3, False, True): Told("cosine", 4000, heads=4),
-    (256, 128, 2, False, False): Told("linear", 1000, heads=1),
-    (64, 192, 3, True, True): Told("cosine", 1000, head_width=64, order="qkv_first"),
-    (128, 256, 2, True, True): Told("linear", 1000, heads=4),
-    (256, 256, 2, True, True): Told("linear", 1000, head_width=64),
-    (256, 256, 2, True, False): Told("linear", 1000, head_width=64),
-    (512, 256, 2, True, True): Told("linear", 1000, head_width=64),
+    (32, 128, 3, False, False): Options("cosine", 4000, heads=4, rescale_timesteps=True),
+    (64, 128, 3, False, False): Options("cosine", 4000, heads=4, rescale_timesteps=True),
+    (64, 192, 3, False, True): Options("cosine", 4000, heads=4),
+    (256, 128, 2, False, False): Options("linear", 1000, heads=1),
+    (64, 192, 3, True, True): Options("cosine", 1000, head_width=64, order="qkv_first"),
+    (128, 256, 2, True, True): Options("linear", 1000, heads=4),
+    (256, 256, 2, True, True): Options("linear", 1000, head_width=64),
+    (256, 256, 2, True, False): Options("linear", 1000, head_width=64),
+    (512, 256, 2, True, True): Options("linear", 1000, head_width=64),
 }
 
 
 def recognises(path: Path, contents: Any) -> bool:
-    """A state dict with the names of a `UNetModel` or of one of its relatives."""
+    """Whether the contents are a state dict with the names of a `UNetModel` or of a related network."""
     names = {"time_embed.0.weight", "input_blocks.0.0.weight"}
     return isinstance(contents, Mapping) and names <= contents.keys()
 
@@ -111,24 +111,24 @@ def read(
 ) -> Foreign:
     """The model of a file such as `64x64_diffusion.pt` or `ema_0.9999_200000.pt`.
 
-    size: of the images; known where the widths are in SIZES. The other words are those of `Told`, known for the models
-    in PUBLISHED; what is said comes before what is known. The prediction is eps; the variance is learned where there
-    are channels for it, else `fixed_large`, as theirs. A network with classes has never seen an image without one: what
-    it is told then is the mean of all classes.
+    size: of the images; known if the widths are in SIZES. The other arguments are those of `Options`, known for the
+    models in PUBLISHED; given values take precedence. The prediction is eps; the variance is learned if there are
+    channels for it, else `fixed_large`, as in their code. A network with classes was trained only with classes: the
+    embedding of no class is the mean of all classes.
 
-    Raises: UserError for a file that cannot be read or is of another network, and for words that are missing or wrong.
+    Raises: UserError for a file that cannot be read or is of another network, and for missing or wrong arguments.
     """
     state = load(path)
     if not recognises(path, state):
         raise UserError(f"{path}: not a UNet of improved-diffusion or guided-diffusion (no time_embed, input_blocks)")
-    words = {"schedule": schedule, "T": T, "heads": heads, "head_width": head_width, "order": order}
+    arguments = {"schedule": schedule, "T": T, "heads": heads, "head_width": head_width, "order": order}
     with reading(path, "a UNet of improved-diffusion or guided-diffusion"):
         layout = _layout(state, path)
         size = size or SIZES.get(tuple(width / layout.time_width for width in layout.widths))
-        told = _told(layout, size, words | {"rescale_timesteps": rescale_timesteps}, path)
-        assert size is not None  # see _told
-        config = _config(layout, size, told)
-        with torch.device("meta"):  # refuses heads that do not divide, before they are looked for in the weights
+        options = _options(layout, size, arguments | {"rescale_timesteps": rescale_timesteps}, path)
+        assert size is not None  # see _options
+        config = _config(layout, size, options)
+        with torch.device("meta"):  # rejects invalid numbers of heads before the weights are split by them
             ours = build.instantiate(
                 config["network"],
                 in_channels=layout.channels,
@@ -137,18 +137,18 @@ def read(
                 conditioners=build.conditioners(config),
             )
         weights = rename(state, by_module(state, _modules(layout)))
-        return Foreign(config, fit(_arranged(weights, told), ours.state_dict()))
+        return Foreign(config, fit(_arranged(weights, options), ours.state_dict()))
 
 
 def _layout(state: Mapping[str, Tensor], path: Path) -> Layout:
-    """Reads the shape of the network off names and shapes; UserError where they are not those of a `UNetModel`."""
+    """The layout of the network from names and shapes; UserError if they are not those of a `UNetModel`."""
     if "out.2.weight" not in state or "output_blocks.0.0.in_layers.2.weight" not in state:
-        raise UserError(f"{path}: a classifier, or cut off (no output_blocks): only diffusion models can be read")
+        raise UserError(f"{path}: a classifier, or incomplete (no output_blocks): only diffusion models can be read")
     channels, out_channels = state["input_blocks.0.0.weight"].shape[1], state["out.2.weight"].shape[0]
     if channels not in (1, 3) or out_channels not in (channels, 2 * channels):
         raise UserError(
-            f"{path}: {channels} channels in and {out_channels} out: an upsampler or another network that is shown "
-            "more than x_t, which this program has no place for"
+            f"{path}: {channels} channels in and {out_channels} out: an upsampler or another network with more inputs "
+            "than x_t, which is not supported"
         )
     blocks = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("output_blocks."))
     # The last block of each level of the up path ends with a second residual block, or with a convolution.
@@ -159,7 +159,7 @@ def _layout(state: Mapping[str, Tensor], path: Path) -> Layout:
     layers = blocks // levels - 1
     firsts = [f"input_blocks.{1 + level * (layers + 1)}" for level in range(levels)]
     if blocks % levels or not all(f"{first}.0.in_layers.2.weight" in state for first in firsts):
-        raise UserError(f"{path}: {blocks} output_blocks on {levels} levels: not a UNet of OpenAI's with convolutions")
+        raise UserError(f"{path}: {blocks} output_blocks on {levels} levels: not a UNet of OpenAI with convolutions")
     widths = tuple(state[f"{first}.0.in_layers.2.weight"].shape[0] for first in firsts)
     return Layout(
         channels=channels,
@@ -174,51 +174,55 @@ def _layout(state: Mapping[str, Tensor], path: Path) -> Layout:
     )
 
 
-def _told(layout: Layout, size: int | None, words: dict[str, Any], path: Path) -> Told:
-    """What is said, then what is known of a published model; UserError where neither is."""
-    said = {word: value for word, value in words.items() if value is not None}
+def _options(layout: Layout, size: int | None, arguments: dict[str, Any], path: Path) -> Options:
+    """The given options, completed by those of a published model; UserError if some are still unknown."""
+    given = {name: value for name, value in arguments.items() if value is not None}
     key: Any = (size, layout.time_width, layout.layers, layout.residual_resampling, layout.classes is not None)
-    known = PUBLISHED.get(key, Told()) if layout.learns_variance else Told()
-    if "heads" in said or "head_width" in said:
+    known = PUBLISHED.get(key, Options()) if layout.learns_variance else Options()
+    if "heads" in given or "head_width" in given:
         known = replace(known, heads=None, head_width=None)
-    told = replace(known, **said)
-    missing = [word for word, value in (("size", size), ("schedule", told.schedule), ("T", told.T)) if not value]
-    if not (told.heads or told.head_width):
+    options = replace(known, **given)
+    missing = [name for name, value in (("size", size), ("schedule", options.schedule), ("T", options.T)) if not value]
+    if not (options.heads or options.head_width):
         missing.append("heads (or head_width)")
     if missing:
         raise UserError(
-            f"{path}: not a published model, and no tensor tells {', '.join(missing)}: say each, as in T=1000"
+            f"{path}: not a published model, and the weights do not determine {', '.join(missing)}: set each, such as "
+            "T=1000"
         )
-    if known in PUBLISHED.values() and not said:
-        rank_zero_info(f"{path}: has the shape of a published model, so taken for it: {_words(told)}; else say its own")
-    if told.schedule not in ("linear", "cosine"):
-        raise UserError(f"schedule={told.schedule}: expected linear or cosine, which are all that these programs have")
-    if told.order not in ("heads_first", "qkv_first"):
-        raise UserError(f"order={told.order}: expected heads_first, or qkv_first (use_new_attention_order)")
-    return told
+    if known in PUBLISHED.values() and not given:
+        rank_zero_info(
+            f"{path}: has the shape of a published model, so these options are assumed: {_overrides(options)}; set "
+            "them if they differ"
+        )
+    if options.schedule not in ("linear", "cosine"):
+        raise UserError(f"schedule={options.schedule}: expected linear or cosine, the only schedules of these programs")
+    if options.order not in ("heads_first", "qkv_first"):
+        raise UserError(f"order={options.order}: expected heads_first, or qkv_first (use_new_attention_order)")
+    return options
 
 
-def _words(told: Told) -> str:
-    return " ".join(f"{word}={value}" for word, value in asdict(told).items() if value is not None)
+def _overrides(options: Options) -> str:
+    return " ".join(f"{name}={value}" for name, value in asdict(options).items() if value is not None)
 
 
-def _config(layout: Layout, size: int, told: Told) -> dict[str, Any]:
+def _config(layout: Layout, size: int, options: Options) -> dict[str, Any]:
     network = choice("network", "unet_adm") | {
         "widths": list(layout.widths),
         "layers": layout.layers,
         "attention": [size // 2**level for level, attended in enumerate(layout.attended) if attended],
         "dropout": 0.0,
-        "heads": told.heads if told.heads != 1 else None,
-        "head_width": told.head_width,
+        "heads": options.heads if options.heads != 1 else None,
+        "head_width": options.head_width,
         "scale_shift": layout.scale_shift,
         "residual_resampling": layout.residual_resampling,
         "time_width": layout.time_width if layout.time_width != layout.widths[0] else None,
-        "time_scale": 1000 / told.T if told.T and told.rescale_timesteps else 1.0,
+        "time_scale": 1000 / options.T if options.T and options.rescale_timesteps else 1.0,
     }
     learned = layout.learns_variance
     return {
         "network": network,
-        "schedule": _schedule(told),
+        "schedule": _schedule(options),
         "prediction": choice("prediction", "eps"),
         "loss": choice("loss", "hybrid" if learned else "l2"),
         "clipping": choice("clipping", "static"),
@@ -236,15 +240,15 @@ def _conditioning(classes: int | None) -> dict[str, Any]:
     return {"label": {**label, "classes": [str(k) for k in range(classes)], "drop": 0.0}}
 
 
-def _schedule(told: Told) -> dict[str, Any]:
-    assert told.T is not None  # see _told
-    assert told.schedule is not None
-    if told.schedule == "linear" and told.T != 1000:  # theirs is scaled, ours for another T is the same curve cut anew
-        first, last = (end * 1000 / told.T for end in (1e-4, 0.02))
+def _schedule(options: Options) -> dict[str, Any]:
+    assert options.T is not None  # see _options
+    assert options.schedule is not None
+    if options.schedule == "linear" and options.T != 1000:  # theirs scales the betas, ours resamples the same curve
+        first, last = (end * 1000 / options.T for end in (1e-4, 0.02))
         return choice("schedule", "table") | {
-            "betas": torch.linspace(first, last, told.T, dtype=torch.float64).tolist()
+            "betas": torch.linspace(first, last, options.T, dtype=torch.float64).tolist()
         }
-    return choice("schedule", told.schedule) | {"T": told.T}
+    return choice("schedule", options.schedule) | {"T": options.T}
 
 
 def _modules(layout: Layout) -> dict[str, str]:
@@ -283,14 +287,14 @@ def _modules(layout: Layout) -> dict[str, str]:
     return modules
 
 
-def _arranged(weights: dict[str, Tensor], told: Told) -> dict[str, Tensor]:
-    """The tensors, which have our names, in our layout."""
+def _arranged(weights: dict[str, Tensor], options: Options) -> dict[str, Tensor]:
+    """Tensors with our names, converted to our layout."""
     arranged = {}
     for name, tensor in weights.items():
         if ".attentions." in name or name.startswith("middle.1."):
             tensor = tensor.squeeze(-1)  # a convolution over a row of tokens
-        if ".qkv." in name and told.order == "heads_first":
-            heads = told.heads or len(tensor) // 3 // (told.head_width or 1)
+        if ".qkv." in name and options.order == "heads_first":
+            heads = options.heads or len(tensor) // 3 // (options.head_width or 1)
             tensor = tensor.unflatten(0, (heads, 3, -1)).transpose(0, 1).flatten(0, 2)
         if name == "time_embedding.linear_1.weight":
             tensor = tensor.roll(tensor.shape[1] // 2, dims=1)  # theirs begins with the cosines

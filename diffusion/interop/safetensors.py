@@ -1,4 +1,4 @@
-"""One safetensors file: the weights of our network by our names, and the config as JSON in the header."""
+"""A safetensors file with the weights of our network by our names, and the config as JSON in the header."""
 
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ _CONFIG, _FORMAT = "diffusion.config", "diffusion.format"  # in the header
 
 
 def recognises(path: Path, contents: Any) -> bool:
-    """A safetensors file with our config in its header."""
+    """Whether the file is a safetensors file with our config in its header."""
     return path.suffix == ".safetensors" and _CONFIG in _header(path)
 
 
 def read(path: Path) -> Foreign:
-    """The model in a file that `write` made. Raises UserError where its config is not ours."""
+    """The model in a file written by `write`. Raises UserError if its config is not ours."""
     with reading(path, "a file with a config of this program"):
         header = _header(path)
         contents = {upgrades.KEY: int(header.get(_FORMAT, 0)), "config": json_contents(header[_CONFIG])}
@@ -30,7 +30,7 @@ def read(path: Path) -> Foreign:
 
 
 def write(model: LitDiffusion, file: Path) -> None:
-    """Writes the weights that the model has, and its config."""
+    """Writes the current weights of the model, and its config."""
     weights = {name: weight.contiguous() for name, weight in model.denoiser.network.state_dict().items()}
     stamp = upgrades.stamped(model.config)
     header = {"format": "pt", _FORMAT: str(stamp[upgrades.KEY]), _CONFIG: json_text(stamp["config"], indent=None)}

@@ -23,8 +23,8 @@ def test_the_key_changes_with_all_that_changes_the_images(change):
 def test_the_key_changes_with_the_stamps_and_not_with_the_place():
     assert REQUEST.key(["1", "2"]) != REQUEST.key(["1", "3"])
     assert REQUEST.key(["1", "2"]) == REQUEST._replace(root=Path("y")).key(["1", "2"])
-    assert REQUEST.location() != REQUEST._replace(root=Path("y")).place()
-    assert REQUEST.location() == REQUEST._replace(files=["c"]).place()
+    assert REQUEST.location() != REQUEST._replace(root=Path("y")).location()
+    assert REQUEST.location() == REQUEST._replace(files=["c"]).location()
 
 
 def test_anything_that_is_called_like_a_picture_has_stamps(folder):

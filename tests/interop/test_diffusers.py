@@ -347,7 +347,7 @@ def weights_of(folder):
     ("change", "said"),
     [
         (lambda state: state.pop("conv_in.bias"), "weights are missing: conv_in.bias"),
-        (lambda state: state.update({"more.weight": torch.zeros(1)}), "no place for: more.weight"),
+        (lambda state: state.update({"more.weight": torch.zeros(1)}), "does not have: more.weight"),
         (lambda state: state.update({"conv_in.bias": torch.zeros(17)}), r"conv_in.bias has the shape \[17\]"),
         (lambda state: state.update({"conv_in.bias": torch.zeros(1, 16)}), "conv_in.bias has the shape"),
     ],

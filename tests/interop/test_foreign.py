@@ -31,7 +31,7 @@ def test_names_both_ways():
 def test_names_that_are_missing_or_left_over():
     with pytest.raises(UserError, match=r"^weights are missing: bias, k, q and 1 more$"):
         rename({}, TABLE)
-    with pytest.raises(UserError, match=r"^weights that this network has no place for: x, y$"):
+    with pytest.raises(UserError, match=r"^weights that this network does not have: x, y$"):
         rename({"x": A, "y": A}, {})
 
 
@@ -72,7 +72,7 @@ def test_one_set_of_weights_is_both_and_stored_once(theirs, tmp_path):
 def test_weights_of_another_network_make_no_checkpoint(theirs, tmp_path):
     name = "conv_in.weight"
     for weights, said in (
-        ({}, "do not fit the network: conv_in.bias, .* in one only"),
+        ({}, "do not fit the network: conv_in.bias, .* only in one"),
         (theirs.weights | {name: torch.zeros(8, 3, 3, 3)}, r"conv_in.weight has the shape \[8, 3, 3, 3\], .*\[8, 1,"),
     ):
         with pytest.raises(UserError, match=said):
@@ -118,7 +118,7 @@ def test_what_is_of_no_program(model, tmp_path):
     safetensors.torch.save_file({"x": A}, tmp_path / "other.safetensors")
     (tmp_path / "empty").mkdir()
     for name in "other.pt", "other.safetensors", "empty":
-        with pytest.raises(UserError, match=r"of no program that we know \(diffusers, safetensors.*\)"):
+        with pytest.raises(UserError, match=r"not a model of a known program \(diffusers, safetensors.*\)"):
             programs.read(tmp_path / name)
     with pytest.raises(UserError, match="no such file or folder"):
         programs.read(tmp_path / "nowhere")
@@ -131,5 +131,5 @@ def test_what_is_ours_already(theirs, tmp_path):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     foreign.write(theirs, tmp_path / "run" / "checkpoints" / "last.ckpt")
     for path in tmp_path / "run", tmp_path / "run" / "checkpoints" / "last.ckpt":
-        with pytest.raises(UserError, match=f"of this program already; say ckpt={path}"):
+        with pytest.raises(UserError, match=f"already a model of this program; set ckpt={path}"):
             programs.read(path)

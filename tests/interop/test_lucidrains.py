@@ -154,11 +154,11 @@ def changed(**tensors):
 
 
 MISTAKES = {
-    "no size": (changed(), None, "no tensor tells the size of the images: say size="),
+    "no size": (changed(), None, "the weights do not determine the image size: set size="),
     "a size that does not divide": (changed(), 15, "15 does not divide by 2"),
     "another program": (changed(model__init_conv__weight=None), 16, "not a file of the Trainer"),
     "a tensor missing": (changed(model__mid_attn__to_qkv__weight=None), 16, "not fit the network: middle.1.qkv.weight"),
-    "a tensor too many": (changed(model__extra__weight=torch.zeros(1)), 16, "no place for: extra.weight"),
+    "a tensor too many": (changed(model__extra__weight=torch.zeros(1)), 16, "does not have: extra.weight"),
     "a wrong shape": (changed(model__final_conv__bias=torch.zeros(5)), 16, r"conv_out.bias has the shape \[5\]"),
     "an older version: no learned tokens": (changed(model__mid_attn__mem_kv=None), 16, "older versions have others"),
     "no betas": (changed(betas=None), 16, "betas"),

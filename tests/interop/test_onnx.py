@@ -74,6 +74,6 @@ def test_a_missing_package_is_named(package, tmp_path, monkeypatch):
 def test_a_condition_that_has_no_input_is_refused(tmp_path):
     config = ours("conditioning=vector").config
     config["conditioning"]["vector"] |= {key: [1.0] for key in ("mean", "std", "low", "high")}
-    with pytest.raises(UserError, match="to=onnx: there is no input for vector, which this network is given"):
+    with pytest.raises(UserError, match="to=onnx: there is no input for the condition vector of this network"):
         onnx.write(checkpoint.model_of(config, "test"), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []

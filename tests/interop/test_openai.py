@@ -19,7 +19,7 @@ from tests.interop.openai_unet import OpenAIUNet, random_peer
 
 IMPROVED = {"channels": 3, "out": 6, "width": 32, "mults": (1, 2, 2, 2), "layers": 1, "rates": (2, 4), "heads": 4}
 GUIDED = {"channels": 3, "out": 6, "width": 32, "mults": (1, 2, 3), "layers": 2, "rates": (2, 4), "updown": True}
-CASES = {  # the peer, the words, and the part of t that it is told
+CASES = {  # the peer, the options, and the factor of t in its input
     "improved: heads first, t rescaled": (
         IMPROVED,
         {"schedule": "cosine", "T": 4000, "heads": 4, "rescale_timesteps": True},
@@ -53,13 +53,13 @@ def file_of(peer, folder):
     return folder / "model.pt"
 
 
-@pytest.mark.parametrize(("options", "words", "scale"), CASES.values(), ids=CASES.keys())
-def test_same_outputs(options, words, scale, tmp_path):
+@pytest.mark.parametrize(("options", "settings", "scale"), CASES.values(), ids=CASES.keys())
+def test_same_outputs(options, settings, scale, tmp_path):
     peer = random_peer(**options)
-    foreign = openai.read(file_of(peer, tmp_path), **words)
+    foreign = openai.read(file_of(peer, tmp_path), **settings)
     network = model_of(foreign, tmp_path).denoiser.network
     size, classes = foreign.config["dataset"]["size"], options.get("classes")
-    x, t = torch.randn(2, options["channels"], size, size), torch.tensor([3, words["T"] - 20])
+    x, t = torch.randn(2, options["channels"], size, size), torch.tensor([3, settings["T"] - 20])
     y = torch.tensor([1, 4]) if classes else None
     with torch.no_grad():
         expected, got = peer(x, t * scale, y), network(x, t.float(), given(y))
@@ -104,23 +104,23 @@ def their_samples(peer, x, noise, indices, betas, scale, learned, y=None, ddim=F
 
 
 @pytest.mark.parametrize("ddim", [False, True], ids=["ancestral", "ddim"])
-@pytest.mark.parametrize(("options", "words", "scale"), list(CASES.values())[:3], ids=list(CASES)[:3])
-def test_same_samples_in_ten_steps(options, words, scale, ddim, tmp_path):
+@pytest.mark.parametrize(("options", "settings", "scale"), list(CASES.values())[:3], ids=list(CASES)[:3])
+def test_same_samples_in_ten_steps(options, settings, scale, ddim, tmp_path):
     # Over ten steps with random weights the last bits add up, and those of our kernels differ from CPU to CPU: they are
     # compared with torch's operations in tests/networks/kernels/.
     peer = random_peer(**options)
-    foreign = openai.read(file_of(peer, tmp_path), **words)
+    foreign = openai.read(file_of(peer, tmp_path), **settings)
     model, (channels, size), T = (
         model_of(foreign, tmp_path),
         (options["channels"], foreign.config["dataset"]["size"]),
-        words["T"],
+        settings["T"],
     )
     use_kernels(model, False)
     indices = [T - 1 - k * (T // 10) for k in range(10)]
     x_T, *noise = torch.randn(11, 2, channels, size, size)
     y = torch.tensor([0, 3]) if options.get("classes") else None
     learned = options["out"] == 2 * channels
-    expected = their_samples(peer, x_T, noise, indices, betas_of(words["schedule"], T), scale, learned, y, ddim)
+    expected = their_samples(peer, x_T, noise, indices, betas_of(settings["schedule"], T), scale, learned, y, ddim)
 
     times = [index + 1 for index in indices] + [0]
     sampler = DDIM(times=times) if ddim else DDPM(times=times, variance=foreign.config["sampler"]["variance"])
@@ -129,7 +129,7 @@ def test_same_samples_in_ten_steps(options, words, scale, ddim, tmp_path):
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
 
 
-def test_a_network_with_classes_and_none_given_is_told_their_mean(tmp_path):
+def test_no_class_is_the_mean_of_all_classes(tmp_path):
     peer = random_peer(**GUIDED, heads=1, classes=5)
     foreign = openai.read(file_of(peer, tmp_path), size=16, schedule="linear", T=1000, heads=1)
     table = foreign.weights["conditioners.label.weight"]
@@ -183,7 +183,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize(("options", "expected"), PUBLISHED.values(), ids=PUBLISHED.keys())
-def test_published_models_need_no_words(options, expected, monkeypatch):
+def test_published_models_need_no_options(options, expected, monkeypatch):
     """Their whole size, on the meta device: names, shapes and what is known of them, no numbers."""
     with torch.device("meta"):
         state = OpenAIUNet(**options).state_dict()
@@ -209,35 +209,35 @@ def with_one(name, tensor):
     return lambda state: state.update({name: tensor})
 
 
-WORDS = {"schedule": "cosine", "T": 1000, "heads": 4}
+SETTINGS = {"schedule": "cosine", "T": 1000, "heads": 4}
 MISTAKES = {
-    "no words": (None, {}, "no tensor tells schedule, T, heads"),
-    "no heads": (None, WORDS | {"heads": None}, "no tensor tells heads .or head_width."),
-    "a schedule they lack": (None, WORDS | {"schedule": "sigmoid"}, "schedule=sigmoid: expected linear or cosine"),
-    "an order of no one": (None, WORDS | {"order": "new"}, "order=new: expected heads_first, or qkv_first"),
-    "heads that do not divide": (None, WORDS | {"heads": 7}, "network.heads=7"),
-    "a size that does not divide": (None, WORDS | {"size": 36}, "36 does not divide by 8"),
-    "another network": (without("time_embed.0.weight"), WORDS, "not a UNet of improved-diffusion"),
-    "a classifier": (without("out.2.weight"), WORDS, "a classifier, or cut off"),
+    "no options": (None, {}, "the weights do not determine schedule, T, heads"),
+    "no heads": (None, SETTINGS | {"heads": None}, "the weights do not determine heads .or head_width."),
+    "a schedule they lack": (None, SETTINGS | {"schedule": "sigmoid"}, "schedule=sigmoid: expected linear or cosine"),
+    "an order of no one": (None, SETTINGS | {"order": "new"}, "order=new: expected heads_first, or qkv_first"),
+    "heads that do not divide": (None, SETTINGS | {"heads": 7}, "network.heads=7"),
+    "a size that does not divide": (None, SETTINGS | {"size": 36}, "36 does not divide by 8"),
+    "another network": (without("time_embed.0.weight"), SETTINGS, "not a UNet of improved-diffusion"),
+    "a classifier": (without("out.2.weight"), SETTINGS, "a classifier, or incomplete"),
     "an upsampler": (
         with_one("input_blocks.0.0.weight", torch.zeros(32, 6, 3, 3)),
-        WORDS,
+        SETTINGS,
         "6 channels in and 6 out: an upsampler",
     ),
-    "a tensor missing": (without("middle_block.1.norm.bias"), WORDS, "middle.1.norm.bias"),
-    "a tensor too many": (with_one("extra.weight", torch.zeros(1)), WORDS, "extra.weight"),
-    "a wrong shape": (with_one("out.0.weight", torch.zeros(31)), WORDS, "norm_out.weight"),
-    "a block missing": (without("input_blocks.3.0.in_layers.2.weight"), WORDS, "not a UNet of OpenAI's"),
+    "a tensor missing": (without("middle_block.1.norm.bias"), SETTINGS, "middle.1.norm.bias"),
+    "a tensor too many": (with_one("extra.weight", torch.zeros(1)), SETTINGS, "extra.weight"),
+    "a wrong shape": (with_one("out.0.weight", torch.zeros(31)), SETTINGS, "norm_out.weight"),
+    "a block missing": (without("input_blocks.3.0.in_layers.2.weight"), SETTINGS, "not a UNet of OpenAI with"),
 }
 
 
-@pytest.mark.parametrize(("change", "words", "message"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_mistakes_are_one_clear_line(change, words, message, tmp_path):
+@pytest.mark.parametrize(("change", "settings", "message"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_mistakes_are_one_clear_line(change, settings, message, tmp_path):
     state = random_peer(**IMPROVED).state_dict()
     if change:
         change(state)
     torch.save(state, tmp_path / "model.pt")
     with pytest.raises(UserError, match=message) as caught:
-        write(openai.read(tmp_path / "model.pt", **words), tmp_path / "ours.ckpt")
+        write(openai.read(tmp_path / "model.pt", **settings), tmp_path / "ours.ckpt")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400

@@ -1,4 +1,4 @@
-"""`convert.py from=...` for files of weights: the program is recognised, told the words, and what it gives samples."""
+"""`convert.py from=...` for files of weights: the program is recognised, takes the options, and its model samples."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from tests.helpers.commands import command
 from tests.interop.openai_unet import random_peer
 
 OPENAI = {"channels": 1, "out": 2, "width": 32, "mults": (1, 2), "layers": 1, "rates": (2,), "heads": 2}
-WORDS = {"size": 8, "schedule": "cosine", "T": 20, "heads": 2}
+OPTIONS = {"size": 8, "schedule": "cosine", "T": 20, "heads": 2}
 
 
 @pytest.fixture
@@ -20,8 +20,8 @@ def openai_file(tmp_path):
 
 
 def test_convert_makes_a_checkpoint_that_samples(openai_file, tmp_path, capsys):
-    words = [f"{word}={value}" for word, value in WORDS.items()]
-    done = command("convert", f"from={openai_file}", *words, capsys=capsys)
+    arguments = [f"{name}={value}" for name, value in OPTIONS.items()]
+    done = command("convert", f"from={openai_file}", *arguments, capsys=capsys)
     assert (done.code, done.folder) == (0, tmp_path / "model.ckpt"), done.err
     model = checkpoint.load(tmp_path / "model.ckpt")
     assert model.denoiser.schedule.T == 20
@@ -37,23 +37,23 @@ def test_lucidrains_files_are_recognised(tmp_path):
     assert foreign.config["self_conditioning"]
 
 
-def test_a_word_that_says_nothing_is_refused(tmp_path, openai_file):
+def test_an_option_of_another_program_is_refused(tmp_path, openai_file):
     torch.save({"model.init_conv.weight": torch.zeros(1)}, tmp_path / "lucid.pt")
-    with pytest.raises(UserError, match=r"heads= is of no use for a model of lucidrains.*its own words are size"):
+    with pytest.raises(UserError, match=r"heads= does not apply to a model of lucidrains.*its options: size"):
         programs.read(tmp_path / "lucid.pt", {"heads": 2})
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
-        (["size=8"], "no tensor tells schedule, T, heads"),
+        (["size=8"], "the weights do not determine schedule, T, heads"),
         (["schedule=sigmoid"], "schedule=sigmoid: expected linear or cosine"),
         (["order=new"], "order=new: expected heads_first or qkv_first"),
         (["ckpt=there"], "expected either from="),
     ],
 )
-def test_mistakes_are_one_line(words, message, openai_file, capsys):
-    done = command("convert", f"from={openai_file}", *words, capsys=capsys)
+def test_mistakes_are_one_line(arguments, message, openai_file, capsys):
+    done = command("convert", f"from={openai_file}", *arguments, capsys=capsys)
     assert done.code == 2
     assert message in done.err
     assert done.err.count("\n") == 1
