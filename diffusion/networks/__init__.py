@@ -1,1 +1,1 @@
-"""Networks: (x_t, t, condition) -> what the prediction needs, in the shape of an image; kernels, compilation."""
+"""Networks: (x_t, t, condition) -> the raw output of the prediction, in the shape of an image; kernels, compilation."""

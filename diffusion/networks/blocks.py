@@ -1,4 +1,4 @@
-"""The layers that the UNet is made of. Each starts as the identity on its residual branch."""
+"""The layers of the UNet. Residual layers are initialised to the identity."""
 
 from collections.abc import Callable
 
@@ -14,14 +14,14 @@ Norm = Callable[[int], nn.Module]  # width -> a normalisation of that many chann
 
 
 def zero(layer: nn.Module) -> nn.Module:
-    """The layer with all its parameters set to 0: what it feeds starts as if it were not there."""
+    """The layer with all parameters set to 0, so that its output is initially 0."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A 1x1 convolution, as one matrix product per image: on a CPU its backward pass takes a quarter of the time.
+    """A 1x1 convolution as one matrix product per image: on a CPU its backward pass takes a quarter of the time.
 
     x: (B, in_width, N); weight: (out_width, in_width); bias: (out_width,). Returns (B, out_width, N).
     """
@@ -41,11 +41,11 @@ class Pointwise(nn.Conv2d):
 
 
 class ResidualBlock(HasKernels):
-    """Two 3x3 convolutions around which the input is carried; the embedding is added between them.
+    """Two 3x3 convolutions with a residual connection; the embedding is added between them.
 
-    scale_shift: instead of being added, the embedding scales and shifts the second normalisation's output (Dhariwal &
-    Nichol 2021, section 3.1: adaptive group normalisation). resize: without parameters, changes the resolution before
-    the first convolution and of what is carried around; None keeps it.
+    scale_shift: instead of being added, the embedding scales and shifts the output of the second normalisation
+    (Dhariwal & Nichol 2021, section 3.1: adaptive group normalisation). resize: a module without parameters that
+    changes the resolution before the first convolution and in the residual connection; None keeps it.
 
     forward(x (B, in_width, H, W), embedding (B, embedding_width)) -> (B, out_width, H, W), H and W resized
     """
@@ -74,12 +74,12 @@ class ResidualBlock(HasKernels):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv_1(self.resize(norm_silu(self.norm_1, x, self.kernels)))
-        told = self.embedding(embedding)[:, :, None, None]
+        projected = self.embedding(embedding)[:, :, None, None]
         if self.scale_shift:
-            scale, shift = told.chunk(2, dim=1)
+            scale, shift = projected.chunk(2, dim=1)
             h = F.silu(self.norm_2(h) * (1 + scale) + shift)
         else:
-            h = h.add_(told)  # in place: no backward pass needs what a convolution gave
+            h = h.add_(projected)  # in place: no backward pass needs the output of a convolution
             h = norm_silu(self.norm_2, h, self.kernels)
         h = self.conv_2(self.dropout(h))
         return h.add_(self.shortcut(self.resize(x)))
@@ -88,8 +88,8 @@ class ResidualBlock(HasKernels):
 class Downsample(nn.Conv2d):
     """Halves the resolution by a convolution of stride 2.
 
-    padding = 1 pads all four sides; 0 pads right and below only, which is TensorFlow's "SAME", the paper's.
-    The embedding is for a residual block in this place; a convolution does not look at it.
+    padding = 1 pads all four sides; 0 pads only right and below, which is TensorFlow's "SAME", used in the paper.
+    `forward` ignores the embedding, which a residual block in its place would use.
     """
 
     def __init__(self, width: int, padding: int):
@@ -102,7 +102,7 @@ class Downsample(nn.Conv2d):
 
 
 class Upsample(HasKernels, nn.Conv2d):
-    """Doubles the resolution: every pixel four times, then a 3x3 convolution. The embedding: see `Downsample`."""
+    """Doubles the resolution: each pixel is repeated 2x2, then a 3x3 convolution. The embedding: see `Downsample`."""
 
     bias: nn.Parameter
 
@@ -114,7 +114,7 @@ class Upsample(HasKernels, nn.Conv2d):
 
 
 class Stage(nn.Module):
-    """All that happens at one resolution on one side of the U: (residual block, attention) pairs, then `resample`."""
+    """The layers of one resolution on one side of the U: (residual block, attention) pairs, then `resample`."""
 
     def __init__(self, residuals: list[nn.Module], attentions: list[nn.Module], resample: nn.Module | None):
         super().__init__()
@@ -124,7 +124,7 @@ class Stage(nn.Module):
 
 
 class DownStage(Stage):
-    """Every result is also put on the stack `skips`, for the other side."""
+    """Also pushes each result onto the stack `skips`, for the up path."""
 
     def forward(self, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
         for residual, attention in zip(self.residuals, self.attentions, strict=True):
@@ -137,7 +137,7 @@ class DownStage(Stage):
 
 
 class UpStage(Stage):
-    """Every residual block also sees what the other side left on top of the stack `skips`."""
+    """Concatenates to the input of each residual block the top of the stack `skips` from the down path."""
 
     def forward(self, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
         for residual, attention in zip(self.residuals, self.attentions, strict=True):

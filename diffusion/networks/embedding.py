@@ -1,4 +1,4 @@
-"""The embedding of the time."""
+"""The time embedding."""
 
 import math
 
@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 
 def sinusoidal(t: Tensor, width: int, freq_shift: int = 1) -> Tensor:
-    """Sines, then cosines, of t at width / 2 frequencies that fall geometrically from 1 towards 1/10000.
+    """Sines, then cosines, of t at width / 2 frequencies that decrease geometrically from 1 towards 1/10000.
 
     t: (B,), any real numbers. Returns float32 (B, width). With freq_shift = 1 (Ho et al. 2020) the last
-    frequency is 1/10000 itself; with 0 (Vaswani et al. 2017) it would be the one after the last.
+    frequency is 1/10000; with 0 (Vaswani et al. 2017) the one after the last would be 1/10000.
     """
     half = width // 2
     k = torch.arange(half, dtype=torch.float32, device=t.device)

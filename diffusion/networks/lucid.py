@@ -1,4 +1,4 @@
-"""The UNet of lucidrains' denoising-diffusion-pytorch 2: for networks that were trained there."""
+"""The UNet of lucidrains' denoising-diffusion-pytorch 2, for networks trained with it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -13,13 +13,13 @@ from diffusion.conditioners.condition import Condition
 from diffusion.config.values import Count, Fraction, checked
 from diffusion.ground.errors import UserError
 from diffusion.networks.embedding import sinusoidal
-from diffusion.networks.sides import both_sides, size_in_words
+from diffusion.networks.sides import both_sides, size_text
 
-MEMORY = 4  # learned tokens that every attention sees besides those of the image
+MEMORY = 4  # learned tokens of every attention, in addition to those of the image
 
 
 class RMSNorm(nn.Module):
-    """Each pixel's channels divided by their root mean square (Zhang & Sennrich 2019), times a weight per channel."""
+    """The channels of each pixel, divided by their root mean square (Zhang & Sennrich 2019), times a learned weight."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -30,7 +30,7 @@ class RMSNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Twice convolution, normalisation, SiLU; the embedding scales and shifts the first normalisation's output.
+    """Convolution, normalisation, SiLU, twice; the embedding scales and shifts the output of the first normalisation.
 
     forward(x (B, in_width, H, W), embedding (B, embedding_width)) -> (B, out_width, H, W)
     """
@@ -74,13 +74,13 @@ class Attention(nn.Module):
         return x + self.norm_out(self.out(h))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q: (B, heads, H W, head_width); k, v: with MEMORY tokens more. Returns the shape of q."""
+        """q: (B, heads, H W, head_width); k, v: with MEMORY more tokens. Returns a tensor of the shape of q."""
         return F.scaled_dot_product_attention(q, k, v)
 
 
 class LinearAttention(Attention):
-    """Costs as much as there are pixels, not their square: the keys are summed up before any query sees them (Shen et
-    al. 2018, efficient attention)."""
+    """Attention with a cost linear in the number of pixels: the keys are summed before the queries are applied (Shen
+    et al. 2018, efficient attention)."""
 
     def __init__(self, width: int, *, heads: int, head_width: int):
         super().__init__(width, heads=heads, head_width=head_width)
@@ -101,17 +101,17 @@ class Level(nn.Module):
 
 @checked
 class LucidUNet(nn.Module):
-    """Residual blocks and attention at every resolution; linear attention where `full_attention` is not.
+    """Residual blocks and attention at every resolution; linear attention if `full_attention` is false.
 
     Args:
-        in_channels, out_channels, size: of the images; size is a square's side, or (H, W).
-        width: channels of the stem; a quarter of the embedding's width.
-        multiples: of `width`, the channels that each level hands to the next; as many as there are levels.
-        full_attention: whether a level's attention is of all pixels to all.
+        in_channels, out_channels, size: of the images; size is the side of a square, or (H, W).
+        width: channels of the stem; a quarter of the embedding width.
+        multiples: output channels of each level, as multiples of `width`; one per level.
+        full_attention: for each level, whether its attention is between all pixels.
         heads, head_width: of every attention.
         dropout: probability, inside the residual blocks.
-        conditioners: by name, what opens a condition; they may yield channels alone.
-    Raises: UserError where the sizes do not fit each other.
+        conditioners: the conditioners by name; they may only yield channels.
+    Raises: UserError if the sizes are inconsistent.
     """
 
     takes: ClassVar[tuple[str, ...]] = (CHANNELS,)
@@ -162,8 +162,8 @@ class LucidUNet(nn.Module):
         self.conv_out = nn.Conv2d(width, out_channels, 1)
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
-        """x: (B, in_channels, H, W). t: (B,), what `Parametrization.clock` shows. condition: of B images, None for an
-        empty one. Returns (B, out_channels, H, W)."""
+        """x: (B, in_channels, H, W). t: (B,), the result of `Parametrization.clock`. condition: of B images, None for
+        an empty one. Returns (B, out_channels, H, W)."""
         given = self.conditioners(condition, x)
         x = x if given.channels is None else torch.cat([x, given.channels], dim=1)
         sinusoids = sinusoidal(t, self.width).to(self.linear_1.weight.dtype)
@@ -196,12 +196,12 @@ def _check(size: int | Sequence[int], width: int, multiples: Sequence[int], full
     if any(side % factor for side in sides):
         padded = f"dataset.size={-(-sides[0] // factor) * factor}, which pads, or " * (sides[0] == sides[1])
         raise UserError(
-            f"{size_in_words(sides)} does not divide by {factor} ({len(multiples)} levels): use {padded}fewer "
+            f"{size_text(sides)} does not divide by {factor} ({len(multiples)} levels): use {padded}fewer "
             "network.multiples"
         )
     if len(full_attention) != len(multiples):
         raise UserError(
-            f"network.full_attention={list(full_attention)}: expected one value for each of the {len(multiples)} levels"
+            f"network.full_attention={list(full_attention)}: expected one value per level ({len(multiples)} levels)"
         )
     if width % 2:
         raise UserError(f"network.width={width}: expected an even number, half for sines, half for cosines")

@@ -1,4 +1,4 @@
-"""The UNet of Ho et al. 2020, whose modules map one to one onto those of diffusers' `UNet2DModel`."""
+"""The UNet of Ho et al. 2020. Its modules map one to one to those of diffusers' `UNet2DModel`."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -17,35 +17,35 @@ from diffusion.networks.blocks import Downsample, DownStage, ResidualBlock, Upsa
 from diffusion.networks.embedding import TimeEmbedding
 from diffusion.networks.kernels.choice import HasKernels
 from diffusion.networks.kernels.norm_silu import norm_silu
-from diffusion.networks.sides import both_sides, size_in_words
+from diffusion.networks.sides import both_sides, size_text
 
 
 @checked
 class UNet(HasKernels):
-    """Residual blocks down to half, quarter, ... resolution and up again; both sides joined at every layer.
+    """Residual blocks down to half, quarter, ... resolution and up again, with skip connections at every layer.
 
-    The defaults are the paper's CIFAR-10 network (without its dropout of 0.1).
+    The defaults are the CIFAR-10 network of the paper (without its dropout of 0.1).
 
     Args:
-        in_channels, out_channels, size: of the images; size is a square's side, or (H, W).
-        widths: channels at each resolution, from the full one down; as many as there are levels.
+        in_channels, out_channels, size: of the images; size is the side of a square, or (H, W).
+        widths: channels at each resolution, from the full one down; one per level.
         layers: residual blocks per level in the down path; the up path has one more.
         attention: the resolutions (in pixels of the shorter side, after `patch`) at which attention follows each
             residual block.
         mid_attention: whether there is attention in the middle, at the lowest resolution.
         head_width: channels of an attention head; None is one head.
-        heads: of every attention, instead of head_width.
+        heads: number of heads of every attention, instead of head_width.
         dropout: probability, inside the residual blocks.
-        patch: p x p pixels become the channels of one at the input, and the reverse at the output.
-        conditioners: by name, what opens a condition.
+        patch: p x p pixels become the channels of one pixel at the input, and the reverse at the output.
+        conditioners: the conditioners by name.
         norm_groups, norm_eps: of all group normalisations.
         freq_shift: see `sinusoidal`.
-        time_scale: t is multiplied by it before it is embedded.
-        time_width: how many sinusoids of t, a quarter of the embedding's width; None is the first of the widths.
+        time_scale: factor of t before the embedding.
+        time_width: number of sinusoids of t, a quarter of the embedding width; None is the first of the widths.
         downsample_padding: see `Downsample`.
         scale_shift: how residual blocks receive the embedding, see `ResidualBlock`.
-        residual_resampling: a residual block changes the resolution instead of a convolution, as in BigGAN.
-    Raises: UserError where the sizes do not fit each other.
+        residual_resampling: residual blocks change the resolution instead of convolutions, as in BigGAN.
+    Raises: UserError if the sizes are inconsistent.
     """
 
     takes: ClassVar[tuple[str, ...]] = (EMBEDDING, CHANNELS)
@@ -109,7 +109,7 @@ class UNet(HasKernels):
         self.conditioners = Conditioners(conditioners or {}, self.takes, embedding_width, in_channels)
         self.conv_in = nn.Conv2d((in_channels + self.conditioners.channels) * patch**2, widths[0], 3, padding=1)
 
-        x, skips = widths[0], [widths[0]]  # the widths of what `forward` calls so
+        x, skips = widths[0], [widths[0]]  # the widths of `x` and `skips` in `forward`
         self.down = nn.ModuleList()
         for level, width in enumerate(widths):
             last = level == len(widths) - 1
@@ -130,8 +130,8 @@ class UNet(HasKernels):
         self.conv_out = zero(nn.Conv2d(x, out_channels * patch**2, 3, padding=1))
 
     def forward(self, x: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
-        """x: (B, in_channels, H, W). t: (B,), what `Parametrization.clock` shows. condition: of B images, None for an
-        empty one. Returns (B, out_channels, H, W)."""
+        """x: (B, in_channels, H, W). t: (B,), the result of `Parametrization.clock`. condition: of B images, None for
+        an empty one. Returns (B, out_channels, H, W)."""
         given = self.conditioners(condition, x)
         embedding = self._embed(t, given.embedding)
         x = x if given.channels is None else torch.cat([x, given.channels], dim=1)
@@ -146,7 +146,7 @@ class UNet(HasKernels):
         return F.pixel_shuffle(self.conv_out(norm_silu(self.norm_out, x, self.kernels)), self.patch)
 
     def _embed(self, t: Tensor, given: Tensor | None) -> Tensor:
-        """(B, embedding_width); the SiLU that each residual block begins with is done here, once for all."""
+        """(B, embedding_width). The first SiLU of the embedding in every residual block is applied here, once."""
         embedding = self.time_embedding(t)
         return F.silu(embedding if given is None else embedding + given)
 
@@ -162,8 +162,8 @@ def check_sizes(
     norm_groups: int,
     time_width: int,
 ) -> list[int]:
-    """The resolution of each level of a `UNet` with these arguments, in pixels of the shorter side; UserError, with the
-    fix, where there is none."""
+    """The resolution of each level of a `UNet` with these arguments, in pixels of the shorter side. Raises UserError,
+    with a fix, if the arguments are inconsistent."""
     levels = len(widths)
     sides = both_sides(size)
     if any(side % (patch * 2 ** (levels - 1)) for side in sides):
@@ -172,16 +172,16 @@ def check_sizes(
 
     if missing := sorted(set(attention) - set(resolutions)):
         raise UserError(
-            f"attention at {missing} is impossible: at size {size_in_words(sides)} the network's levels have the "
+            f"attention at {missing} is impossible: at size {size_text(sides)} the network's levels have the "
             f"resolutions {resolutions}; choose network.attention among them"
         )
     if time_width % 2:
         raise UserError(
-            f"the sinusoids of t, as many as the first width or network.time_width, are {time_width}, odd: choose an "
-            "even number, half for sines, half for cosines"
+            f"the number of sinusoids of t (network.time_width, or the first width) is {time_width}, which is odd: "
+            "choose an even number, half for sines, half for cosines"
         )
     if heads and head_width:
-        raise UserError(f"network.heads={heads} and network.head_width={head_width}: say one of them, the other null")
+        raise UserError(f"network.heads={heads} and network.head_width={head_width}: set one of them to null")
     for width in widths:
         if width % norm_groups:
             raise UserError(
@@ -212,4 +212,4 @@ def _does_not_divide(sides: tuple[int, int], levels: int, patch: int) -> str:
         fixes.append(f"{'' if fixes else 'use '}a network with at most {n} (fewer network.widths)")
     if not fixes:
         fixes.append("pad the data, or use a smaller network.patch")
-    return f"{size_in_words(sides)} does not divide by {factor} ({shape}): {', or '.join(fixes)}"
+    return f"{size_text(sides)} does not divide by {factor} ({shape}): {', or '.join(fixes)}"

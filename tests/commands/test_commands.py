@@ -226,7 +226,7 @@ def test_what_is_asked_for_and_cannot_be_compiled_is_one_line_before_anything_is
     refused = command(f"{script}.py", *words, "compile=true", CXX="no-such-compiler", **caches)
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1].startswith("error: compile=true: ")
-    assert "say compile=false" in refused.stderr
+    assert "set compile=false" in refused.stderr
     assert not (tmp_path / "out").exists()
 
 

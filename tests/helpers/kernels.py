@@ -14,10 +14,10 @@ def normal(*shape, scale=1.0):
     return (scale * torch.randn(shape, generator=torch.Generator().manual_seed(0))).requires_grad_()
 
 
-def same_with_gradients(kernel, twin, *inputs, tolerance=2e-6):
-    """float32 values and gradients of `kernel` against those of `twin` in float64, in units of the largest."""
+def same_with_gradients(kernel, reference, *inputs, tolerance=2e-6):
+    """float32 values and gradients of `kernel` against those of `reference` in float64, in units of the largest."""
     doubles = [x.detach().double().requires_grad_() for x in inputs]
-    out, expected = kernel(*inputs), twin(*doubles)
+    out, expected = kernel(*inputs), reference(*doubles)
     d_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
     gradients = torch.autograd.grad(out, inputs, d_out), torch.autograd.grad(expected, doubles, d_out.double())
     for a, b in zip([out, *gradients[0]], [expected, *gradients[1]], strict=True):

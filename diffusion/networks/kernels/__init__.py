@@ -1,2 +1,2 @@
-"""Kernels for the networks on a CPU, in float32. One file each: the operator, its plain twin in torch's operations, and
-the function that chooses between them."""
+"""Kernels for the networks on a CPU, in float32. Each file has the operator, its reference implementation `plain` in
+torch operations, and the function that chooses between them."""

@@ -1,4 +1,4 @@
-"""Attention in narrow heads, whose scores never leave the cache (Dao et al. 2022, FlashAttention)."""
+"""Attention with narrow heads, whose scores stay in the cache (Dao et al. 2022, FlashAttention)."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from diffusion.networks.kernels.library import call, serves
 from diffusion.networks.kernels.operators import Operator
 
-HEAD_WIDTHS = (4, 8, 16)  # with more channels torch's own attention is as fast
+HEAD_WIDTHS = (4, 8, 16)  # with more channels, the attention of torch is as fast
 
 
 def attend(qkv: Tensor, kernels: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which layers have kernels, and whether a network uses them."""
+"""Selects whether a network uses kernels."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +8,9 @@ from torch import nn
 
 
 class HasKernels(nn.Module):
-    """A module that computes with kernels where they serve, or, after `use_kernels(network, False)`, without.
+    """A module that uses kernels where they apply, unless `use_kernels(network, False)` was called.
 
-    The choice belongs to a network in memory. It is in no state dict and no pickle: a copy has the default again.
+    The choice applies to a network in memory. It is not in state dicts or pickles: a copy has the default.
     """
 
     kernels = True
@@ -20,14 +20,14 @@ class HasKernels(nn.Module):
 
 
 def use_kernels(network: nn.Module, on: bool) -> None:
-    """on: kernels where they serve; otherwise torch's operations alone."""
+    """on: use kernels where they apply; otherwise only torch operations."""
     for module in _with_kernels(network):
         module.kernels = on
 
 
 @contextmanager
 def without_kernels(network: nn.Module) -> Iterator[None]:
-    """torch's operations alone, until the end of the `with`."""
+    """Only torch operations inside the `with` block."""
     before = [(module, module.kernels) for module in _with_kernels(network)]
     use_kernels(network, False)
     try:

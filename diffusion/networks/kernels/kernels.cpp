@@ -1,8 +1,8 @@
 // Kernels for the network on a CPU, in float32; `library.py` compiles and calls them.
 //
-// Each keeps in registers or the first cache what torch's operations, one after the other, write out and read again:
-// the scores of attention (Dao et al. 2022, FlashAttention), and what is between a normalisation and its SiLU.
-// A head or a group is computed by one thread, always in the same order.
+// Each keeps in registers or the L1 cache the intermediate results that separate torch operations write to memory and
+// read again: the scores of attention (Dao et al. 2022, FlashAttention), and the input of the SiLU after a
+// normalisation. Each head or group is computed by one thread, always in the same order.
 
 #include <algorithm>
 #include <cmath>
@@ -18,7 +18,7 @@ constexpr int LANES = 8;
 typedef float Lanes __attribute__((vector_size(4 * LANES)));
 typedef uint32_t IntLanes __attribute__((vector_size(4 * LANES)));
 
-// The first `count` lanes, of as many as there are; the others are 0.
+// The first `count` lanes, at most LANES; the others are 0.
 static inline Lanes load(const float* from, int count) {
   Lanes x = {};
   if (count >= LANES) memcpy(&x, from, sizeof x);
@@ -31,8 +31,8 @@ static inline void store(float* to, const Lanes& x, int count) {
   else memcpy(to, &x, sizeof(float) * count);
 }
 
-// 2^x to float32's precision, for x <= 127 (below -126 what it is there): the integer part goes into the exponent's
-// bits, and a minimax polynomial is good for the rest, -1/2..1/2. V is float or Lanes, I unsigned integers of its size.
+// 2^x in float32 precision, for x <= 127 (below -126, the value at -126): the integer part is added to the exponent
+// bits; a minimax polynomial approximates the rest, -1/2..1/2. V is float or Lanes, I unsigned integers of its size.
 template <class V, class I>
 static inline V power_of_two(V x) {
   const V zero = {}, low = zero - 126.f, magic = zero + 12582912.f;  // adding 1.5 * 2^23 rounds to an integer
@@ -53,9 +53,9 @@ static inline float sigmoid(float x) {
 
 static inline float square(float x) { return x * x; }
 
-// `D` rows of `n` floats as n rows of D.
+// Transposes `D` rows of `n` floats to n rows of D.
 template <int D>
-static std::vector<float> turned(const float* rows, int n) {
+static std::vector<float> transposed(const float* rows, int n) {
   std::vector<float> columns(n * D);
   for (int c = 0; c < D; c++)
     for (int i = 0; i < n; i++) columns[i * D + c] = rows[c * n + i];
@@ -67,7 +67,7 @@ template <int D>
 static void head(const float* q, const float* k, const float* v, float* out, float* log_sum, int n) {
   const float scale = 1.44269504f / std::sqrt(float(D));  // times log2 e
   std::vector<float> scores(n * LANES);
-  const auto keys = turned<D>(k, n), values = turned<D>(v, n);
+  const auto keys = transposed<D>(k, n), values = transposed<D>(v, n);
   for (int i = 0; i < n; i += LANES) {
     Lanes query[D], sum[D] = {}, total = {}, highest = Lanes{} - INFINITY;
     for (int c = 0; c < D; c++) query[c] = load(q + c * n + i, n - i) * scale;
@@ -92,7 +92,7 @@ template <int D>
 static void head_backward(const float* q, const float* k, const float* v, const float* out, const float* log_sum,
                           const float* d_out, float* d_q, float* d_k, float* d_v, int n) {
   const float natural = 1 / std::sqrt(float(D)), scale = 1.44269504f * natural;
-  const auto queries = turned<D>(q, n), d_outs = turned<D>(d_out, n);
+  const auto queries = transposed<D>(q, n), d_outs = transposed<D>(d_out, n);
   std::vector<float> mean(n), softmaxes(n * LANES), d_scores((n + LANES) * LANES);  // mean: of a row's d_scores
   for (int c = 0; c < D; c++)
     for (int i = 0; i < n; i++) mean[i] += d_out[c * n + i] * out[c * n + i];

@@ -1,6 +1,6 @@
-"""The kernels in C++: `kernels.cpp`, compiled on first use where there is a compiler.
+"""The C++ kernels of `kernels.cpp`, compiled on first use if there is a compiler.
 
-Without a compiler, in another precision and on every other device, the plain twins do the same.
+Without a compiler, in other precisions and on other devices, the reference implementations are used.
 """
 
 import ctypes
@@ -25,16 +25,16 @@ FLAGS = ["-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping
 
 
 def serves(x: Tensor) -> bool:
-    """Whether the kernels in C++ can take x."""
+    """Whether the C++ kernels can process x."""
     return is_float32(x) and is_compiled()
 
 
 def is_float32(x: Tensor) -> bool:
-    """On a CPU."""
+    """Whether x is a float32 tensor on a CPU."""
     return x.is_cpu and x.dtype == torch.float32
 
 
-@torch.compiler.assume_constant_result  # what compiles a network does not look inside
+@torch.compiler.assume_constant_result  # torch.compile does not trace it
 def is_compiled() -> bool:
     """Whether there is a compiled library."""
     return library() is not None
@@ -42,7 +42,7 @@ def is_compiled() -> bool:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels; None, and a printed line, without a compiler."""
+    """The compiled kernels; None, with a logged warning, if they cannot be compiled."""
     try:
         return _compiled()
     except UserError as error:
@@ -51,12 +51,12 @@ def library() -> ctypes.CDLL | None:
 
 
 def _compiled() -> ctypes.CDLL:
-    """From the cache where they are there. Raises UserError where they cannot be compiled."""
+    """The kernels from the cache, or newly compiled. Raises UserError if they cannot be compiled."""
     compiler = os.environ.get("CXX", "").strip() or "c++"
     folder = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "diffusion"
     try:
-        command = [*_words(compiler), *FLAGS]
-        # A cache may be shared by machines of different kinds, and `-march=native` is of this one.
+        command = [*_command(compiler), *FLAGS]
+        # Machines of different kinds may share a cache, and `-march=native` depends on the machine.
         machine = [platform.node(), platform.machine(), torch.backends.cpu.get_cpu_capability()]
         made_of = [SOURCE.read_bytes(), *map(str.encode, [*command, *machine])]
         file = folder / f"kernels-{hashlib.sha256(b' '.join(made_of)).hexdigest()[:16]}.so"
@@ -68,25 +68,25 @@ def _compiled() -> ctypes.CDLL:
         return ctypes.CDLL(str(file))
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
         raise UserError(
-            f"{compiler} does not compile the network's kernels into {folder} ({_reason(error)}); let CXX name a C++ "
-            "compiler with OpenMP and XDG_CACHE_HOME a folder, or say kernels=off"
+            f"{compiler} does not compile the network's kernels into {folder} ({_reason(error)}); set CXX to a C++ "
+            "compiler with OpenMP and XDG_CACHE_HOME to a folder, or set kernels=off"
         ) from error
 
 
-def _words(compiler: str) -> list[str]:
-    """What $CXX holds, as make takes it: a program, or several words such as `ccache g++`. A path may have spaces."""
+def _command(compiler: str) -> list[str]:
+    """$CXX as a command, as in make: a program, or a command line such as `ccache g++`. A path may have spaces."""
     return [compiler] if shutil.which(compiler) else shlex.split(compiler)
 
 
 def _reason(error: Exception) -> str:
-    said = (getattr(error, "stderr", None) or b"").decode(errors="replace").split("\n")
-    return next(filter(str.strip, said), str(error))
+    lines = (getattr(error, "stderr", None) or b"").decode(errors="replace").split("\n")
+    return next(filter(str.strip, lines), str(error))
 
 
 def call(name: str, *arguments: Tensor | int | float) -> None:
-    """A function of kernels.cpp; its last argument is the number of threads. Tensors are contiguous, in float32.
+    """Calls a function of kernels.cpp, with the number of threads as last argument. Tensors are contiguous float32.
 
-    Raises UserError where there is no library: for an operator in a program that was exported elsewhere.
+    Raises UserError if there is no library, for an operator in a program that was exported elsewhere.
     """
     getattr(library() or _compiled(), name)(*map(_in_c, arguments), torch.get_num_threads())
 

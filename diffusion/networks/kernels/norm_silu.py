@@ -1,4 +1,4 @@
-"""SiLU after a group normalisation in one pass, of which only the input is kept for the backward pass."""
+"""Group normalisation and SiLU in one pass, which keeps only the input for the backward pass."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Operators of torch, which torch.compile and torch.export take as they are."""
+"""Registration of torch operators that torch.compile and torch.export do not trace."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +13,10 @@ _LIBRARY = torch.library.Library("diffusion", "DEF")
 class Operator:
     """torch.ops.diffusion.NAME, for tensors on a CPU.
 
-    schema: `NAME(Tensor x) -> Tensor`, as torch.library has it.
+    schema: `NAME(Tensor x) -> Tensor`, as in torch.library.
     compute: the inputs -> the result. shapes: the inputs -> empty tensors of the result's shapes.
     gradients(ctx, *gradients of the result), save(ctx, inputs, output): the `backward` and `setup_context` of a
-    torch.autograd.Function. None is an operator without gradients.
+    torch.autograd.Function. None: an operator without gradients.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Operator:
     def __call__(self, *inputs: Any) -> Any:
         if torch.compiler.is_compiling() or type(inputs[0]) is not Tensor:
             return self.registered(*inputs)
-        return self._compute(*inputs)  # past torch's dispatcher, which costs a small network a tenth of its speed
+        return self._compute(*inputs)  # bypasses the dispatcher, which costs a small network a tenth of its speed
 
 
 def _function(

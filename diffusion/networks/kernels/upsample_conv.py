@@ -1,7 +1,7 @@
-"""A 3x3 convolution after doubling the resolution, in half of the work.
+"""A 3x3 convolution after doubling the resolution, with half of the operations.
 
-Of the nine pixels that the convolution sees, several are copies of one. Their weights are summed instead, which leaves
-2x2 weights for each of the four places that an output can have over its input. It is made of torch's operations.
+Several of the nine input pixels of the convolution are copies of the same pixel. Their weights are summed, which leaves
+2x2 weights for each of the four positions (phases) of an output relative to its input. It consists of torch operations.
 """
 
 from typing import Any
@@ -13,14 +13,14 @@ from torch.nn import functional as F
 from diffusion.networks.kernels.library import is_float32
 from diffusion.networks.kernels.operators import Operator
 
-# Along an axis, which of the weights (last index) fall on the first and on the second input pixel that an output at
-# the place 0 or 1 (first index) sees.
-_SEEN = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], device="cpu")  # whichever is the default
+# Along an axis: which of the weights (last index) apply to the first or second input pixel (middle index) of an output
+# with phase 0 or 1 (first index).
+_SEEN = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], device="cpu")  # for any default device
 
 
 def upsample_conv(x: Tensor, weight: Tensor, bias: Tensor, kernels: bool) -> Tensor:
-    """Every pixel of x (B, in_width, H, W) four times, then a convolution with weight (out_width, in_width, 3, 3).
-    Returns (B, out_width, 2H, 2W)."""
+    """Repeats each pixel of x (B, in_width, H, W) 2x2, then convolves with weight (out_width, in_width, 3, 3). Returns
+    (B, out_width, 2H, 2W)."""
     if kernels and is_float32(x) and not torch.is_autocast_enabled("cpu"):
         phases = torch.einsum("apr, bqc, oirc -> aboipq", _SEEN, _SEEN, weight)
         return phase_conv(x, phases.flatten(0, 2), bias.repeat(4))

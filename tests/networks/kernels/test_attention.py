@@ -1,4 +1,4 @@
-"""Attention in narrow heads against its twin and the closed form."""
+"""Attention in narrow heads against its reference implementation and the closed form."""
 
 import pytest
 import torch

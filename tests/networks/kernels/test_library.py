@@ -40,7 +40,7 @@ def wrapper(tmp_path):
 
 @compiled
 @pytest.mark.parametrize("command", ["'{}' c++", "'{}' c++ -DNOTHING='1 2'"])
-def test_cxx_may_be_several_words(fresh, monkeypatch, wrapper, command):
+def test_cxx_may_be_a_command_line(fresh, monkeypatch, wrapper, command):
     monkeypatch.setenv("CXX", command.format(wrapper))
     assert library.library() is not None
     assert wrapper.with_name("wrapper.log").read_text().startswith("c++ ")

@@ -1,4 +1,4 @@
-"""Group normalisation and SiLU in one kernel against its twin."""
+"""Group normalisation and SiLU in one kernel against its reference implementation."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def kernel(x, scale, bias):
     return norm_silu.group_norm_silu(x, scale, bias, 4, 1e-5)[0]
 
 
-def twin(x, scale, bias):
+def reference(x, scale, bias):
     return norm_silu.plain(lambda x: F.group_norm(x, 4, scale, bias, 1e-5), x)
 
 
@@ -23,12 +23,12 @@ def twin(x, scale, bias):
 @pytest.mark.parametrize("shift", [0.0, 30.0])  # of the bias: SiLU at both ends
 def test_values_and_gradients(size, shift):
     x, scale, bias = normal(3, 12, *size), normal(12), (normal(12).detach() * shift).requires_grad_()
-    same_with_gradients(kernel, twin, x, scale, bias, tolerance=1e-5)
+    same_with_gradients(kernel, reference, x, scale, bias, tolerance=1e-5)
 
 
 def test_any_layout_in_memory():
     x = normal(3, 12, 5, 7)
-    same_with_gradients(lambda x, *_: kernel(x.mT, *_), lambda x, *_: twin(x.mT, *_), x, normal(12), normal(12))
+    same_with_gradients(lambda x, *_: kernel(x.mT, *_), lambda x, *_: reference(x.mT, *_), x, normal(12), normal(12))
 
 
 def test_not_a_number_stays_one_in_its_group():

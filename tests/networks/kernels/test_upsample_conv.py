@@ -1,4 +1,4 @@
-"""The convolution after upsampling against its twin."""
+"""The convolution after upsampling against its reference implementation."""
 
 import pytest
 import torch
