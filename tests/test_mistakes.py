@@ -261,7 +261,7 @@ FILES = [
     (["sample", "ckpt={place}/run", "y=3"], "trained without classes"),
     (["sample", "ckpt={place}/run", "output={place}/file"], "is a file: expected a folder"),
     (["sample", "ckpt={place}/run", "output={place}/file/below"], "cannot be written"),
-    (["sample", "ckpt={place}/run", "output={place}/notes"], "is no folder of samples"),
+    (["sample", "ckpt={place}/run", "output={place}/notes"], "not a folder of samples"),
     (train("resume={place}/missing"), "no such file or run folder"),
     (train("resume={place}/other.ckpt"), "not a checkpoint of this program"),
     (train("resume={place}/empty"), "expected a run folder"),

@@ -84,7 +84,7 @@ def _draw(
     batch_size: int,
 ) -> Path:
     """sampling: with the sampler that the first of all cells has."""
-    sampling.say_turns()
+    sampling.notify_turns()
     rows = grids.rows(sampling.n, sampling.conditions, sampling.task.columns)
     start = time.perf_counter()
     _cell(model, sampling, rows, batch_size)  # the first of all pays for what is set up once

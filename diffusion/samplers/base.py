@@ -119,8 +119,8 @@ class Sampler(ABC):
         """The states of the reverse process, from x to x_0.
 
         x: (B, C, H, W), the state at the first of the times: standard normal at T. denoise, noise: as in `SolverState`.
-        condition: of the images. times: override the sampler's own, down to 0; where they rise, noise is added (Eq. 2)
-        and the solver restarts (RePaint). path: of a sampler with brownian noise.
+        condition: of the images. times: override those of the sampler, down to 0; where they increase, noise is added
+        (Eq. 2) and the solver restarts (RePaint). path: of a sampler with brownian noise.
         """
         times = self.times(denoise.schedule) if times is None else times
         solver = SolverState(denoise, noise, path, condition, steps=len(times) - 1)

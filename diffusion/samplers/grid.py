@@ -130,13 +130,13 @@ def _down(steps: int) -> Tensor:
     return torch.arange(steps, dtype=torch.float64) / steps
 
 
-def _even_in_log_snr(schedule: Schedule, ends: Tensor, places: Tensor) -> Tensor:
-    return schedule.t_of_log_snr(torch.lerp(ends[0], ends[1], places)).cpu()
+def _even_in_log_snr(schedule: Schedule, ends: Tensor, fractions: Tensor) -> Tensor:
+    return schedule.t_of_log_snr(torch.lerp(ends[0], ends[1], fractions)).cpu()
 
 
-def _even_in_root(schedule: Schedule, ends: Tensor, places: Tensor, rho: float = 7.0) -> Tensor:
+def _even_in_root(schedule: Schedule, ends: Tensor, fractions: Tensor, rho: float = 7.0) -> Tensor:
     first, last = (ends / (-2 * rho)).exp()
-    return schedule.t_of_log_snr(-2 * rho * torch.lerp(first, last, places).log()).cpu()
+    return schedule.t_of_log_snr(-2 * rho * torch.lerp(first, last, fractions).log()).cpu()
 
 
 def _ends(schedule: Schedule) -> Tensor:
@@ -154,7 +154,7 @@ def _seen(schedule: Schedule) -> Tensor:
 
 
 def _reached(schedule: Schedule, log_snr: Tensor) -> Tensor:
-    """The nearest log-SNR that the schedule reaches: a table with zero terminal SNR jumps from T - 1 to T."""
+    """The nearest log-SNR in the range of the schedule: a table with zero terminal SNR jumps from T - 1 to T."""
     return schedule.log_snr(schedule.t_of_log_snr(log_snr)).cpu()
 
 

@@ -32,7 +32,7 @@ class Drawing:
     def draw(self, samples: Samples, npz: bool = False) -> Path:
         """npz: also writes all images as one array. Returns the folder."""
         sampling = self.sampling
-        sampling.say_turns()
+        sampling.notify_turns()
         start = time.perf_counter()
         if len(self.kept) > 1:
             self._draw_moving(samples)

@@ -108,7 +108,7 @@ class Samples:
             raise UserError(f"output={self.folder} is a file: expected a folder")
         if not self._description.exists():
             if self.folder.exists() and any(self.folder.iterdir()):
-                raise UserError(f"{self.folder} is not empty and is no folder of samples: choose another output=")
+                raise UserError(f"{self.folder} is not empty and not a folder of samples: choose another output=")
             return {}
         try:
             before = dict(read_json(self._description))

@@ -123,7 +123,7 @@ class Sampling:
             **options,
         )
 
-    def say_turns(self) -> None:
+    def notify_turns(self) -> None:
         """Issues a Notice if the n images do not cover all conditions."""
         if turns := self.conditions.period:
             drawn = int(self.task.streams(torch.tensor(self.n - 1)).item()) + 1

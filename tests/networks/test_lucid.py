@@ -56,7 +56,7 @@ def test_sides_may_differ():
     [
         (9, {}, "9 does not divide by 2 .*dataset.size=10"),
         ((8, 9), {}, "8x9 does not divide by 2 .2 levels.: use fewer network.multiples"),
-        (8, {"full_attention": (True,)}, "full_attention=.*one value for each of the 2 levels"),
+        (8, {"full_attention": (True,)}, "full_attention=.*one value per level .2 levels."),
         (8, {"width": 9}, "network.width=9: expected an even number"),
         (8, {"conditioners": of("a", "b")}, "conditioning.label yields an embedding, but this network takes channels"),
     ],

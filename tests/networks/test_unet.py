@@ -158,7 +158,7 @@ def test_dropout_acts_in_training_only():
         (32, {"widths": [32, 40], "attention": []}, "40 does not divide into 32 groups.*network.norm_groups"),
         (32, {"widths": [64, 64], "attention": [16], "head_width": 48}, "64 .*heads of 48.*network.head_width=null"),
         (32, {"widths": [64, 96], "attention": [], "head_width": 64}, "96 .*heads of 64"),  # in the middle
-        (32, {"widths": [33, 66], "attention": [], "norm_groups": 33}, "first width.*are 33, odd"),
+        (32, {"widths": [33, 66], "attention": [], "norm_groups": 33}, "first width.*is 33, which is odd"),
         (32, {"widths": [32, 32], "attention": [], "heads": 4, "head_width": 8}, "heads=4 .*head_width=8: set one"),
         (32, {"widths": [32, 48], "attention": [], "heads": 5, "norm_groups": 8}, "48 .* network.heads=5"),
     ],
