@@ -200,7 +200,7 @@ def test_a_file_builds_nothing_outside_the_groups(write, contents, key):
     for name in ("class", "_target_"):
         config = registry.named(contents["config"])
         path = write({"format": upgrades.FORMAT, "config": config, f"config.{key}": {name: "UNet"}})
-        with pytest.raises(UserError, match=f"{key} names 'UNet', but nothing is built there"):
+        with pytest.raises(UserError, match=f"{key} names 'UNet', but is not a part"):
             checkpoint.load(path)
 
 

@@ -1,1 +1,2 @@
-"""What a config may hold: choices in conf/ and in an own folder, what each key takes, formats of stored configs."""
+"""The contents of a config: choices in conf/ and in a user's folder, the values of each key, formats of stored
+configs."""

@@ -9,7 +9,7 @@ from typing import Any, TypedDict, Union, is_typeddict
 
 from diffusion.config.source import Definition, Imported, Module, Unknown, dotted
 
-_WRAPPERS = ("Required", "NotRequired", "ReadOnly", "Final")  # they say nothing of the value
+_WRAPPERS = ("Required", "NotRequired", "ReadOnly", "Final")  # they do not restrict the value
 
 
 def annotation_of(node: ast.expr, module: Module) -> Any:
@@ -88,7 +88,7 @@ def _metadata(node: ast.expr, module: Module) -> Any:
     try:
         return value_of(node, module)
     except NoLiteralError:
-        return annotation_of(node, module)  # a TypedDict; Unknown of another library: not ours to say what it means
+        return annotation_of(node, module)  # a TypedDict; Unknown if of another library
 
 
 class NoLiteralError(Exception):

@@ -1,8 +1,8 @@
-"""The folders of yaml files: the package's own conf/ and, beside it, one of the user's.
+"""The folders of yaml files: conf/ of the package, and optionally a folder of the user.
 
-The user's folder adds choices to any group, commands, and parts of an own module, which lies in its parent folder. It
-is trusted, because its owner named it: by the option --config-dir, or by the environment variable that child processes
-and sweeps read.
+The user's folder adds choices to any group, commands, and parts of a module in its parent folder. It is trusted,
+because the user named it: by the option --config-dir, or by the environment variable that child processes and sweeps
+read.
 """
 
 import functools
@@ -23,7 +23,7 @@ _TARGET = re.compile(r"^([ \t]*)_target_:\s*(\S+)", re.M)
 
 
 def package() -> Path:
-    """Our own: inside the package where it was installed from a wheel, beside it in a checkout."""
+    """The package's: inside the package if installed from a wheel, next to it in a checkout."""
     inside = Path(__file__).resolve().parent.parent
     for folder in inside / "conf", inside.parent / "conf":
         if (folder / "train.yaml").is_file():
@@ -31,7 +31,7 @@ def package() -> Path:
     raise UserError(f"no conf folder in {inside} or beside it: install the package again")
 
 
-def own() -> Path | None:
+def user() -> Path | None:
     """The user's, or None."""
     return Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
 
@@ -40,10 +40,10 @@ def use(folder: str | Path | None = None) -> None:
     """Makes `folder` (None: the one in the environment variable) the user's, here and in child processes. Its parent is
     added to Python's path.
 
-    Raises UserError where it is not a folder, where a file is invalid, or has the name of a file of ours, which Hydra
-    would use instead.
+    Raises UserError if it is not a folder, or if a file is invalid or has the name of a file of the package, which
+    Hydra would use instead.
     """
-    if folder is None and (folder := own()) is None:
+    if folder is None and (folder := user()) is None:
         return
     path = Path(folder).expanduser().absolute()
     if not str(folder) or not path.is_dir():
@@ -51,16 +51,16 @@ def use(folder: str | Path | None = None) -> None:
     files = _yamls(path)
     for file in files:
         if (package() / file.relative_to(path)).exists():
-            raise UserError(f"{file}: {file.relative_to(path)} is a file of ours too; give yours another name")
+            raise UserError(f"{file}: {file.relative_to(path)} is also a file of the package; rename yours")
     yamls.check(path, files, _groups([package()]), NAMED)
     os.environ[VARIABLE] = str(path)
     if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))  # last: a file there must not stand in for a library's module
+        sys.path.append(str(path.parent))  # last: a file there must not shadow a module of a library
 
 
-def copy_own(folder: Path) -> None:
+def copy_user(folder: Path) -> None:
     """Copies the user's yaml files into `folder`. Raises OSError."""
-    if (source := own()) is None:
+    if (source := user()) is None:
         return
     for file in _yamls(source):
         copy = folder / file.relative_to(source)
@@ -73,8 +73,8 @@ def _yamls(folder: Path) -> list[Path]:
 
 
 def all_() -> list[Path]:
-    """Ours, then the user's."""
-    return [folder for folder in (package(), own()) if folder is not None]
+    """The package's, then the user's."""
+    return [folder for folder in (package(), user()) if folder is not None]
 
 
 def choices(group: str) -> dict[str, Path]:
@@ -99,7 +99,7 @@ def targets(file: Path) -> list[tuple[int, str]]:
 
 
 def commands() -> dict[str, str]:
-    """Name -> import path of every command: a file at the top of a folder whose root says `_target_`."""
+    """Name -> import path of every command: a file at the top of a folder with `_target_` at its root."""
     files = sorted(file for folder in all_() for file in folder.glob("*.yaml"))
     roots = {file.stem: [path for indent, path in targets(file) if indent == 0] for file in files}
     return {name: paths[0] for name, paths in roots.items() if paths}

@@ -1,7 +1,7 @@
-"""What a key of a command's config takes: the annotation of the constructor's argument of that name.
+"""The values that a key of a command's config takes: the annotation of the constructor's argument of that name.
 
-Around the nodes that name a constructor lie sections of the command itself, which the annotation of its function's
-argument describes: `def run(config: Annotated[DictConfig, SampleKeys])`.
+The sections around the nodes that name a constructor belong to the command. The annotation of its function's argument
+describes them: `def run(config: Annotated[DictConfig, SampleKeys])`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,10 +18,10 @@ from diffusion.ground.errors import UserError
 
 
 def parameters_at(key: str, command: str, groups: Mapping[str, str], config: Mapping[str, Any]) -> list[Parameter]:
-    """The parameters that a dotted key may set, one for each possible constructor; empty where none takes it. The kind
-    of one that takes any name (`**options`) is None.
+    """The parameters that a dotted key may set, one for each possible constructor; empty if none takes it. The kind of
+    one that takes any name (`**options`) is None.
 
-    groups: key -> folder of the group that fills it. config: the choices that are made; other groups may have any.
+    groups: key -> folder of the group that fills it. config: the choices made; other groups may have any choice.
     """
     holders = [each.nested for each in parameters(folders.commands()[command]).values() if each.nested]
     here, node, found = "", config, []
@@ -59,7 +59,7 @@ def _named(group: str, name: str) -> Iterator[str]:
 
 
 def kind_at(key: str, command: str, groups: Mapping[str, str], config: Mapping[str, Any], default: Any = None) -> Kind:
-    """What a dotted key takes. default: its value, which decides for a key without an annotation."""
+    """The kind of a dotted key. default: its value, which determines the kind of a key without an annotation."""
     return _kind(parameters_at(key, command, groups, config), default)
 
 
@@ -69,8 +69,8 @@ def _kind(found: Iterable[Parameter], default: Any) -> Kind:
 
 
 def check_nodes(config: Mapping[str, Any], command: str, groups: Mapping[str, str]) -> None:
-    """Raises UserError where a node of a resolved config names a missing constructor, has a key that the constructor
-    does not take, or a value of the wrong kind."""
+    """Raises UserError if a node of a resolved config names a missing constructor, has a key that the constructor does
+    not take, or has a value of the wrong kind."""
     for section, node in _nodes(config):
         names = [name for name in parameters(node[TARGET]) if name != REST]
         for name, value in node.items():

@@ -1,4 +1,4 @@
-"""Annotation of a parameter -> the values that it takes: how they are read, and the message for others."""
+"""Annotation of a parameter -> the kind of its values: how they are read, and the message for invalid ones."""
 
 import math
 import operator
@@ -12,14 +12,15 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt, MaxLen, MinLen, Predicate
 
-# How a value is taken from the command line: as Hydra parsed it; the same, but a number is the text that was typed
-# (007 stays 007); the text that was typed, with commas between the values of a sweep; that text whatever it holds; a
-# list of such texts.
+# How a value is read from the command line: as Hydra parsed it; the same, but a number stays the typed text (007 stays
+# 007); the typed text, with commas between the values of a sweep; the typed text, including commas; a list of such
+# texts.
 PARSED, TEXT, RAW, LITERAL, LITERALS = "parsed", "text", "raw", "literal", "literals"
 
 
 class Kind(NamedTuple):
-    """A kind of value: `read` converts what Hydra parsed, or raises ValueError; `description` says what was expected.
+    """A kind of value: `read` converts the result of Hydra's parser, or raises ValueError; `description` is for
+    messages.
 
     taken: one of the five above. options: the values to choose from, if it is a choice. bare: whether its key may be
     left out on the command line.
@@ -33,7 +34,7 @@ class Kind(NamedTuple):
 
     @property
     def literal(self) -> bool:
-        """Whether the text from the shell is taken as it is: a path."""
+        """Whether the text from the shell is not parsed: a path."""
         return self.taken == LITERAL
 
     @property
@@ -47,7 +48,7 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True)
 class Matches:
-    """In `Annotated[str, Matches(...)]`: the whole text matches a regular expression, as `description` says."""
+    """In `Annotated[str, Matches(...)]`: the whole text matches a regular expression; `description` is for messages."""
 
     pattern: str
     description: str
@@ -55,7 +56,7 @@ class Matches:
 
 @dataclass(frozen=True)
 class Expected:
-    """In `Annotated[...]`: what was expected, instead of the text that follows from the types."""
+    """In `Annotated[...]`: the description for messages, instead of the one derived from the types."""
 
     description: str
 
@@ -72,8 +73,8 @@ class AsTyped:
 
 @dataclass(frozen=True)
 class Bare:
-    """In `Annotated[Sequence[File], Bare()]`: its items may stand on the command line without the key. Of one key of a
-    command."""
+    """In `Annotated[Sequence[File], Bare()]`: its items may be given on the command line without the key. At most one
+    key of a command."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,9 @@ class Of:
 
 
 def kind_of(annotation: Any) -> Kind | None:
-    """The kind of values of an annotation; None where it says nothing that is understood, such as a class.
+    """The kind of values of an annotation; None if it is not supported, such as a class.
 
-    Understood are bool, int, float, str, Path, None, Any, Literal, unions, lists (Sequence, list, tuple), sections
+    Supported are bool, int, float, str, Path, None, Any, Literal, unions, lists (Sequence, list, tuple), sections
     (Mapping, dict, TypedDict), and in `Annotated` the bounds of `annotated_types` and the classes above.
     """
     origin, arguments = get_origin(annotation), get_args(annotation)
@@ -106,12 +107,12 @@ def kind_of(annotation: Any) -> Kind | None:
 def read_as(annotation: Any, value: Any) -> Any:
     """`value` as the kind of an annotation reads it. Raises ValueError for another value, or an unknown annotation."""
     if (kind := kind_of(annotation)) is None:
-        raise ValueError(f"{annotation} says nothing of values")
+        raise ValueError(f"{annotation}: not a supported annotation")
     return kind.read(value)
 
 
 def kind_like(default: Any) -> Kind:
-    """The kind of a key of which nothing is known but its default."""
+    """The kind of a key of which only the default is known."""
     if isinstance(default, list):
         found = _list((_like(default[0]) if default else Any,), fixed=False)
     else:
@@ -165,7 +166,7 @@ def _whole(value: Any) -> int:
     try:
         return operator.index(value)
     except TypeError:
-        return int(value)  # 1e5 is a float to Hydra, and a whole number to whoever typed it
+        return int(value)  # Hydra parses 1e5 as a float, but it is a whole number
 
 
 def _text(value: Any) -> str:
@@ -333,8 +334,8 @@ def _bounds_text(metadata: Sequence[Any]) -> str:
     bounds = {type(each): getattr(each, type(each).__name__.lower()) for each in metadata if isinstance(each, _BOUNDS)}
     if bounds.keys() == {Ge, Le}:
         return f", {bounds[Ge]} to {bounds[Le]}"
-    said = {Ge: ", {} or more", Gt: " above {}", Le: "at most {}", Lt: "below {}"}
-    low, high = ([said[each].format(bounds[each]) for each in side if each in bounds] for side in ((Ge, Gt), (Le, Lt)))
+    texts = {Ge: ", {} or more", Gt: " above {}", Le: "at most {}", Lt: "below {}"}
+    low, high = ([texts[each].format(bounds[each]) for each in side if each in bounds] for side in ((Ge, Gt), (Le, Lt)))
     return "".join(low) + (f"{' and ' if low else ', '}{high[0]}" if high else "")
 
 

@@ -1,4 +1,4 @@
-"""OmegaConf's containers as Python's own."""
+"""Conversion of OmegaConf containers to plain Python ones."""
 
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 def plain(config: Any, *, resolve: bool = True) -> dict[str, Any]:
     """A section as a dict of dicts, lists and values. resolve: whether interpolations are replaced by their values.
 
-    Raises TypeError where it is not a section, and omegaconf.errors.OmegaConfBaseException where an interpolation leads
-    nowhere.
+    Raises TypeError if it is not a section, and omegaconf.errors.OmegaConfBaseException if an interpolation cannot be
+    resolved.
     """
     found = OmegaConf.to_container(config, resolve=resolve)
     if not isinstance(found, dict):

@@ -1,4 +1,4 @@
-"""The parts that a config can name: every `_target_` in a file of conf/, in its own group and no other.
+"""The parts that a config can name: every `_target_` in a file of conf/, only in its group.
 
 In memory a node names its class by the import path that Hydra knows, `_target_: diffusion.samplers.ddim.DDIM`. A file
 names it by the class alone, `class: DDIM`, so that the class may move; the name in an untrusted file is looked up in
@@ -63,31 +63,31 @@ BASES = {
 
 
 def classes(group: str) -> dict[str, str]:
-    """Name -> import path of every class of a group, the user's own included.
+    """Name -> import path of every class of a group, including the user's.
 
-    Raises UserError where two classes have one name: a checkpoint could not tell them apart.
+    Raises UserError if two classes have the same name: a checkpoint could not distinguish them.
     """
-    return _classes(group, folders.own())
+    return _classes(group, folders.user())
 
 
 def registered() -> dict[str, str]:
     """Import path -> group of every class that a config can build."""
-    return _registered(folders.own())
+    return _registered(folders.user())
 
 
 @functools.cache
-def _classes(group: str, own: Path | None) -> dict[str, str]:
+def _classes(group: str, user: Path | None) -> dict[str, str]:
     found: dict[str, str] = {}
     for file in sorted(folders.choices(group).values(), key=lambda file: not file.is_relative_to(folders.package())):
         for _, path in folders.targets(file):
             name = path.rpartition(".")[2]
             if found.setdefault(name, path) != path:
-                raise UserError(f"{file} names {path}, but {found[name]} has that name already: call yours otherwise")
+                raise UserError(f"{file} names {path}, but {found[name]} already has that name: rename yours")
     return found
 
 
 @functools.cache
-def _registered(own: Path | None) -> dict[str, str]:
+def _registered(user: Path | None) -> dict[str, str]:
     return {path: group for group in folders.groups() for path in classes(group).values()}
 
 
@@ -128,11 +128,11 @@ def resolved(config: Mapping[str, Any], source: object, hint: str = "") -> dict[
     """The config of the file `source` in its form in memory: a copy whose nodes have import paths. hint: what to do
     when a part is missing.
 
-    Raises UserError where a node names a class that its group lacks, or where anything but a node names a class.
+    Raises UserError if a node names a class that its group lacks, or if anything but a node names a class.
     """
     config = copy.deepcopy(dict(config))
     if (stray := next(_strays(config), None)) is not None:
-        raise UserError(f"{source}: {stray[0]} names {stray[1]!r}, but nothing is built there: not a config of ours")
+        raise UserError(f"{source}: {stray[0]} names {stray[1]!r}, but is not a part: not a config of this program")
     for key, node in nodes(config):
         if CLASS in node:
             group, name = _group(key), node.pop(CLASS)

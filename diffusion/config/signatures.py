@@ -14,7 +14,7 @@ from diffusion.ground.errors import UserError
 
 
 class Default(Enum):
-    """Stands for a default that is missing or unknown."""
+    """A default that is missing or unknown."""
 
     REQUIRED = "there is none"
     COMPUTED = "an expression that has to be run"
@@ -32,14 +32,14 @@ class Parameter(NamedTuple):
     nested: Mapping[str, "Parameter"] | None = None
 
 
-REST = "**"  # stands for the name of any other keyword argument
+REST = "**"  # the name of any other keyword argument
 
 
 def parameters(target: str) -> dict[str, Parameter]:
     """The parameters of the class or function at an import path, such as `diffusion.samplers.ddim.DDIM`, by name; of a
     TypedDict its keys.
 
-    Those that a constructor passes to `super().__init__(**names)` are included. Raises UserError where there is no such
+    Those that a constructor passes to `super().__init__(**names)` are included. Raises UserError if there is no such
     path, or where its file cannot be parsed.
     """
     return dict(_parameters(target, tuple(sys.path)))

@@ -1,4 +1,4 @@
-"""What the names in Python files stand for, found by reading the files, not by running them."""
+"""Resolves names in Python files by reading the files, without running them."""
 
 import ast
 import builtins
@@ -32,7 +32,7 @@ class Module(NamedTuple):
 
 
 class Definition(NamedTuple):
-    """What a name stands for: a class, a function, or the expression that was assigned to it."""
+    """The definition of a name: a class, a function, or the expression that was assigned to it."""
 
     node: ast.AST
     module: Module
@@ -40,10 +40,10 @@ class Definition(NamedTuple):
 
 
 class Unknown:
-    """Stands for a class, or anything else in an annotation that is not a value."""
+    """Represents a class, or anything else in an annotation that is not a value."""
 
 
-# Imported rather than read: they are small, and what they hold is the vocabulary of annotations.
+# Imported rather than read: they are small, and define the vocabulary of annotations.
 _VOCABULARY = {
     *("typing", "typing_extensions", "collections.abc", "annotated_types", "pathlib", "math", "dataclasses"),
     *("diffusion.config.kinds", "diffusion.config.values"),
@@ -136,7 +136,7 @@ def _source(node: ast.ImportFrom, module: Module) -> str:
 
 
 def definition(target: str) -> Definition:
-    """What is defined at an import path. Raises UserError where nothing is."""
+    """The definition at an import path. Raises UserError if there is none."""
     parts = target.split(".")
     for length in range(len(parts) - 1, 0, -1):
         module = _module(".".join(parts[:length]))
@@ -195,7 +195,7 @@ def _is_far(name: str, near: Module) -> bool:
 
 
 def _resolve(name: str, module: Module, near: Module | None = None) -> Any:
-    """What a name of a file stands for, as `_lookup`."""
+    """The definition of a name of a file, as `_lookup`."""
     found = module.names.get(name)
     match found:
         case Imported():
@@ -214,7 +214,7 @@ def _starred(name: str, module: Module, near: Module | None) -> Any:
 
 
 def dotted(node: ast.expr, module: Module, near: Module | None = None) -> Any:
-    """What a name, or a name of a name, of a file stands for, as `_lookup`."""
+    """The definition of a name, or of a name of a name, of a file, as `_lookup`."""
     if isinstance(node, ast.Name):
         return _resolve(node.id, module, near)
     if not isinstance(node, ast.Attribute):

@@ -1,9 +1,8 @@
-"""What a checkpoint, a snapshot, a converted file or a manifest of an earlier version means today.
+"""Upgrades checkpoints, snapshots, converted files and manifests of earlier versions to the current format.
 
-Each file has the number of its format. A step of the table below brings its contents from one format to the next: it
-renames what has moved (in the config, the weights, the averages, the optimiser's state), and writes every new key with
-the value that means the old behaviour, so that a default that is chosen later never changes an old model or a resumed
-run.
+Each file has the number of its format. A step of the table below converts its contents from one format to the next: it
+renames moved names (in the config, the weights, the averages, the optimiser state), and writes every new key with the
+value of the old behaviour, so that a later change of a default never changes an old model or a resumed run.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,10 +12,10 @@ from typing import Any
 from diffusion.config import folders, registry
 from diffusion.ground.errors import UserError, reading
 
-KEY = "format"  # of the contents; what has none is of format 0
-_MADE_WITH = "config_dir"  # a message says it, where a part is missing; nothing is ever read from there
+KEY = "format"  # of the contents; format 0 has no such key
+_MADE_WITH = "config_dir"  # shown in the message for a missing part; nothing is read from there
 
-# All that format 0 could name, by import path: the modules are those of that time.
+# All classes of format 0, by import path; the modules are those of that version.
 _PATHS_OF_0 = {
     f"diffusion.{module}.{name}"
     for module, names in {
@@ -65,12 +64,12 @@ def _from_0(contents: dict[str, Any]) -> None:
 
 
 def _name_from_0(name: str) -> str:
-    """Of a weight."""
+    """The current name of a weight."""
     return name.replace(".label_embedding.", ".conditioners.label.")
 
 
 def _rename_weights(contents: dict[str, Any], rename: Callable[[str], str]) -> None:
-    """Gives the weights, and every average of them, their names of today, in the order that they have."""
+    """Renames the weights, and every average of them, to their current names, in the same order."""
     averages = contents.get("averages")
     each = averages.values() if isinstance(averages, dict) else ()
     for weights in (contents.get("state_dict"), contents.get("ema_state_dict"), *each):
@@ -81,7 +80,7 @@ def _rename_weights(contents: dict[str, Any], rename: Callable[[str], str]) -> N
 
 
 def _behave_as_0(config: dict[str, Any]) -> None:
-    """Writes the keys that format 0 did not have, with the values that mean what it did."""
+    """Writes the keys that format 0 did not have, with the values of its behaviour."""
     dataset = config.get("dataset")
     if isinstance(dataset, dict) and dataset.get(registry.CLASS) == "ImageFolder":
         dataset |= {"split": "permutation", "range": "container"}
@@ -90,7 +89,7 @@ def _behave_as_0(config: dict[str, Any]) -> None:
             node["times"] += "_full"
     if "self_conditioning" in config:
         config["self_conditioning_clipping"] = None  # that of sampling
-    if "compile" in config:  # its word for kernels of our own
+    if "compile" in config:  # its key for our kernels
         config |= {"kernels": "auto" if config["compile"] else False, "compile": False}
     _conditions_from_0(config)
     _cadences_from_0(config)
@@ -109,7 +108,7 @@ def _conditions_from_0(config: dict[str, Any]) -> None:
 
 
 def _cadences_from_0(config: dict[str, Any]) -> None:
-    """Validations were counted in epochs alone."""
+    """Validations were only counted in epochs."""
     trainer = config.get("trainer")
     if not isinstance(trainer, dict) or "val_every_n_epochs" not in trainer:
         return  # a model that was not trained here
@@ -119,8 +118,8 @@ def _cadences_from_0(config: dict[str, Any]) -> None:
 
 
 def _learning_rate_from_0(config: dict[str, Any]) -> None:
-    """Format 0 never shortened a warm-up. Its cosine ended with max_steps, whatever limit ended the run: that is the
-    end of the run, where no other limit is nearer."""
+    """Format 0 never shortened a warm-up. Its cosine ended with max_steps, for any limit of the run: that is the end of
+    the run, if no other limit is earlier."""
     rate, trainer = config.get("lr_schedule"), config.get("trainer")
     if isinstance(config.get("optimizer"), dict):
         config["optimizer"]["warmup_share"] = None
@@ -131,7 +130,7 @@ def _learning_rate_from_0(config: dict[str, Any]) -> None:
         rate["steps"] = None
 
 
-# A strategy of format 1, by the word that Lightning has for it -> its class and arguments.
+# A strategy of format 1, by its name in Lightning -> its class and arguments.
 _STRATEGIES_OF_1 = {
     "auto": {},
     "ddp": {registry.CLASS: "DDPStrategy", "find_unused_parameters": False},
@@ -140,14 +139,14 @@ _STRATEGIES_OF_1 = {
     **{f"deepspeed_stage_{stage}": {registry.CLASS: "DeepSpeedStrategy", "stage": stage} for stage in (1, 2, 3)},
 }
 
-# What the class Cosine of each group is called now.
+# The current name of the class Cosine of each group.
 _COSINES_OF_1 = {"schedule": "ContinuousCosine", "lr_schedule": "CosineDecay"}
 
 
 def _from_1(contents: dict[str, Any]) -> None:
-    """Format 1 had a single logger, pictures as they were built in, and a strategy by Lightning's word for it, all of
-    them in checkpoints too: they are of the run, and what format 2 has of them is in its manifest alone. Two classes
-    had the name Cosine. kernels was also true or false."""
+    """Format 1 had a single logger, built-in pictures, and a strategy by its name in Lightning, all of them also in
+    checkpoints. They belong to the run: format 2 has them only in the manifest. Two classes had the name Cosine.
+    kernels was also true or false."""
     config = contents["config"]
     for key, cls in _COSINES_OF_1.items():
         if isinstance(config.get(key), dict) and config[key].get(registry.CLASS) == "Cosine":
@@ -158,32 +157,32 @@ def _from_1(contents: dict[str, Any]) -> None:
         config["kernels"] = "auto" if config["kernels"] else "off"
     strategy = config.pop("strategy", None)
     if "sessions" in contents and isinstance(strategy, dict):  # a manifest
-        word = strategy.pop("strategy", "auto")
-        if word not in _STRATEGIES_OF_1:
-            raise UserError(f"strategy.strategy={word} of format 1 has no class today: choose a strategy anew")
-        config["strategy"] = {**strategy, **_STRATEGIES_OF_1[word]}
+        name = strategy.pop("strategy", "auto")
+        if name not in _STRATEGIES_OF_1:
+            raise UserError(f"strategy.strategy={name} of format 1 no longer exists: choose another strategy")
+        config["strategy"] = {**strategy, **_STRATEGIES_OF_1[name]}
 
 
 _STEPS: tuple[Callable[[dict[str, Any]], None], ...] = (_from_0, _from_1)
-_NAMES: tuple[Callable[[str], str], ...] = (_name_from_0, str)  # what each of them calls a weight
+_NAMES: tuple[Callable[[str], str], ...] = (_name_from_0, str)  # the renaming of weights in each step
 FORMAT = len(_STEPS)  # what this version writes
 
 
 def stamped(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What every file with a config holds: the number of its format, the config, and the user's folder of yaml files,
-    where there was one."""
-    own = folders.own()
-    return {KEY: FORMAT, "config": registry.named(config), **({} if own is None else {_MADE_WITH: str(own)})}
+    """The contents of every file with a config: the number of its format, the config, and the user's folder of yaml
+    files, if there was one."""
+    user = folders.user()
+    return {KEY: FORMAT, "config": registry.named(config), **({} if user is None else {_MADE_WITH: str(user)})}
 
 
 def upgraded(contents: Mapping[str, Any], source: str | Path) -> dict[str, Any]:
     """`contents` (format, config, ...) of the file `source` as this version would have written it, its config ready to
     be built. Tensors are shared, not copied.
 
-    Raises UserError for a format of a later version, and for a config that names what is not ours.
+    Raises UserError for a format of a later version, and for a config that names unknown classes.
     """
     number, copy = _number(contents, source), _copied({**contents})
-    with reading(source, "a file of this program"):  # made by hand, it may hold anything
+    with reading(source, "a file of this program"):  # a hand-made file may hold anything
         for step in _STEPS[number:]:
             step(copy)
     made_with = copy.get(_MADE_WITH)
@@ -210,7 +209,7 @@ def _number(contents: Mapping[str, Any], source: object) -> int:
 
 
 def _copied(value: Any) -> Any:
-    """Containers are copied, so that a step may change them; what is in them is not."""
+    """Copies containers, so that a step may change them, but not their leaves."""
     if isinstance(value, dict):
         return type(value)((key, _copied(one)) for key, one in value.items())
     return [_copied(one) for one in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""The vocabulary of annotations, which say what a key of the config and an argument in Python may be, and their check.
+"""The vocabulary of annotations for the values of config keys and Python arguments, and their validation.
 
 `Count` in a constructor is the bound of `KEY=VALUE` on the command line, in a yaml and in Python.
 """
@@ -27,11 +27,11 @@ ProperFraction = Annotated[float, Interval(ge=0, lt=1)]
 NumberOrInfinity = Annotated[float, Infinite()]
 
 File = str | Path
-"""A path. The command line takes it as the shell hands it over."""
+"""A path. The command line does not parse it."""
 Name = Annotated[str | Path, Expected("a name")]
-"""A name of a file, taken so too."""
+"""A name of a file, not parsed either."""
 Node = Mapping[str, Any]
-"""A section with a `_target_`, whose constructor says what it holds."""
+"""A section with a `_target_`, whose constructor defines its keys."""
 Verbatim = Annotated[str, AsTyped()]
 """A text that is not parsed, such as the rows of a condition, which its conditioner reads."""
 
@@ -59,8 +59,8 @@ Devices = Annotated[
     Literal["auto", -1] | Count | Annotated[Sequence[Natural], Len(1)],
     Expected("auto, a count, or a list such as [0,1]"),
 ]
-# Not 16-true: float16 loses the squares of small gradients, and nothing is learnt. The last four are Lightning's short
-# names.
+# Not 16-true: float16 loses the squares of small gradients, so the network does not learn. The last four are
+# short names of Lightning.
 Precision = Annotated[
     Literal["auto", "32-true", "64-true", "bf16-true", "bf16-mixed", "16-mixed", "32", "64", "bf16", "16"],
     Expected("auto, 32-true, 64-true, bf16-true, bf16-mixed or 16-mixed"),
@@ -72,11 +72,11 @@ Made = TypeVar("Made", bound=Callable[..., Any])
 
 
 def checked(made: Made) -> Made:
-    """A class, or a function that makes an object, whose arguments are what their annotations say: 1e3 and NumPy's 3
-    are whole numbers of Python's.
+    """Decorates a class, or a function that makes an object, to convert its arguments to their annotated kinds: 1e3 and
+    NumPy's 3 become Python integers.
 
-    A call raises UserError where one is not, under the key that the command line has for it. An annotation that says
-    nothing of values, such as a class, is not looked at.
+    A call raises UserError for an invalid argument, with its key on the command line. Annotations that define no kind
+    of value, such as a class, are ignored.
     """
     call = made.__init__ if isinstance(made, type) else made
     signature = inspect.signature(call)
@@ -115,8 +115,8 @@ def _brief(value: Any) -> str:
 
 
 def whole(name: str, value: Any, least: int) -> int:
-    """`value` of the argument or key `name`, a whole number of Python's, NumPy's or torch's. Raises UserError for
-    another or a smaller one."""
+    """`value` of the argument or key `name`, a whole number of Python, NumPy or torch. Raises UserError if it is not,
+    or is less than `least`."""
     number = whole_or_none(value)
     if number is None or number < least:
         raise UserError(f"{name}={value!r}: expected a whole number, {least} or more")
@@ -124,7 +124,7 @@ def whole(name: str, value: Any, least: int) -> int:
 
 
 def whole_or_none(value: Any) -> int | None:
-    """The same; None for what is no whole number."""
+    """The same; None for a value that is not a whole number."""
     try:
         return None if isinstance(value, bool) else int(operator.index(value))
     except TypeError:

@@ -1,6 +1,6 @@
-"""The yaml files of config groups: their defaults lists, and the checks of those in a user's own folder.
+"""The yaml files of config groups: their defaults lists, and the checks of those in a user's folder.
 
-Hydra and OmegaConf would answer most of these mistakes with a traceback.
+Hydra and OmegaConf would report most of these mistakes with a traceback.
 """
 
 import re
@@ -42,7 +42,7 @@ def defaults(tree: Mapping[str, Any]) -> Iterator[Default]:
 def check(folder: Path, files: list[Path], groups: list[str], named: tuple[str, ...]) -> None:
     """groups: those of the package; named: those whose files hold parts by name.
 
-    Raises UserError for the first invalid file, and where there is no file.
+    Raises UserError for the first invalid file, and if there is no file.
     """
     if not files:
         inside = f"; did you mean {folder / 'conf'}?" if (folder / "conf").is_dir() else ""
@@ -67,7 +67,7 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         tree = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, RecursionError, OSError) as error:
-        reason = " ".join(str(error).split())[:200] if not isinstance(error, RecursionError) else "it holds itself"
+        reason = " ".join(str(error).split())[:200] if not isinstance(error, RecursionError) else "it contains itself"
         raise UserError(f"{file}: cannot be read as YAML ({reason})") from None
     if not isinstance(tree, dict):
         raise UserError(f"{file}: expected lines of `key: value`, not {'a list' if isinstance(tree, list) else tree}")
@@ -75,7 +75,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise UserError(f"{file} is empty; a choice without anything is written {{}}")
     for key, value in _items(tree):
         if not isinstance(key, str):
-            raise UserError(f"{file}: the key {key!r} is no text: put it in quotes")
+            raise UserError(f"{file}: the key {key!r} is not a text: put it in quotes")
         if key == "_target_" and not (isinstance(value, str) and "." in value):
             raise UserError(f"{file}: _target_={value}: expected MODULE.NAME")
     return {str(key): value for key, value in tree.items()}
@@ -97,7 +97,7 @@ def _check_defaults(file: Path, tree: Mapping[str, Any]) -> None:
     if not isinstance(defaults, list) or not all(_is_default(entry) for entry in defaults):
         raise UserError(f"{file}: defaults: expected a list of names and of `group: choice`")
     if file.stem in defaults:
-        raise UserError(f"{file}: its defaults begin with itself")
+        raise UserError(f"{file}: its defaults name the file itself")
 
 
 def _is_default(entry: Any) -> bool:

@@ -45,7 +45,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if not isinstance(reason, OSError):
                 raise
             log.warning(
-                "%s was not written (%s): make room; the checkpoint before it stays, training goes on until the next",
+                "%s was not written (%s): free disk space; the previous checkpoint stays, training continues",
                 path,
                 reason.strerror or reason,
             )
@@ -105,7 +105,7 @@ def _candidates(ckpt: Path) -> list[Path]:
 
 
 def _say_damaged(path: Path) -> None:
-    rank_zero_info(f"{path} is damaged (cut off, or changed on the disk): trying the one before it")
+    rank_zero_info(f"{path} is damaged (truncated or modified): trying the previous one")
 
 
 def _all_damaged(ckpt: str | Path, candidates: list[Path]) -> UserError:
@@ -141,7 +141,7 @@ def model_of(config: Mapping[str, Any], source: str | Path) -> LitDiffusion:
 
 def put_weights(model: LitDiffusion, weights: Mapping[str, Tensor]) -> None:
     """Loads the denoiser of a checkpoint's state dict into `model`, without what only training needs, such as a learnt
-    weighting. Raises UserError where the network is another one."""
+    weighting. Raises UserError if the network is another one."""
     try:
         names = {name: name.removeprefix(_DENOISER) for name in weights if name.startswith(_DENOISER)}
         model.denoiser.load_state_dict({ours: weights[name] for name, ours in names.items()})
@@ -150,7 +150,7 @@ def put_weights(model: LitDiffusion, weights: Mapping[str, Tensor]) -> None:
 
 
 def put_state(model: LitDiffusion, state: Mapping[str, Tensor]) -> None:
-    """Loads a checkpoint's complete state dict into `model`. Raises UserError where the model is another one."""
+    """Loads a checkpoint's complete state dict into `model`. Raises UserError if the model is another one."""
     put_weights(model, state)
     if odd := sorted(model.state_dict().keys() ^ state.keys()):
         raise UserError(
@@ -165,11 +165,11 @@ def load(ckpt: str | Path, weights: str | float = "ema", device: str | torch.dev
 
     weights: `ema` (the first average), `raw`, the name of an average such as `half_life_50000`, or after `ema=power` a
     number: the width, sigma_rel, of an average that is reconstructed from the snapshots beside the checkpoint.
-    Raises UserError where it is missing or damaged, or has no such weights.
+    Raises UserError if it is missing or damaged, or has no such weights.
     """
     path, contents = opened(ckpt)
     model = trained(contents, path, Weights.of(weights), device)
-    with suppress(UserError):  # a weaker model that has moved: an error only for who samples with this guidance
+    with suppress(UserError):  # a moved weaker model is an error only in sampling with this guidance
         model.guidance = guidance(contents["config"]["guidance"], model, (path, contents))
     return model
 
@@ -184,10 +184,10 @@ def trained(contents: dict[str, Any], path: Path, weights: Weights, device: str 
 def guidance(
     node: Mapping[str, Any], model: LitDiffusion, source: tuple[Path, dict[str, Any]] | None = None
 ) -> Guidance:
-    """The guidance of its config, for `model`. The weaker model that it may need is loaded from its own checkpoint, or
+    """The guidance of its config, for `model`. The weaker model that it may need is loaded from its checkpoint, or
     from `source`: the checkpoint of `model` and its contents.
 
-    Raises UserError where the weaker model is missing, or does not predict the same x_t under the same conditions.
+    Raises UserError if the weaker model is missing, or does not predict the same x_t under the same conditions.
     """
     made = build.instantiate(node)
     if not isinstance(made, TwoModels):
@@ -205,18 +205,16 @@ def guidance(
     schedules = [each.denoiser.schedule for each in (model, weaker)]
     same = schedules[0].T == schedules[1].T and all(map(torch.equal, *(schedule(t) for schedule in schedules)))
     if not same or model.space != weaker.space:
-        raise UserError(
-            f"guidance.ckpt={path} is a model of another schedule, shape or scale of images: it guides none"
-        )
+        raise UserError(f"guidance.ckpt={path} is a model with another schedule, image shape or scale: it cannot guide")
     for name in model.conditioning.keys() & weaker.conditioning.keys():
         if not model.conditioning[name].means_the_same(weaker.conditioning[name]):
-            raise UserError(f"guidance.ckpt={path} was trained with another {name}: it would be asked for other images")
+            raise UserError(f"guidance.ckpt={path} was trained with another {name}: it predicts other images")
     use_kernels(weaker, model.denoiser.kernels)
     return replace(made, weaker=Frozen(weaker.denoiser))
 
 
 def weights_sha256(denoiser: Denoiser) -> str:
-    """Of a denoiser's weights: a run that trains on keeps the name of its newest checkpoint, not what is in it."""
+    """The hash of a denoiser's weights: last.ckpt of a run keeps its name, but not its contents."""
     digest = hashlib.sha256()
     for name, tensor in sorted(denoiser.state_dict(prefix=_DENOISER).items()):
         digest.update(name.encode())

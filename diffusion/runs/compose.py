@@ -1,7 +1,7 @@
 """The overrides of the command line -> the composed config. Hydra composes the groups; every override is checked first.
 
-Hydra alone accepts a text where a section belongs, a value of the wrong kind and (with `+`) keys that nobody reads,
-and its parser fails on paths that contain `=` or a comma. Here each mistake is one line that says what to do.
+Hydra alone accepts a text in place of a section, values of the wrong kind and (with `+`) unused keys, and its parser
+fails on paths that contain `=` or a comma. Here each mistake gives a one-line message with a fix.
 """
 
 import json
@@ -58,7 +58,7 @@ def compose(command: str, overrides: Sequence[str] = ()) -> DictConfig:
             config.given = [*chosen, *values]
         _remove_null(config)
         tree = plain(config)  # raises for an interpolation that leads nowhere
-        if folders.own() is not None:  # its yaml files are checked here for the first time
+        if folders.user() is not None:  # its yaml files are checked here for the first time
             registered()  # raises for two classes of one name
             check_nodes(tree, command, folders_by_key(known))
     except (HydraException, OmegaConfBaseException) as error:
@@ -76,31 +76,31 @@ def _remove_null(config: DictConfig) -> None:
 
 
 def check_complete(config: DictConfig) -> None:
-    """Raises UserError where a mandatory value is missing."""
+    """Raises UserError if a mandatory value is missing."""
     for key in sorted(OmegaConf.missing_keys(config)):
         raise UserError(f"{key} is missing: set {key}=...")
 
 
-def keyed(command: str, words: Sequence[str]) -> list[str]:
-    """The words of a command line as overrides: those without a key are the items of the command's key for them, where
-    it has one (`Bare`)."""
+def keyed(command: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command line as overrides: those without a key are items of the command's `Bare` key, if it
+    has one."""
     if (key := bare_key(command)) is None:
-        return [*words]
-    bare = [word for word in words if is_bare(word)]
-    rest = [word for word in words if not is_bare(word)]
+        return [*arguments]
+    bare = [argument for argument in arguments if is_bare(argument)]
+    rest = [argument for argument in arguments if not is_bare(argument)]
     return [*rest, f"{key}={json.dumps(bare)}"] if bare else rest
 
 
 def bare_key(command: str) -> str | None:
-    """The key whose items may stand on the command line without it, or None."""
+    """The key that may be omitted before its items on the command line, or None."""
     sections = [each.nested for each in parameters(folders.commands()[command]).values() if each.nested]
     keys = (key for section in sections for key, each in section.items() if each.kind and each.kind.bare)
     return next(keys, None)
 
 
-def is_bare(word: str) -> bool:
-    """Whether a word has no key: a path with a `=` has none before its last folder."""
-    key, equals, _ = word.partition("=")
+def is_bare(argument: str) -> bool:
+    """Whether an argument has no key. A `=` in the folders of a path does not count."""
+    key, equals, _ = argument.partition("=")
     return not equals or "/" in key or os.sep in key
 
 
@@ -114,7 +114,7 @@ def split(override: str) -> tuple[str, str]:
         raise UserError(f"{override}: keys are neither added nor deleted (+, ++, ~); use {instead}")
     if not equals or not key:
         raise UserError(f"{override}: expected key=value, without spaces around '='")
-    if "@" in key:  # Hydra's own sampler@metric.sampler=ddim is our metric.sampler=ddim
+    if "@" in key:  # Hydra's sampler@metric.sampler=ddim is our metric.sampler=ddim
         key = key.rpartition("@")[2]
     return key, text
 
@@ -147,15 +147,15 @@ def _choice(group: Group, text: str) -> str:
 
 
 def _repeat(config: DictConfig, run: str, chosen: Mapping[str, str]) -> None:
-    """Fills `config` with what a run was trained with, except its folder and the groups in `chosen`."""
+    """Fills `config` with the config of a run, except its folder and the groups in `chosen`."""
     for key in "experiment", "debug":
         if key in chosen:
             raise UserError(f"{key}={chosen[key]}: rerun repeats a run as it was; change single values instead")
-    anew = {key: OmegaConf.select(config, key) for key in chosen}
+    new = {key: OmegaConf.select(config, key) for key in chosen}
     for key, value in manifest.read(run)["config"].items():
         if key not in manifest.OF_THE_SESSION:
             config[key] = over(plain(config, resolve=False).get(key), value)
-    for key, value in anew.items():
+    for key, value in new.items():
         OmegaConf.update(config, key, value, merge=False)
 
 
@@ -176,8 +176,8 @@ def chosen(command: str, overrides: Sequence[str]) -> dict[str, str | None]:
 
 
 def _compose(command: str, chosen: dict[str, str], known: dict[str, Group]) -> DictConfig:
-    """Hydra's composition. A recipe's ema.decay=0.998 has no meaning for ema=power on the command line: a Notice says
-    that it is left out."""
+    """Hydra's composition. A recipe's ema.decay=0.998 does not apply to ema=power on the command line: it is left out,
+    with a Notice."""
     config = _composed(command, chosen, known)
     with open_dict(config):
         config.pop(TARGET, None)
@@ -193,7 +193,7 @@ def _compose(command: str, chosen: dict[str, str], known: dict[str, Group]) -> D
 
 def _composed(command: str, chosen: Mapping[str, str], known: Mapping[str, Group], **options: Any) -> DictConfig:
     overrides = [f"{known[key].hydra_name}={choice}" for key, choice in chosen.items() if choice != "null"]
-    first = file_of(command).parent  # of a user's own command it is the user's folder
+    first = file_of(command).parent  # of a user's command it is the user's folder
     for folder in folders.all_():
         if folder != first:
             path = str(folder).replace("\\", r"\\").replace("'", r"\'")

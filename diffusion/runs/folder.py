@@ -52,7 +52,7 @@ class Run:
     folder: of the run; it may not exist before `create`.
     ckpt:   the checkpoint to start from, or None.
 
-    Raises: UserError where the folder is in use, a checkpoint is missing, or the config does not determine the run.
+    Raises: UserError if the folder is in use, a checkpoint is missing, or the config does not determine the run.
     """
 
     def __init__(self, config: Mapping[str, Any]):
@@ -81,8 +81,8 @@ class Run:
             self._lock.release()
 
     def create(self, contents: Mapping[str, Any], step: int) -> None:
-        """Makes the folder with its config.yaml, manifest.json and conf/, a copy of the user's own yaml files.
-        Processes launched from here on find it.
+        """Makes the folder with its config.yaml, manifest.json and conf/, a copy of the user's yaml files.
+        Processes launched later find it.
 
         contents: of the manifest; step: where this session begins.
         """
@@ -96,7 +96,7 @@ class Run:
             self._made = [self.folder, *around] if fresh else []
             with atomic(self.folder / "config.yaml") as temporary:
                 OmegaConf.save(OmegaConf.create(dict(self.config)), temporary)
-            folders.copy_own(self.folder / "conf")
+            folders.copy_user(self.folder / "conf")
             manifest.write(self.folder, contents, step)
         except OSError as error:
             self.abandon()
@@ -145,7 +145,7 @@ class Run:
 
 
 def check_same_model(old: Mapping[str, Any], new: Mapping[str, Any], mode: str = "full") -> None:
-    """Raises UserError where `new` would build another model than the one that config `old` of a checkpoint trained.
+    """Raises UserError if `new` would build another model than the config `old` of a checkpoint.
 
     mode: `full` or `weights`, for which only the network itself must be the same.
     """

@@ -18,8 +18,8 @@ _SECTION = "sampling"  # a file of this folder is part of the config where it is
 class Group(NamedTuple):
     """A config group and the key of the config that its choice fills.
 
-    folder: conf/<folder>/<choice>.yaml. of_model: null leaves the part as the model was trained with, and values
-    without a choice change that part.
+    folder: conf/<folder>/<choice>.yaml. of_model: null keeps the part of the trained model, and values without a
+    choice change that part.
     """
 
     key: str

@@ -55,7 +55,7 @@ def write(folder: Path, contents: Mapping[str, Any], step: int) -> None:
 def read(run: str | Path) -> dict[str, Any]:
     """The manifest of a run folder, without callbacks and loggers in its config, whose classes may be missing here.
 
-    Raises UserError where there is none, or it is not a manifest of this program.
+    Raises UserError if there is none, or it is not a manifest of this program.
     """
     path = Path(run) if Path(run).is_file() else Path(run) / NAME
     try:

@@ -1,4 +1,4 @@
-"""How far a run had come when a checkpoint of it was saved: the counts that Lightning and our callbacks leave there."""
+"""The progress of a run when a checkpoint was saved, from the counters of Lightning and our callbacks in it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ _TIMER = "Timer"  # Lightning's callback of max_minutes
 
 
 def epochs_done(saved: Mapping[str, Any]) -> int:
-    """Epochs that a checkpoint has behind it, the validation of the last included."""
+    """The epochs that a checkpoint has completed, including the validation of the last."""
     loop = saved["loops"]["fit_loop"]
     validation = loop["epoch_loop.val_loop.batch_progress"]["total"]
     owes = validation["started"] > validation["processed"]
@@ -16,7 +16,7 @@ def epochs_done(saved: Mapping[str, Any]) -> int:
 
 
 def seconds_trained(saved: Mapping[str, Any]) -> float:
-    """Of the run that a checkpoint is of, in all its sessions, where a limit in minutes has counted them."""
+    """Minutes of all sessions of the run of a checkpoint, if a limit in minutes has counted them."""
     return saved.get("callbacks", {}).get(_TIMER, {}).get("time_elapsed", {}).get("train", 0)
 
 

@@ -1,4 +1,4 @@
-"""The answer to a key that the config does not have: what it is called now, or where it belongs."""
+"""The message for a key that the config does not have: its current name, or the command that has it."""
 
 from collections.abc import Mapping
 from itertools import chain
@@ -17,7 +17,7 @@ RENAMED = {
     **{f"logger.{key}": f"logger.wandb.{key}" for key in ("project", "entity", "mode")},
     "strategy.strategy": "strategy",
 }
-"""Former name of a key -> its name. A name that ends with a dot stands for all keys of a section."""
+"""Former name of a key -> its name. A name that ends with a dot means all keys of a section."""
 
 _OF_HYDRA = {
     "hydra.run.dir": "set run.dir= for the folder of one run, or run.root= for the folder of all runs",

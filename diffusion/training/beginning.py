@@ -52,7 +52,7 @@ def _data(data: Data, model: LitDiffusion) -> str:
 
 def _model(config: Mapping[str, Any], model: LitDiffusion) -> str:
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    given = [name if name != PREVIOUS else "its own last x_0" for name in model.conditioning]
+    given = [name if name != PREVIOUS else "its previous x_0" for name in model.conditioning]
     return f"{_class(config['network'])}, {parameters / 1e6:.2f}M parameters" + f", given {' and '.join(given)}" * bool(
         given
     )

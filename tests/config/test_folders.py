@@ -90,7 +90,7 @@ def test_a_folder_that_is_not_there_is_one_line(tmp_path, capsys):
 
 def test_a_file_of_the_name_of_one_of_ours_is_refused(own):
     shutil.copy(own / "sampler" / "short.yaml", own / "sampler" / "ddim.yaml")
-    with pytest.raises(UserError, match=r"sampler/ddim\.yaml is a file of ours too; give yours another name"):
+    with pytest.raises(UserError, match=r"sampler/ddim\.yaml is also a file of the package; rename yours"):
         folders.use(own)
 
 

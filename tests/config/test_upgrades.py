@@ -103,7 +103,7 @@ def test_of_the_wiring_of_format_1_a_manifest_keeps_the_strategy_and_a_checkpoin
 
 def test_a_strategy_without_a_class_today_is_refused():
     config = {"strategy": {**OF_1["strategy"], "strategy": "ddp_spawn"}}
-    with pytest.raises(UserError, match=r"strategy\.strategy=ddp_spawn of format 1 has no class today"):
+    with pytest.raises(UserError, match=r"strategy\.strategy=ddp_spawn of format 1 no longer exists"):
         upgraded({"format": 1, "config": config, "sessions": []}, "manifest.json")
 
 

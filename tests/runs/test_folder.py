@@ -191,7 +191,7 @@ def test_the_best_checkpoint_is_chosen_anew_on_other_validation_images(start, ca
     folder = start("trainer.max_steps=1").folder
     done = start("trainer.max_steps=2", "resume=auto", word)
     assert done.code == 0
-    assert ("best.ckpt is chosen anew" in caplog.text) == said
+    assert ("best.ckpt is chosen again" in caplog.text) == said
     assert len(contents(folder)["callbacks"]["Checkpoints"]["validated_on"][0]) == 24  # a fingerprint
 
 

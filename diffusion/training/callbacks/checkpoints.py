@@ -111,7 +111,7 @@ class Checkpoints(Checkpoint):
         if before is None or now is None or before == now:  # None: earlier versions, and ranks other than 0
             self.best = state_dict["best"]
         else:
-            log.warning("the validation images are not those of the best checkpoint so far: best.ckpt is chosen anew")
+            log.warning("the validation images are not those of the best checkpoint so far: best.ckpt is chosen again")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -168,7 +168,7 @@ class Checkpoints(Checkpoint):
         if trainer.is_global_zero and self._saved_step != trainer.global_step:
             raise UserError(
                 f"steps {self._saved_step + 1} to {trainer.global_step} are in no checkpoint: {self.folder} is full; "
-                f"the newest is {self.last or 'none'}: make room, then resume from it with resume=auto"
+                f"the newest is {self.last or 'none'}: free disk space, then resume from it with resume=auto"
             )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

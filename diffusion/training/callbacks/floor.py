@@ -1,4 +1,4 @@
-"""How far the loss is above the smallest that it can be on the training images."""
+"""The gap between the loss and its minimum on the training images."""
 
 import time
 
@@ -17,26 +17,26 @@ from diffusion.losses.objective import L2, Distance, by_quarter
 
 
 class LossFloor(Callback):
-    """Measures the floor of L_simple on the training images when a run begins, see `evaluation.floor`, and logs at each
-    validation, with the averaged weights, in L_simple whatever is trained:
+    """Measures the floor of L_simple on the training images when a run begins, see `evaluation.floor`. At each
+    validation it logs, with the averaged weights and in L_simple for any training loss:
 
-    - `train/gap`, and `train/gap_t1of4` ... by quarters of t: what the network loses on top of the floor, on n training
-      images at fixed t and noise. It is the squared distance from the exact denoiser of the training set, which alone
-      has none. Memorising brings it down: at low noise a network that generalises has a gap.
-    - `val/excess`: val/loss less the mean of the floor. It includes generalisation: the validation images are not among
-      those that the floor knows, and at low noise the floor of a finite set is 0.
+    - `train/gap`, and `train/gap_t1of4` ... by quarters of t: the loss above the floor, on n training images at fixed t
+      and noise. It is the squared distance from the exact denoiser of the training set, whose gap is 0. Memorising
+      reduces it: at low noise a network that generalises has a gap.
+    - `val/excess`: val/loss minus the mean of the floor. It includes generalisation: the validation images are not in
+      the set of the floor, and at low noise the floor of a finite set is 0.
 
-    The floor itself is a line in the picture of the loss against t. It is kept in the cache, by what it depends on:
-    data, space, schedule and the keys here. A network that is given a condition is compared with the exact denoiser
-    that is given it; `flip` counts each image twice. Rank 0 measures. A run on a few batches alone (overfit_batches)
-    has no floor, nor has data that is no `Data`.
+    The floor is drawn as a line in the plot of the loss against t. It is cached by its inputs: data, space, schedule
+    and the keys here. A conditional network is compared with the exact denoiser under the same condition; `flip` counts
+    each image twice. Rank 0 measures. A run on a few batches (overfit_batches), or on data that is not a `Data`, has no
+    floor.
 
     Args:
-        draws: of x_t, for the floor.
-        n: training images of train/gap; 0: nothing of all this.
-        rows: of a larger training set so many random images stand for it: the floor is then too low, by what nearer
-            images would add, and train/gap, which needs all, is left out; None: all images, whatever it costs.
-        cache: the folder where it is kept; None: where decoded images are, ~/.cache/diffusion.
+        draws: number of x_t drawn for the floor.
+        n: number of training images for train/gap; 0 disables the callback.
+        rows: maximum number of random training images that represent a larger set. The floor is then too low, since
+            nearer images are missing, and train/gap, which needs all images, is not logged; None: all images.
+        cache: the cache folder; None: that of decoded images, ~/.cache/diffusion.
     """
 
     runs_network = True
@@ -50,7 +50,7 @@ class LossFloor(Callback):
 
     @property
     def floor(self) -> Floor | None:
-        """In L_simple; None where it was not measured."""
+        """In L_simple; None if it was not measured."""
         return self.reference.floor if self.reference else None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LitDiffusion) -> None:
@@ -88,7 +88,8 @@ def _text(reference: Reference, model: LitDiffusion) -> str:
     mean, error = reference.floor.mean()
     lines = [f"floor of L_simple on the training images: {mean:.3g}, standard error {error:.1g}"]
     if reference.means is None:
-        lines.append("of a part of them, which is too low, and no train/gap: callbacks.floor.rows=null takes all")
+        lines.append("from a part of them, so too low and without train/gap: callbacks.floor.rows=null uses all")
     if isinstance(model.objective, Distance) and not isinstance(model.objective, L2):
-        lines.append(f"loss {type(model.objective).__name__} is no squared error, and does not lead to train/gap = 0")
+        name = type(model.objective).__name__
+        lines.append(f"loss {name} is not a squared error, so its minimum is not at train/gap = 0")
     return "; ".join(lines)

@@ -11,8 +11,8 @@ from diffusion.report import page
 
 
 class Report(Callback):
-    """Writes `report.html` into the run folder when a training ends, see `diffusion.report`. Where that fails the run
-    has ended well all the same, and a notice says why."""
+    """Writes `report.html` into the run folder when a training ends, see `diffusion.report`. If that fails, the run
+    still ends normally and a notice gives the reason."""
 
     def __init__(self, run_folder: Path | str) -> None:
         self.folder = Path(run_folder)

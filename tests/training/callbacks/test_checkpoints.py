@@ -360,7 +360,7 @@ def test_the_best_is_not_compared_across_data(tmp_path, before, now, best, caplo
     fit(tmp_path, model=model, steps=5, images=before)
     fit(tmp_path, model=harder, ckpt=tmp_path / "last.ckpt", validate=Cadence(every_n_epochs=9), images=now)
     assert contents(tmp_path, "best")["global_step"] == best
-    assert ("best.ckpt is chosen anew" in caplog.text) == (before != now)
+    assert ("best.ckpt is chosen again" in caplog.text) == (before != now)
 
 
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, whole, caplog):
@@ -381,7 +381,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, whole, caplog)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert seen == [0, 1, 2, 2, 2, 5, 6, 7, 8, 9, 10, 11, 12]
-    assert caplog.text.count("was not written (File too large): make room") == 2
+    assert caplog.text.count("was not written (File too large): free disk space") == 2
     assert_same_end(contents(tmp_path), contents(whole()[0]))
 
 

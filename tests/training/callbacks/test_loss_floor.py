@@ -115,4 +115,4 @@ def test_a_loss_that_is_no_squared_error_says_so(tmp_path, capsys):
     model = small_model()
     model.objective = L1(Simple())
     fit(tmp_path, model)
-    assert "L1 is no squared error" in capsys.readouterr().out
+    assert "L1 is not a squared error" in capsys.readouterr().out
