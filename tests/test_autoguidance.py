@@ -75,7 +75,7 @@ def test_at_scale_1_the_images_are_those_without_guidance(sample):
         (["guidance.step=4", "guidance.weights=raw"], "guidance.step=4 is of the averages"),
         (["guidance.weights=half_life_5"], "weights=half_life_5: "),
         (["guidance.ckpt=nowhere"], "nowhere: no such file or run folder"),
-        ([f"guidance.ckpt={FIXTURES / 'label'}"], "is a model of another schedule, shape or scale of images"),
+        ([f"guidance.ckpt={FIXTURES / 'label'}"], "is a model with another schedule, image shape or scale"),
     ],
 )
 def test_what_is_no_weaker_model_is_one_line(sample, given, said):

@@ -233,7 +233,7 @@ def test_what_was_used_least_recently_makes_room(folder, kept, newly_decoded, mo
         newly_decoded(root)
     used = sum(file.stat().st_size for entry in entries(kept) for file in entry.iterdir())
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9, total=10 * (used + 100)))
-    monkeypatch.setattr(cache, "_WORTH_A_LINE", 100)
+    monkeypatch.setattr(cache, "_LOGGED", 100)
     for age, root in enumerate([roots[0], roots[2], roots[1]]):
         [entry] = [entry for entry in entries(kept) if np.load(entry / "images.npy").min() == roots.index(root)]
         os.utime(entry, (time.time() - age, time.time() - age))

@@ -163,7 +163,7 @@ MISTAKES = {
     "an older version: no learned tokens": (changed(model__mid_attn__mem_kv=None), 16, "older versions have others"),
     "no betas": (changed(betas=None), 16, "betas"),
     "betas of no schedule": (changed(betas=torch.full((1000,), -0.01)), 16, "each a number above 0"),
-    "a strange weighting": (changed(loss_weight=torch.full((1000,), 0.7)), 16, "loss_weight is that of no objective"),
+    "a strange weighting": (changed(loss_weight=torch.full((1000,), 0.7)), 16, "loss_weight matches no objective"),
 }
 
 
