@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffusion.ground import images
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.process import Noised
 
 

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffusion import clipping
 from diffusion.denoiser import Denoiser
 from diffusion.interop.diffusers import read
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.networks.kernels.choice import without_kernels
 from diffusion.parametrization import Eps
 from diffusion.runs import build

@@ -13,7 +13,7 @@ from measure import Row, alternate, report, seconds
 from omegaconf import OmegaConf
 
 from diffusion.ground import random
-from diffusion.lit.module import SIMPLE
+from diffusion.lit.lightning_module import SIMPLE
 from diffusion.process import Noised
 from diffusion.runs import build
 from diffusion.runs.compose import compose

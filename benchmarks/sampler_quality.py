@@ -29,7 +29,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import diffusion
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.runs import build
 from diffusion.runs.groups import choice, groups_of
 

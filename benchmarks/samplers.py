@@ -14,7 +14,7 @@ import torch
 from measure import Row, report, seconds
 from omegaconf import OmegaConf
 
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.runs import build
 from diffusion.runs.compose import compose
 from diffusion.runs.groups import choice, groups_of

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from diffusion.ground import images
 from diffusion.ground.bar import Bar
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.runs import build
 from diffusion.runs.compose import compose
 from diffusion.runs.groups import choice

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from diffusion.ground import images
     from diffusion.ground.errors import UserError
     from diffusion.guidance import ClassifierFree
-    from diffusion.lit.module import LitDiffusion
+    from diffusion.lit.lightning_module import LitDiffusion
     from diffusion.networks.unet import UNet
     from diffusion.optimization.optimizers import AdamW
     from diffusion.parametrization import EDM, X0, Eps, V

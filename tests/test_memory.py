@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffusion.ground.errors import UserError, memory_wanted, reading
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.networks.unet import UNet
 from diffusion.training.callbacks.preview import Preview
 from tests.helpers.commands import command, tiny

@@ -11,7 +11,7 @@ from diffusion import clipping, parametrization, schedule
 from diffusion.denoiser import Denoiser
 from diffusion.ground.errors import Notice, UserError
 from diffusion.guidance import ClassifierFree
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.networks.lucid import LucidUNet
 from diffusion.networks.unet import UNet
 from diffusion.samplers.ddim import DDIM

@@ -27,7 +27,7 @@ from diffusion.ground.bar import Bar
 from diffusion.ground.errors import Notice, UserError
 from diffusion.ground.quiet import quiet
 from diffusion.lit import notices
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.runs import build
 from diffusion.runs.groups import choice
 from diffusion.runs.trained import Trained, TrainedKeys

@@ -34,7 +34,7 @@ from diffusion.ground.device import device_of
 from diffusion.ground.errors import Notice, UserError
 from diffusion.ground.files import atomic, json_text
 from diffusion.ground.quiet import quiet
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.runs import build, checkpoint, manifest
 from diffusion.runs.trained import DeviceKeys, Trained
 from diffusion.sampling.drawing import Drawing

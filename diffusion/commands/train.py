@@ -27,7 +27,7 @@ from diffusion.ground.errors import UserError
 from diffusion.ground.launch import say
 from diffusion.ground.quiet import quiet
 from diffusion.lit import notices
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.networks.compilation import compile_network
 from diffusion.networks.kernels.choice import use_kernels
 from diffusion.runs import build, checkpoint, folder, manifest

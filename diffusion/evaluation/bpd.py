@@ -20,7 +20,7 @@ from diffusion.evaluation.metric import ModelMetric, Score
 from diffusion.ground import random
 from diffusion.ground.bar import Bar
 from diffusion.ground.errors import Notice, UserError
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.process import gaussian_kl, q_sample, vlb_term
 from diffusion.sampling.section import Sampling
 from diffusion.schedule import Schedule, broadcast

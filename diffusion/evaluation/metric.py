@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from diffusion.data.base import Data
 from diffusion.evaluation.comparison import Comparison
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.sampling.section import Sampling
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from diffusion.evaluation.empirical import Empirical
 from diffusion.evaluation.floor import Floor, floor, middles, posterior_means
 from diffusion.ground.bar import Bar
 from diffusion.ground.launch import say
-from diffusion.lit.module import SIMPLE, LitDiffusion
+from diffusion.lit.lightning_module import SIMPLE, LitDiffusion
 from diffusion.process import Noised
 from diffusion.schedule import Schedule
 

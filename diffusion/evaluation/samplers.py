@@ -27,7 +27,7 @@ from diffusion.evaluation.metric import ModelMetric, Score
 from diffusion.ground.bar import Bar
 from diffusion.ground.errors import Notice, UserError
 from diffusion.ground.files import cache_folder, read_json, write_json
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.runs import build, checkpoint
 from diffusion.runs.groups import choice
 from diffusion.samplers.base import Sampler

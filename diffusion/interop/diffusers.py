@@ -17,7 +17,7 @@ from diffusion.ground.files import atomic_folder
 from diffusion.interop import diffusers_scheduler as scheduler
 from diffusion.interop import diffusers_unet as unet
 from diffusion.interop.foreign import Foreign, fit, load, rename, unname
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.runs import build
 
 _FILE = "diffusion_pytorch_model"  # of the weights, without its ending

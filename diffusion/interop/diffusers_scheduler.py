@@ -7,7 +7,7 @@ import torch
 
 from diffusion import clipping
 from diffusion.ground.errors import UserError
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.runs.groups import choice
 from diffusion.schedule import Schedule
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from diffusion.config.kinds import read_as
 from diffusion.ground.errors import UserError
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.networks.unet import UNet
 from diffusion.runs.groups import choice
 

@@ -20,7 +20,7 @@ from diffusion.config import upgrades
 from diffusion.denoiser import Denoiser
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import atomic, json_text
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.networks.kernels.choice import without_kernels
 
 

@@ -10,7 +10,7 @@ from diffusion.config import upgrades
 from diffusion.ground.errors import reading
 from diffusion.ground.files import atomic, json_contents, json_text
 from diffusion.interop.foreign import Foreign, load
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 
 _CONFIG, _FORMAT = "diffusion.config", "diffusion.format"  # in the header
 

@@ -14,7 +14,7 @@ from diffusion.conditioners.previous import Previous
 from diffusion.config.registry import TARGET, WIRING, class_at
 from diffusion.denoiser import Denoiser
 from diffusion.ground.errors import Notice, UserError
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.losses.objective import Distance
 from diffusion.schedule import Schedule
 from diffusion.spaces.base import Space

@@ -20,7 +20,7 @@ from diffusion.ground import archive
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import atomic
 from diffusion.guidance import Guidance, TwoModels
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.networks.kernels.choice import use_kernels
 from diffusion.optimization import snapshots
 from diffusion.runs import build

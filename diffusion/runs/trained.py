@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 from diffusion.config.values import Count, File, Kernels
 from diffusion.config.values import Weights as WeightsName
 from diffusion.ground.device import device_of
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.networks.compilation import compile_network
 from diffusion.networks.kernels.choice import use_kernels
 from diffusion.runs import checkpoint

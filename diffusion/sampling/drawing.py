@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from diffusion.ground import images
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.sampling import grids
 from diffusion.sampling.samples import Samples, read
 from diffusion.sampling.section import Sampling

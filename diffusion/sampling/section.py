@@ -21,7 +21,7 @@ from diffusion.denoiser import Frozen
 from diffusion.ground.errors import UserError
 from diffusion.guidance import Guidance, TwoModels
 from diffusion.lit import notices
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.runs import build, checkpoint
 from diffusion.runs.groups import choice
 from diffusion.samplers.base import Sampler

@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from diffusion.conditioners.condition import PREVIOUS
 from diffusion.config.registry import TARGET
 from diffusion.data.base import Data
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.runs.progress import epochs_done, seconds_trained
 from diffusion.training.callbacks.cadence import Cadence
 from diffusion.training.callbacks.lookup import callbacks_of

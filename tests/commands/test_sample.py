@@ -11,7 +11,7 @@ from PIL import Image, ImageSequence
 
 from diffusion.evaluation import plots
 from diffusion.ground import images
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.runs import compose as configs
 from diffusion.runs.groups import choice, groups_of, known_keys
 from tests.helpers.commands import command

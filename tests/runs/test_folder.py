@@ -11,7 +11,7 @@ from PIL import Image
 
 from diffusion.config import registry
 from diffusion.ground.files import read_json
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.runs import folder, manifest
 from tests.helpers.commands import command, tiny
 

@@ -11,7 +11,7 @@ from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import Condition
 from diffusion.config.values import Natural
 from diffusion.ground import images
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.lit.pairs import TrainingPair
 from diffusion.training.callbacks.lookup import model_of
 from diffusion.training.callbacks.pictures import publish

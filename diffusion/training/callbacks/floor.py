@@ -11,7 +11,7 @@ from diffusion.data.base import Data
 from diffusion.evaluation.floor import Floor
 from diffusion.evaluation.reference import Reference, Settings, reference
 from diffusion.ground.launch import say
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.lit.pairs import TrainingPair
 from diffusion.losses.objective import L2, Distance, by_quarter
 

@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 
 Kind = TypeVar("Kind", bound=Callback)
 

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 
 from diffusion.config.values import Count
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.training.callbacks.cadence import Cadence
 from diffusion.training.callbacks.lookup import model_of
 from diffusion.training.callbacks.validations import Validations

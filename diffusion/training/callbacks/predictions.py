@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion.conditioners.condition import Condition
 from diffusion.config.values import Count
 from diffusion.ground import images, random
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.lit.pairs import TrainingPair
 from diffusion.process import q_sample
 from diffusion.training.callbacks.pictures import Pictures

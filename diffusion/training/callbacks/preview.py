@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffusion.config.values import Count, Natural, Node, Positive, Verbatim
 from diffusion.ground import images
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.sampling import grids
 from diffusion.sampling.conditions import Conditions
 from diffusion.sampling.section import Sampling, refuse, under

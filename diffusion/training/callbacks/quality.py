@@ -16,7 +16,7 @@ from diffusion.evaluation.features.base import Extractor
 from diffusion.evaluation.metric import ImageMetric
 from diffusion.ground.errors import UserError
 from diffusion.ground.launch import say
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.runs import build
 from diffusion.runs.groups import choice
 from diffusion.sampling.conditions import Conditions

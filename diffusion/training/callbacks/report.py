@@ -6,7 +6,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, Trainer
 
 from diffusion.ground.errors import Notice
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.report import page
 
 

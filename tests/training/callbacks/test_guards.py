@@ -7,7 +7,7 @@ from lightning.pytorch.plugins import MixedPrecision
 
 from diffusion.data.base import Batch
 from diffusion.ground.errors import UserError
-from diffusion.lit.module import LitDiffusion
+from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.optimization.averages import Decay
 from diffusion.training.callbacks.checkpoints import Checkpoints
 from diffusion.training.callbacks.ema import EMA

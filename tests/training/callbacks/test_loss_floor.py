@@ -8,7 +8,7 @@ from torch import nn
 from diffusion.evaluation import plots
 from diffusion.evaluation.empirical import EmpiricalDenoiser
 from diffusion.evaluation.reference import trained_on
-from diffusion.lit.module import SIMPLE
+from diffusion.lit.lightning_module import SIMPLE
 from diffusion.losses.objective import L1
 from diffusion.losses.weighting import Simple
 from diffusion.optimization.averages import Decay
