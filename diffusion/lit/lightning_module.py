@@ -20,8 +20,8 @@ from diffusion.denoiser import Denoiser
 from diffusion.ground import random
 from diffusion.ground.errors import UserError
 from diffusion.guidance import ClassifierFree, Guidance
-from diffusion.lit import notices, pairs
-from diffusion.lit.pairs import TrainingPair
+from diffusion.lit import notices, training_inputs
+from diffusion.lit.training_inputs import TrainingPair
 from diffusion.losses.objective import L2, Objective, by_quarter
 from diffusion.losses.timesteps import Timesteps, Uniform
 from diffusion.losses.weighting import Simple
@@ -101,8 +101,10 @@ class LitDiffusion(LightningModule):
         if batch.x.dtype == torch.float64:
             batch = batch._replace(x=batch.x.to(widest(self.device)))
         if self.trainer.training:
-            return pairs.drawn(self.seed, batch, self.shape, self.denoiser.schedule, self.timesteps, self.conditioning)
-        return pairs.fixed(batch, self.shape, self.denoiser.schedule)
+            return training_inputs.drawn(
+                self.seed, batch, self.shape, self.denoiser.schedule, self.timesteps, self.conditioning
+            )
+        return training_inputs.fixed(batch, self.shape, self.denoiser.schedule)
 
     def on_train_batch_start(self, batch: TrainingPair, batch_idx: int) -> None:
         random.seed_torch(self.seed, self.trainer.fit_loop.epoch_loop.total_batch_idx, self.global_rank, self.device)

@@ -12,7 +12,7 @@ from diffusion.data.base import Batch
 from diffusion.data.digits import Digits
 from diffusion.denoiser import Denoiser
 from diffusion.lit.lightning_module import SIMPLE, LitDiffusion
-from diffusion.lit.pairs import TrainingPair
+from diffusion.lit.training_inputs import TrainingPair
 from diffusion.losses.objective import Hybrid, by_quarter
 from diffusion.losses.timesteps import LossSecondMoment, steps
 from diffusion.losses.weighting import MinSNR

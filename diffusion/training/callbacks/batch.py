@@ -12,7 +12,7 @@ from diffusion.conditioners.condition import Condition
 from diffusion.config.values import Natural
 from diffusion.ground import images
 from diffusion.lit.lightning_module import LitDiffusion
-from diffusion.lit.pairs import TrainingPair
+from diffusion.lit.training_inputs import TrainingPair
 from diffusion.training.callbacks.lookup import model_of
 from diffusion.training.callbacks.pictures import publish
 

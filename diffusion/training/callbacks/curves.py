@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from diffusion.config.values import Count
 from diffusion.evaluation import plots
 from diffusion.lit.lightning_module import LitDiffusion
-from diffusion.lit.pairs import TrainingPair
+from diffusion.lit.training_inputs import TrainingPair
 from diffusion.training.callbacks.floor import LossFloor
 from diffusion.training.callbacks.lookup import callback_of, model_of
 from diffusion.training.callbacks.pictures import Pictures, publish

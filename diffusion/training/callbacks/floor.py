@@ -12,7 +12,7 @@ from diffusion.evaluation.floor import Floor
 from diffusion.evaluation.reference import Reference, Settings, reference
 from diffusion.ground.launch import say
 from diffusion.lit.lightning_module import LitDiffusion
-from diffusion.lit.pairs import TrainingPair
+from diffusion.lit.training_inputs import TrainingPair
 from diffusion.losses.objective import L2, Distance, by_quarter
 
 

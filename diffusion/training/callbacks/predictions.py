@@ -11,7 +11,7 @@ from diffusion.conditioners.condition import Condition
 from diffusion.config.values import Count
 from diffusion.ground import images, random
 from diffusion.lit.lightning_module import LitDiffusion
-from diffusion.lit.pairs import TrainingPair
+from diffusion.lit.training_inputs import TrainingPair
 from diffusion.process import q_sample
 from diffusion.training.callbacks.pictures import Pictures
 from diffusion.training.callbacks.validations import Validations

@@ -9,7 +9,7 @@ from torch import nn
 
 from diffusion.conditioners.condition import Condition
 from diffusion.ground import images, random
-from diffusion.lit.pairs import TrainingPair
+from diffusion.lit.training_inputs import TrainingPair
 from diffusion.process import q_sample
 from diffusion.schedule import broadcast
 from diffusion.training.callbacks.predictions import Predictions
