@@ -18,7 +18,7 @@ from diffusion.ground.files import give_name, remove_remains
 from diffusion.training.callbacks import loops
 from diffusion.training.callbacks.cadence import Cadence
 from diffusion.training.callbacks.lookup import callbacks_of, data_of, model_of
-from diffusion.training.callbacks.signals import Signals
+from diffusion.training.signal_flags import Signals
 from diffusion.training.strategies import SHARDED
 
 log = logging.getLogger(__name__)
