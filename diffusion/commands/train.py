@@ -61,7 +61,7 @@ class TrainKeys(TypedDict):
     resume_mode: Literal["full", "weights"]
     rerun: File | None
     run: folder.RunKeys
-    validate: Annotated[Node, Of("diffusion.training.callbacks.cadence.Cadence")]
+    validate: Annotated[Node, Of("diffusion.training.cadence.Cadence")]
     checkpoints: Annotated[Node, Of("diffusion.training.callbacks.checkpoints.Checkpoints")]
     self_conditioning: bool
     kernels: Kernels

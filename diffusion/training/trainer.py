@@ -19,7 +19,7 @@ from diffusion.ground.errors import UserError
 from diffusion.optimization import snapshots
 from diffusion.runs import build, checkpoint
 from diffusion.training import strategies
-from diffusion.training.callbacks.cadence import Cadence
+from diffusion.training.cadence import Cadence
 from diffusion.training.callbacks.checkpoints import Checkpoints
 from diffusion.training.callbacks.ema import EMA
 from diffusion.training.callbacks.forecast import Forecast

@@ -15,8 +15,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from diffusion.config.values import Count, Positive, checked
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import give_name, remove_remains
+from diffusion.training.cadence import Cadence
 from diffusion.training.callbacks import loops
-from diffusion.training.callbacks.cadence import Cadence
 from diffusion.training.callbacks.lookup import callbacks_of, data_of, model_of
 from diffusion.training.signal_flags import Signals
 from diffusion.training.strategies import SHARDED

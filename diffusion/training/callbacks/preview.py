@@ -13,7 +13,7 @@ from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.sampling import grids
 from diffusion.sampling.conditions import Conditions
 from diffusion.sampling.section import Sampling, refuse, under
-from diffusion.training.callbacks.cadence import Cadence
+from diffusion.training.cadence import Cadence
 from diffusion.training.callbacks.pictures import Pictures
 from diffusion.training.callbacks.validations import Validations
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from diffusion.training.cadence import Cadence
 from diffusion.training.callbacks import loops
-from diffusion.training.callbacks.cadence import Cadence
 
 SHARE = 0.1  # of the time, at most, for validations with their pictures and checkpoints
 _SPREAD = 0.01  # of the training so far, at least, between two: limits the validations of a long run

@@ -13,7 +13,7 @@ from diffusion.ground.errors import UserError
 from diffusion.losses.timesteps import LossSecondMoment
 from diffusion.optimization.averages import Decay
 from diffusion.runs import checkpoint
-from diffusion.training.callbacks.cadence import Cadence
+from diffusion.training.cadence import Cadence
 from diffusion.training.callbacks.checkpoints import Checkpoints
 from diffusion.training.callbacks.ema import EMA
 from diffusion.training.callbacks.validations import Validations

@@ -3,8 +3,8 @@
 import pytest
 from lightning.pytorch import Trainer
 
+from diffusion.training.cadence import Cadence
 from diffusion.training.callbacks import forecast
-from diffusion.training.callbacks.cadence import Cadence
 from diffusion.training.callbacks.forecast import Forecast
 from diffusion.training.callbacks.progress import Progress
 from diffusion.training.callbacks.validations import Validations

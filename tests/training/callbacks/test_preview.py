@@ -18,7 +18,7 @@ from diffusion.guidance import ClassifierFree
 from diffusion.optimization.averages import Decay
 from diffusion.runs import checkpoint
 from diffusion.samplers.ddim import DDIM
-from diffusion.training.callbacks.cadence import Cadence
+from diffusion.training.cadence import Cadence
 from diffusion.training.callbacks.ema import EMA
 from diffusion.training.callbacks.pictures import Pictures, show
 from diffusion.training.callbacks.preview import Preview

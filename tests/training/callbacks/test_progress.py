@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
+from diffusion.training.cadence import Cadence
 from diffusion.training.callbacks import progress
-from diffusion.training.callbacks.cadence import Cadence
 from diffusion.training.callbacks.progress import Progress
 from diffusion.training.callbacks.validations import Validations
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from diffusion.training.cadence import Cadence
 from diffusion.training.callbacks import validations
-from diffusion.training.callbacks.cadence import Cadence
 from diffusion.training.callbacks.validations import Validations
 from tests.helpers.painter import Painter
 from tests.helpers.two_processes import run_script
