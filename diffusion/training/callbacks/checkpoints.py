@@ -15,8 +15,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from diffusion.config.values import Count, Positive, checked
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import give_name, remove_remains
+from diffusion.training import lightning_counters
 from diffusion.training.cadence import Cadence
-from diffusion.training.callbacks import loops
 from diffusion.training.callbacks.lookup import callbacks_of, data_of, model_of
 from diffusion.training.signal_flags import Signals
 from diffusion.training.strategies import SHARDED
@@ -42,14 +42,14 @@ class WholeStep:
         data = data_of(trainer)
         return cls(
             step=trainer.global_step,
-            batches=loops.batches_begun(trainer),
+            batches=lightning_counters.batches_begun(trainer),
             position=data.state_dict() if data is not None else {},
             timesteps=copy.deepcopy(model_of(trainer.lightning_module).timesteps.state_dict()),
         )
 
     def go_back(self, trainer: Trainer) -> None:
         """Restores this state. Batches begun since count as not seen: they reached no optimizer step."""
-        loops.forget_batches(trainer, loops.batches_begun(trainer) - self.batches)
+        lightning_counters.forget_batches(trainer, lightning_counters.batches_begun(trainer) - self.batches)
         if (data := data_of(trainer)) is not None:
             data.load_state_dict(self.position)
         model_of(trainer.lightning_module).timesteps.load_state_dict(self.timesteps)
@@ -123,7 +123,7 @@ class Checkpoints(Checkpoint):
         self.signals.listen()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        loops.align_logged_step(trainer)
+        lightning_counters.align_logged_step(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -132,14 +132,14 @@ class Checkpoints(Checkpoint):
             return  # gradients are being accumulated: they are in no checkpoint
         self._whole = WholeStep.of(trainer)
         self._decide(trainer)
-        self._due |= self.cadence.counts(trainer.global_step, loops.epochs_ended(trainer))
-        if not loops.validation_follows(trainer):
+        self._due |= self.cadence.counts(trainer.global_step, lightning_counters.epochs_ended(trainer))
+        if not lightning_counters.validation_follows(trainer):
             self._act(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or loops.is_last_step(trainer):
+        if trainer.sanity_checking or lightning_counters.is_last_step(trainer):
             return  # a run saved at its last step counts as finished: that step is saved only after its validation
-        with loops.owing_validation(trainer):
+        with lightning_counters.owing_validation(trainer):
             self._act(trainer)
 
     def on_validation_batch_end(
@@ -153,7 +153,9 @@ class Checkpoints(Checkpoint):
     ) -> None:
         if not trainer.sanity_checking:
             self._decide(trainer)
-            if self._stopping and not loops.is_last_step(trainer):  # the validation of the last step is completed
+            if self._stopping and not lightning_counters.is_last_step(
+                trainer
+            ):  # the validation of the last step is completed
                 _stop()  # saved in on_exception, when the raw weights are back in the module
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -177,11 +179,11 @@ class Checkpoints(Checkpoint):
         if trainer.global_step != self._whole.step or (isinstance(trainer.strategy, SHARDED) and not self._stopping):
             log.warning("not saved: the run failed inside a step; the newest checkpoint is %s", self.last)
             return
-        if trainer.validating and loops.is_last_step(trainer):
+        if trainer.validating and lightning_counters.is_last_step(trainer):
             log.warning("not saved: the last validation failed; resume=auto repeats it, from %s", self.last)
             return
         if trainer.validating:
-            with loops.owing_validation(trainer):
+            with lightning_counters.owing_validation(trainer):
                 saved = self._save(trainer, together=self._stopping)
         else:
             self._whole.go_back(trainer)
@@ -228,7 +230,7 @@ class Checkpoints(Checkpoint):
         if together:
             trainer.save_checkpoint(path, weights_only=False)
         else:
-            trainer.strategy.save_checkpoint(loops.contents(trainer), path)
+            trainer.strategy.save_checkpoint(lightning_counters.contents(trainer), path)
         self._due, self._saved_at, self._tried_step = False, time.monotonic(), trainer.global_step
         if not trainer.is_global_zero or _stamp(path) == before:
             return False

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 
-from diffusion.training.callbacks import loops
+from diffusion.training import lightning_counters
 from diffusion.training.callbacks.lookup import callback_of
 from diffusion.training.callbacks.validations import SHARE, Validations
 
@@ -37,7 +37,7 @@ class Forecast(Callback):
         steps, seconds = step - self._since[0], now - self._since[1]
         if steps >= _STEPS and seconds >= _SECONDS:
             self._said = True
-            if trainer.is_global_zero and trainer.progress_bar_callback and not loops.run_ends(trainer):
+            if trainer.is_global_zero and trainer.progress_bar_callback and not lightning_counters.run_ends(trainer):
                 trainer.progress_bar_callback.print(text(trainer, seconds / steps))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, Timer
 from tqdm import tqdm
 
-from diffusion.training.callbacks import loops
+from diffusion.training import lightning_counters
 from diffusion.training.callbacks.lookup import callback_of
 from diffusion.training.callbacks.validations import Validations
 
@@ -135,7 +135,7 @@ class Progress(ProgressBar):
 
 def _next_pictures(trainer: Trainer) -> list[str]:
     when = callback_of(trainer, Validations)
-    seconds = when.seconds_left()[1] if when and not loops.run_ends(trainer) else math.inf
+    seconds = when.seconds_left()[1] if when and not lightning_counters.run_ends(trainer) else math.inf
     return [f"pictures in {tqdm.format_interval(seconds)}"] if 0 < seconds < math.inf else []
 
 

@@ -21,7 +21,7 @@ from diffusion.runs import build
 from diffusion.runs.groups import choice
 from diffusion.sampling.conditions import Conditions
 from diffusion.sampling.section import Sampling
-from diffusion.training.callbacks import loops
+from diffusion.training import lightning_counters
 from diffusion.training.callbacks.lookup import data_of, model_of
 
 _GENERATE = {"_target_": "diffusion.tasks.generate.Generate"}
@@ -130,7 +130,7 @@ class Quality(Callback):
 
     def _due(self, trainer: Trainer) -> bool:
         """Whether this measurement and one at the end of the run stay within the share."""
-        last = loops.run_ends(trainer)
+        last = lightning_counters.run_ends(trainer)
         if last and not self._spent:
             return True
         measurements = 1 if last else 2

@@ -5,8 +5,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from diffusion.training import lightning_counters
 from diffusion.training.cadence import Cadence
-from diffusion.training.callbacks import loops
 
 SHARE = 0.1  # of the time, at most, for validations with their pictures and checkpoints
 _SPREAD = 0.01  # of the training so far, at least, between two: limits the validations of a long run
@@ -44,16 +44,16 @@ class Validations(Callback):
         self.drawing = state_dict["drawing"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        loops.leave_validations(trainer)
+        lightning_counters.leave_validations(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        loops.validate_next(trainer, loops.resumes_at_validation(trainer))
+        lightning_counters.validate_next(trainer, lightning_counters.resumes_at_validation(trainer))
         self._mark = time.monotonic()
         self._step = self._validated_step = trainer.global_step
         self._look_at = 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        loops.validate_next(trainer, False)
+        lightning_counters.validate_next(trainer, False)
         if self._under_way:
             self._cost, self._mark = time.monotonic() - self._mark, time.monotonic()
             self._under_way = False
@@ -62,21 +62,21 @@ class Validations(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         steps = trainer.global_step if trainer.global_step > self._step else None
-        epochs = loops.epochs_ended(trainer)
+        epochs = lightning_counters.epochs_ended(trainer)
         if steps is None and epochs is None:
             return  # gradients are being accumulated
         self._step = trainer.global_step
         self._tick()
         validates, draws = self._by_clock(trainer)
         draws |= self.preview.counts(steps, epochs)
-        validates |= self.validate.counts(steps, epochs) or loops.run_ends(trainer)
+        validates |= self.validate.counts(steps, epochs) or lightning_counters.run_ends(trainer)
         self.drawing = draws or not self.preview.given
-        loops.validate_next(trainer, validates or draws)
+        lightning_counters.validate_next(trainer, validates or draws)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        self.drawing |= loops.run_ends(trainer)
+        self.drawing |= lightning_counters.run_ends(trainer)
         self._since, self._since_drawn = 0.0, 0.0 if self.drawing else self._since_drawn
         self._validated_step = trainer.global_step
         self._mark, self._under_way = time.monotonic(), True
