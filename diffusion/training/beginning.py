@@ -12,9 +12,9 @@ from diffusion.data.base import Data
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.runs.progress import epochs_done, seconds_trained
 from diffusion.training.cadence import Cadence
-from diffusion.training.callbacks.lookup import callbacks_of
 from diffusion.training.callbacks.pictures import Pictures
 from diffusion.training.callbacks.validations import Validations
+from diffusion.training.lightning_access import callbacks_of
 from diffusion.training.loggers.base import of_numbers_alone
 
 

@@ -13,8 +13,8 @@ from diffusion.config.values import Natural
 from diffusion.ground import images
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.lit.training_inputs import TrainingPair
-from diffusion.training.callbacks.lookup import model_of
 from diffusion.training.callbacks.pictures import publish
+from diffusion.training.lightning_access import model_of
 
 _ABSENT = "(none)"
 

@@ -17,7 +17,7 @@ from diffusion.ground.errors import UserError
 from diffusion.ground.files import give_name, remove_remains
 from diffusion.training import lightning_counters
 from diffusion.training.cadence import Cadence
-from diffusion.training.callbacks.lookup import callbacks_of, data_of, model_of
+from diffusion.training.lightning_access import callbacks_of, data_of, model_of
 from diffusion.training.signal_flags import Signals
 from diffusion.training.strategies import SHARDED
 

@@ -13,9 +13,9 @@ from diffusion.evaluation import plots
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.lit.training_inputs import TrainingPair
 from diffusion.training.callbacks.floor import LossFloor
-from diffusion.training.callbacks.lookup import callback_of, model_of
 from diffusion.training.callbacks.pictures import Pictures, publish
 from diffusion.training.callbacks.validations import Validations
+from diffusion.training.lightning_access import callback_of, model_of
 
 _DRAWS = 2**16  # of t
 

@@ -8,8 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 
 from diffusion.training import lightning_counters
-from diffusion.training.callbacks.lookup import callback_of
 from diffusion.training.callbacks.validations import SHARE, Validations
+from diffusion.training.lightning_access import callback_of
 
 _WARM_UP = 10  # first steps, which are not typical
 _STEPS, _SECONDS = 20, 2.0  # minimum length of the measurement

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from diffusion.ground.errors import UserError
 from diffusion.training.callbacks.checkpoints import Checkpoints
-from diffusion.training.callbacks.lookup import callback_of, model_of
+from diffusion.training.lightning_access import callback_of, model_of
 
 log = logging.getLogger(__name__)
 

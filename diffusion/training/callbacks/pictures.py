@@ -12,8 +12,8 @@ from lightning.pytorch.loggers import Logger
 from diffusion.config.values import Count
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.training.cadence import Cadence
-from diffusion.training.callbacks.lookup import model_of
 from diffusion.training.callbacks.validations import Validations
+from diffusion.training.lightning_access import model_of
 from diffusion.training.loggers.base import Shows
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import ProgressBar, Timer
 from tqdm import tqdm
 
 from diffusion.training import lightning_counters
-from diffusion.training.callbacks.lookup import callback_of
 from diffusion.training.callbacks.validations import Validations
+from diffusion.training.lightning_access import callback_of
 
 
 class Progress(ProgressBar):

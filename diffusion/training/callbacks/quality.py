@@ -22,7 +22,7 @@ from diffusion.runs.groups import choice
 from diffusion.sampling.conditions import Conditions
 from diffusion.sampling.section import Sampling
 from diffusion.training import lightning_counters
-from diffusion.training.callbacks.lookup import data_of, model_of
+from diffusion.training.lightning_access import data_of, model_of
 
 _GENERATE = {"_target_": "diffusion.tasks.generate.Generate"}
 _SECTION = {"y": None, "condition": {}, "clipping": None, "guidance": None, "task": _GENERATE}
