@@ -7,7 +7,7 @@ from PIL import Image
 from diffusion.conditioners.condition import Condition
 from diffusion.conditioners.label import Label
 from diffusion.conditioners.vector import Vector
-from diffusion.training.callbacks.batch import FirstBatch, rows
+from diffusion.training.callbacks.first_batch import FirstBatch, rows
 from tests.helpers.commands import command, tiny
 
 
