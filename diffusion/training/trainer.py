@@ -21,8 +21,8 @@ from diffusion.runs import build, checkpoint
 from diffusion.training import strategies
 from diffusion.training.cadence import Cadence
 from diffusion.training.callbacks.checkpoints import Checkpoints
+from diffusion.training.callbacks.duration_estimate import Forecast
 from diffusion.training.callbacks.ema import EMA
-from diffusion.training.callbacks.forecast import Forecast
 from diffusion.training.callbacks.guards import GradientGuard, RangeGuard
 from diffusion.training.callbacks.pictures import Pictures
 from diffusion.training.callbacks.progress import Progress

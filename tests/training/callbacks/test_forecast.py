@@ -4,8 +4,8 @@ import pytest
 from lightning.pytorch import Trainer
 
 from diffusion.training.cadence import Cadence
-from diffusion.training.callbacks import forecast
-from diffusion.training.callbacks.forecast import Forecast
+from diffusion.training.callbacks import duration_estimate
+from diffusion.training.callbacks.duration_estimate import Forecast
 from diffusion.training.callbacks.progress import Progress
 from diffusion.training.callbacks.validations import Validations
 from tests.training.callbacks.test_progress import Learner
@@ -16,7 +16,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 0.0
-        monkeypatch.setattr(forecast.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(duration_estimate.time, "monotonic", lambda: self.now)
 
 
 @pytest.fixture
@@ -67,4 +67,4 @@ def test_a_run_that_is_soon_over_says_nothing(said):
     [(3, "3 seconds"), (119, "119 seconds"), (150, "2.5 minutes"), (34 * 60, "34 minutes"), (86400, "24 hours")],
 )
 def test_a_duration_has_its_unit(seconds, text):
-    assert forecast.duration(seconds) == text
+    assert duration_estimate.duration(seconds) == text
