@@ -32,7 +32,7 @@ from diffusion.networks.compilation import compile_network
 from diffusion.networks.kernels.choice import use_kernels
 from diffusion.runs import build, checkpoint, folder, manifest
 from diffusion.runs.progress import limit_reached
-from diffusion.training import beginning
+from diffusion.training import summary
 from diffusion.training.callbacks.checkpoints import Checkpoints
 from diffusion.training.callbacks.pictures import Pictures
 from diffusion.training.loggers.base import build_loggers
@@ -139,7 +139,7 @@ def _train(
         name = config["run"]["name"] or this.folder.name
         trainer.loggers = build_loggers(config["logger"], this.folder, name, config)
         if trainer.is_global_zero:
-            say(beginning.text(config, model, data, trainer, this.folder, saved if goes_on else None))
+            say(summary.text(config, model, data, trainer, this.folder, saved if goes_on else None))
         trainer.fit(model, datamodule=data, ckpt_path=this.ckpt if goes_on else None, weights_only=True)
     except BaseException as error:
         done = max(step, trainer.global_step)
