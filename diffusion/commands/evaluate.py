@@ -28,7 +28,7 @@ from diffusion.config.values import File, Node
 from diffusion.data.base import Data
 from diffusion.evaluation import images
 from diffusion.evaluation.comparison import Comparison
-from diffusion.evaluation.metric import ImageMetric, Metric, ModelMetric, Score
+from diffusion.evaluation.metrics.base import ImageMetric, Metric, ModelMetric, Score
 from diffusion.evaluation.results import Results
 from diffusion.ground.device import device_of
 from diffusion.ground.errors import Notice, UserError

@@ -48,7 +48,7 @@ BASES = {
     "loss": "diffusion.losses.objective.Objective",
     "logger": "lightning.pytorch.loggers.Logger",
     "lr_schedule": "diffusion.optimization.optimizers.RateSchedule",
-    "metric": "diffusion.evaluation.metric.Metric",
+    "metric": "diffusion.evaluation.metrics.base.Metric",
     "network": "torch.nn.Module",
     "optimizer": "diffusion.optimization.optimizers.Optimizer",
     "prediction": "diffusion.parametrization.Parametrization",

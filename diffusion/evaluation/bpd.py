@@ -16,7 +16,7 @@ from diffusion.config.values import Count, checked
 from diffusion.data.base import Data
 from diffusion.denoiser import Denoiser, Prediction
 from diffusion.evaluation import plots
-from diffusion.evaluation.metric import ModelMetric, Score
+from diffusion.evaluation.metrics.base import ModelMetric, Score
 from diffusion.ground import random
 from diffusion.ground.bar import Bar
 from diffusion.ground.errors import Notice, UserError

@@ -7,7 +7,7 @@ from diffusion.config.values import checked
 from diffusion.evaluation import formulas
 from diffusion.evaluation.comparison import Comparison
 from diffusion.evaluation.formulas import Moments
-from diffusion.evaluation.metric import ImageMetric, Score
+from diffusion.evaluation.metrics.base import ImageMetric, Score
 from diffusion.ground.errors import Notice, UserError
 
 _USUAL = 10_000  # images, below which a distance is mostly compared in vain

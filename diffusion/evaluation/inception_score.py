@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from diffusion.config.values import Count, checked
 from diffusion.evaluation import formulas
 from diffusion.evaluation.comparison import Comparison
-from diffusion.evaluation.metric import ImageMetric, Score
+from diffusion.evaluation.metrics.base import ImageMetric, Score
 from diffusion.ground.errors import UserError
 
 

@@ -8,7 +8,7 @@ from annotated_types import Ge
 from diffusion.config.values import Count, checked
 from diffusion.evaluation import formulas
 from diffusion.evaluation.comparison import Comparison
-from diffusion.evaluation.metric import ImageMetric, Score
+from diffusion.evaluation.metrics.base import ImageMetric, Score
 from diffusion.ground.errors import UserError
 
 

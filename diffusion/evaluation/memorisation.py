@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion.config.values import OpenFraction, checked
 from diffusion.evaluation import formulas, plots
 from diffusion.evaluation.comparison import Comparison, pictures
-from diffusion.evaluation.metric import ImageMetric, Score
+from diffusion.evaluation.metrics.base import ImageMetric, Score
 from diffusion.ground import images
 from diffusion.ground.errors import UserError
 

@@ -23,7 +23,7 @@ from diffusion.evaluation import plots
 from diffusion.evaluation.comparison import Comparison
 from diffusion.evaluation.features.base import Extractor, Features
 from diffusion.evaluation.formulas import Moments, frechet
-from diffusion.evaluation.metric import ModelMetric, Score
+from diffusion.evaluation.metrics.base import ModelMetric, Score
 from diffusion.ground.bar import Bar
 from diffusion.ground.errors import Notice, UserError
 from diffusion.ground.files import cache_folder, read_json, write_json

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from diffusion.clipping import Unclipped
 from diffusion.commands import evaluate
 from diffusion.config import registry
-from diffusion.evaluation.metric import ModelMetric, Score
+from diffusion.evaluation.metrics.base import ModelMetric, Score
 from diffusion.ground.errors import UserError
 from diffusion.guidance import ClassifierFree
 from diffusion.runs import checkpoint

@@ -13,7 +13,7 @@ from diffusion.config.values import Count, Natural, Node, OpenFraction
 from diffusion.data.base import Data
 from diffusion.evaluation.comparison import Comparison
 from diffusion.evaluation.features.base import Extractor
-from diffusion.evaluation.metric import ImageMetric
+from diffusion.evaluation.metrics.base import ImageMetric
 from diffusion.ground.errors import UserError
 from diffusion.ground.launch import say
 from diffusion.lit.lightning_module import LitDiffusion

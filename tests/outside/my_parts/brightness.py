@@ -4,7 +4,7 @@ import torch
 from matplotlib.figure import Figure
 
 from diffusion.config.values import Count, checked
-from diffusion.evaluation.metric import ModelMetric, Score
+from diffusion.evaluation.metrics.base import ModelMetric, Score
 
 
 @checked
