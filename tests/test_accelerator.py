@@ -12,7 +12,7 @@ from PIL import Image
 
 from diffusion.data.base import Batch, labelled
 from diffusion.data.digits import Digits
-from diffusion.evaluation.bpd import BPD
+from diffusion.evaluation.metrics.bpd import BPD
 from diffusion.optimization.averages import Decay
 from diffusion.runs import build, compose
 from diffusion.runs.groups import groups_of

@@ -431,7 +431,7 @@ def test_evaluate_writes_the_number_its_account_and_a_picture(run, evaluated):
 
 
 def test_evaluate_measures_the_validation_images_with_the_weights_asked_for(run, evaluated, tmp_path, capsys):
-    from diffusion.evaluation.bpd import BPD
+    from diffusion.evaluation.metrics.bpd import BPD
 
     folder, _ = run
     ema = json.loads(evaluated[0].read_text().splitlines()[0])["value"]

@@ -10,7 +10,7 @@ from torch import nn
 from diffusion import parametrization, process, schedule
 from diffusion.clipping import Static, Unclipped
 from diffusion.denoiser import Denoiser
-from diffusion.evaluation.bpd import BPD, _times
+from diffusion.evaluation.metrics.bpd import BPD, _times
 from diffusion.ground.errors import UserError
 from diffusion.schedule import broadcast
 from diffusion.spaces.pixels import Pixels
