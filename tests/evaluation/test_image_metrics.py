@@ -11,7 +11,7 @@ from diffusion.data.digits import Digits
 from diffusion.evaluation import formulas
 from diffusion.evaluation.comparison import Comparison, differences
 from diffusion.evaluation.features.pixels import Pixels
-from diffusion.evaluation.memorisation import Memorisation
+from diffusion.evaluation.metrics.memorisation import Memorisation
 from tests.helpers.commands import command
 from tests.helpers.random_model import random_model
 
