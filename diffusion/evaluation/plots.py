@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from diffusion.evaluation.samplers import Cell
+    from diffusion.evaluation.metrics.samplers import Cell
 
 _BINS = 20  # parts of 0..T
 _DEPTH = 1000  # below its highest point a floor of the loss is not shown
