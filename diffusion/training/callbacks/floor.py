@@ -9,7 +9,7 @@ from torch import Tensor
 from diffusion.config.values import Count, File, Natural
 from diffusion.data.base import Data
 from diffusion.evaluation.floor import Floor
-from diffusion.evaluation.reference import Reference, Settings, reference
+from diffusion.evaluation.training_reference import Reference, Settings, reference
 from diffusion.ground.launch import say
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.lit.training_inputs import TrainingPair

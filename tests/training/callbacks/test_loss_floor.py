@@ -7,7 +7,7 @@ from torch import nn
 
 from diffusion.evaluation import plots
 from diffusion.evaluation.empirical import EmpiricalDenoiser
-from diffusion.evaluation.reference import trained_on
+from diffusion.evaluation.training_reference import trained_on
 from diffusion.lit.lightning_module import SIMPLE
 from diffusion.losses.objective import L1
 from diffusion.losses.weighting import Simple
