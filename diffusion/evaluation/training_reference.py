@@ -11,9 +11,9 @@ from torch import Tensor
 from diffusion.conditioners.condition import Condition
 from diffusion.data.base import Data
 from diffusion.denoiser import Denoiser
-from diffusion.evaluation.cached import cached
 from diffusion.evaluation.empirical import Empirical
 from diffusion.evaluation.floor import Floor, floor, middles, posterior_means
+from diffusion.evaluation.tensor_cache import cached
 from diffusion.ground.bar import Bar
 from diffusion.ground.launch import say
 from diffusion.lit.lightning_module import SIMPLE, LitDiffusion

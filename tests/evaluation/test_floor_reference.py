@@ -7,7 +7,7 @@ import torch
 
 from diffusion import schedule
 from diffusion.conditioners.label import Label
-from diffusion.evaluation import cached as cache
+from diffusion.evaluation import tensor_cache as cache
 from diffusion.evaluation import training_reference as module
 from diffusion.evaluation.training_reference import Settings, reference, trained_on
 from tests.lit.test_module import digits, small_model
