@@ -26,7 +26,7 @@ from diffusion.config.plain import plain
 from diffusion.config.registry import TARGET
 from diffusion.config.values import File, Node
 from diffusion.data.base import Data
-from diffusion.evaluation import images
+from diffusion.evaluation import foreign_images
 from diffusion.evaluation.comparison import Comparison
 from diffusion.evaluation.metrics.base import ImageMetric, Metric, ModelMetric, Score
 from diffusion.evaluation.results import Results
@@ -49,7 +49,7 @@ class EvaluateKeys(SamplingKeys, DeviceKeys):
     """conf/evaluate.yaml."""
 
     ckpt: File | None
-    images: File | None
+    foreign_images: File | None
     reference: File
     keep_images: bool
     dataset: Node | None
@@ -120,7 +120,7 @@ def _of_images(config: Mapping[str, Any]) -> Path:
     refuse(config["given"], {**unused_all(why), **dict.fromkeys(("weights", "keep_images", "kernels", "compile"), why)})
     data = build.instantiate(config["dataset"], seed=0)
     data.prepare_data()
-    found = images.read(path, data.declaration.shape)
+    found = foreign_images.read(path, data.declaration.shape)
     comparison = _comparison(config, data, found)
     comparison.check()
     for metric in metrics:
