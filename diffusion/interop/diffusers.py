@@ -14,7 +14,7 @@ from diffusion.config.kinds import read_as
 from diffusion.config.values import Count
 from diffusion.ground.errors import UserError, reading
 from diffusion.ground.files import atomic_folder
-from diffusion.interop import diffusers_scheduler as scheduler
+from diffusion.interop import diffusers_scheduler_config as scheduler
 from diffusion.interop import diffusers_unet_config as unet
 from diffusion.interop.foreign import Foreign, fit, load, rename, unname
 from diffusion.lit.lightning_module import LitDiffusion
