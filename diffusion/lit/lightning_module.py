@@ -26,8 +26,8 @@ from diffusion.losses.objective import L2, Objective, by_quarter
 from diffusion.losses.timesteps import Timesteps, Uniform
 from diffusion.losses.weighting import Simple
 from diffusion.optimization import optimizers
+from diffusion.optimization.fitted_rate import Rate
 from diffusion.optimization.optimizers import Optimizer
-from diffusion.optimization.rate import Rate
 from diffusion.process import Noised
 from diffusion.samplers.base import Sampler
 from diffusion.schedule import widest

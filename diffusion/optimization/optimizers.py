@@ -11,7 +11,7 @@ from torch import nn
 
 from diffusion.config.values import Betas, Count, Fraction, Natural, NonNegative, Positive, checked
 from diffusion.ground.errors import UserError
-from diffusion.optimization.rate import Rate
+from diffusion.optimization.fitted_rate import Rate
 
 
 class RateSchedule(ABC):
