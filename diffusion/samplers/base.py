@@ -16,7 +16,7 @@ from diffusion.config.values import Count, Times
 from diffusion.denoiser import Denoise, Prediction
 from diffusion.ground.brownian import BrownianPath
 from diffusion.process import q_step
-from diffusion.samplers.grid import visit
+from diffusion.samplers.times import visit
 from diffusion.schedule import Schedule, broadcast
 
 Noise = Literal["independent", "brownian"]

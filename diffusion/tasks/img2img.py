@@ -5,7 +5,7 @@ from torch import Tensor
 from diffusion.config.values import File, Positive, checked
 from diffusion.data.decoding import Limits
 from diffusion.process import q_sample
-from diffusion.samplers.grid import from_time
+from diffusion.samplers.times import from_time
 from diffusion.spaces.base import Space
 from diffusion.tasks import image_files
 from diffusion.tasks.generate import Generate

@@ -9,7 +9,7 @@ from diffusion.conditioners.condition import Condition
 from diffusion.config.values import Count, File, checked
 from diffusion.data.decoding import Limits
 from diffusion.denoiser import Denoise, Prediction
-from diffusion.samplers.grid import with_jumps
+from diffusion.samplers.times import with_jumps
 from diffusion.spaces.base import Space
 from diffusion.tasks import image_files
 from diffusion.tasks.generate import Generate

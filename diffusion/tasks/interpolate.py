@@ -15,7 +15,7 @@ from diffusion.ground.errors import UserError
 from diffusion.ground.random import Streams
 from diffusion.process import q_sample
 from diffusion.samplers.ddim import invert
-from diffusion.samplers.grid import from_time
+from diffusion.samplers.times import from_time
 from diffusion.schedule import broadcast, precise
 from diffusion.spaces.base import Space
 from diffusion.tasks import image_files

@@ -7,7 +7,7 @@ import torch
 
 from diffusion import schedule
 from diffusion.ground.errors import UserError
-from diffusion.samplers.grid import SPACINGS, visit
+from diffusion.samplers.times import SPACINGS, visit
 
 MAKERS = [
     *(schedule.linear, schedule.cosine, schedule.sigmoid, schedule.laplace, schedule.quadratic),

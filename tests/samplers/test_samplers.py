@@ -13,8 +13,8 @@ from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
 from diffusion.samplers.dpm_solver_pp import DPMSolverPP
 from diffusion.samplers.euler import Euler
-from diffusion.samplers.grid import SPACINGS
 from diffusion.samplers.heun import Heun
+from diffusion.samplers.times import SPACINGS
 from diffusion.samplers.unipc import UniPC
 from diffusion.tasks.generate import generate
 from tests.helpers.exact import GaussianDenoiser, MixtureDenoiser

@@ -12,8 +12,8 @@ from diffusion.ground.random import Streams
 from diffusion.samplers.ddim import DDIM, invert
 from diffusion.samplers.ddpm import DDPM
 from diffusion.samplers.dpm_solver_pp import DPMSolverPP
-from diffusion.samplers.grid import with_jumps
 from diffusion.samplers.heun import Heun
+from diffusion.samplers.times import with_jumps
 from diffusion.samplers.unipc import UniPC
 from diffusion.spaces.pixels import Pixels
 from diffusion.tasks.generate import generate
