@@ -10,7 +10,7 @@ import torch
 from diffusion.clipping import Clipping
 from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import PREVIOUS
-from diffusion.conditioners.previous import Previous
+from diffusion.conditioners.self_conditioning import Previous
 from diffusion.config.registry import TARGET, WIRING, class_at
 from diffusion.denoiser import Denoiser
 from diffusion.ground.errors import Notice, UserError

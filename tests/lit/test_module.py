@@ -7,7 +7,7 @@ from torch import nn
 
 from diffusion import clipping, parametrization, process, schedule
 from diffusion.conditioners.condition import PREVIOUS, Condition
-from diffusion.conditioners.previous import Previous
+from diffusion.conditioners.self_conditioning import Previous
 from diffusion.data.base import Batch
 from diffusion.data.digits import Digits
 from diffusion.denoiser import Denoiser

@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffusion import clipping
 from diffusion.conditioners.condition import PREVIOUS
-from diffusion.conditioners.previous import Previous
+from diffusion.conditioners.self_conditioning import Previous
 from diffusion.ground.errors import Notice
 from diffusion.guidance import ClassifierFree
 from diffusion.lit import notices
