@@ -5,7 +5,7 @@ import unicodedata
 import pytest
 
 from diffusion.commands import cli
-from diffusion.conditioners.names import read
+from diffusion.conditioners.class_names import read
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 

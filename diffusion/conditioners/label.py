@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from diffusion.conditioners import names
+from diffusion.conditioners import class_names
 from diffusion.conditioners.base import EMBEDDING, Conditioner, Opened
 from diffusion.config.values import Fraction, checked, whole_or_none
 from diffusion.ground.errors import UserError
@@ -37,7 +37,7 @@ class Label(Conditioner):
         return isinstance(other, Label) and [*other.classes] == [*self.classes]
 
     def read(self, key: str, text: str) -> Tensor | None:
-        asked = names.read(key, text, self.classes)
+        asked = class_names.read(key, text, self.classes)
         return None if asked is None else torch.tensor(asked)
 
     def rows(self, name: str, value: Any, n: int) -> Tensor:
@@ -60,7 +60,7 @@ class Label(Conditioner):
         number = whole_or_none(one)
         if number is not None and 0 <= number < len(self.classes):
             return number
-        known = names.numbered(self.classes)
+        known = class_names.numbered(self.classes)
         raise UserError(f"{name}={one!r}: no such class; choose among {known}; {name}=None draws without a class")
 
 
