@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusion.commands import completion, options, pages
+from diffusion.commands import completion, help_pages, options
 from diffusion.config import folders
 from diffusion.config.kinds import LITERAL, LITERALS, RAW
 from diffusion.config.typed import items, suggest
@@ -63,11 +63,11 @@ def _main(command: str | None, arguments: Sequence[str]) -> int:
     if command is None:
         command, overrides = (overrides[0], overrides[1:]) if overrides else (None, [])
     if command is None or (given.help and command not in folders.commands()):
-        print(pages.overview())
+        print(help_pages.overview())
         return 0 if given.help else 2
     _check(command)
     if given.help:
-        print(pages.help_page(command))
+        print(help_pages.help_page(command))
         return 0
     overrides = configs.keyed(command, overrides)
     if given.multirun:

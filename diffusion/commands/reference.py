@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from diffusion.commands import pages
+from diffusion.commands import help_pages
 from diffusion.config import folders
 from diffusion.config.plain import plain
 from diffusion.config.registry import NAMED
@@ -53,9 +53,9 @@ def page() -> str:
 def _commands() -> Iterator[str]:
     for command, path in folders.commands().items():
         groups = groups_of(command)
-        title, _, rest = pages.documentation(path).partition("\n\n")
+        title, _, rest = help_pages.documentation(path).partition("\n\n")
         yield f"## {command}\n\n{title}\n\n```\n{rest.strip()}\n```\n"
-        meanings = {key: meaning for key, meaning in pages.keys(command).items() if not _is_chosen(key)}
+        meanings = {key: meaning for key, meaning in help_pages.keys(command).items() if not _is_chosen(key)}
         yield from _table(command, configs.compose(command), meanings)
         chosen = [f"[{key}](#{group.folder}) ({group.default or 'null'})" for key, group in groups.items()]
         if chosen:
@@ -77,14 +77,14 @@ def _groups() -> Iterator[str]:
         for choice, file in folders.choices(folder).items():
             yield f"### {key}={choice}\n"
             named = [f"`{path}`" for _, path in folders.targets(file)]
-            about = [pages.description(file), f"Builds {', '.join(named)}." if named else ""]
+            about = [help_pages.description(file), f"Builds {', '.join(named)}." if named else ""]
             yield "\n\n".join(filter(None, about)) + "\n"
             if folder in _OF_EXPERIMENTS:
                 yield f"```yaml\n{_without_comment(file)}\n```\n"
             else:
                 group = groups_of(command)[key]
                 config = configs.compose(command, [f"{key}={choice}"])
-                yield from _table(command, config, pages.section_meanings(group, choice))
+                yield from _table(command, config, help_pages.section_meanings(group, choice))
 
 
 def _where(folder: str) -> tuple[str, str] | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion.commands import pages, reference
+from diffusion.commands import help_pages, reference
 from diffusion.config import folders
 
 ROOT = Path(__file__).parent.parent.parent
@@ -39,12 +39,12 @@ def test_every_choice_is_on_it_and_every_key_has_a_meaning():
     ],
 )
 def test_what_a_docstring_says_of_an_argument(target, name, meaning):
-    assert pages.documented(target)[name].startswith(meaning)
+    assert help_pages.documented(target)[name].startswith(meaning)
 
 
 def test_a_comment_comes_before_the_docstring(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("_target_: diffusion.samplers.ddim.DDIM\nsteps: 7 # mine\ntimes: trailing\neta: 0.0\n")
-    found = pages.meanings(file)
+    found = help_pages.meanings(file)
     assert found["steps"] == "mine"
     assert found["times"].startswith("the times visited, see")
