@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from diffusion.config import folders
-from diffusion.config.typed import suggest
+from diffusion.config.suggestions import suggest
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 from decimal import Decimal
 
-from diffusion.config.typed import items, suggest
+from diffusion.config.suggestions import items, suggest
 from diffusion.ground.errors import UserError
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from diffusion.config.typed import suggest
+from diffusion.config.suggestions import suggest
 from diffusion.ground.errors import UserError
 
 

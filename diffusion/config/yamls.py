@@ -12,7 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion.config.typed import suggest
+from diffusion.config.suggestions import suggest
 from diffusion.ground.errors import UserError
 
 _NAME = re.compile(r"[A-Za-z_][\w .-]*", re.ASCII)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion.config import folders, yamls
 from diffusion.config.plain import load, plain
 from diffusion.config.registry import TARGET
-from diffusion.config.typed import items, suggest
+from diffusion.config.suggestions import items, suggest
 from diffusion.ground.errors import UserError
 
 _SECTION = "sampling"  # a file of this folder is part of the config where it is included, not a choice

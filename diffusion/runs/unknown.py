@@ -6,7 +6,7 @@ from itertools import chain
 from diffusion.config import folders
 from diffusion.config.plain import load
 from diffusion.config.registry import TARGET
-from diffusion.config.typed import suggest
+from diffusion.config.suggestions import suggest
 from diffusion.runs.groups import Group, groups_of, known_keys, load_choice, root_files
 
 RENAMED = {
