@@ -17,8 +17,8 @@ from typing import Any
 
 from diffusion.commands import completion, help_pages, options
 from diffusion.config import folders
-from diffusion.config.kinds import LITERAL, LITERALS, RAW
 from diffusion.config.suggestions import items, suggest
+from diffusion.config.value_parsers import LITERAL, LITERALS, RAW
 from diffusion.ground.errors import UserError, memory_wanted, show_notices
 from diffusion.runs import compose as configs
 from diffusion.runs.groups import groups_of

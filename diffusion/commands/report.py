@@ -14,8 +14,8 @@ from typing import Annotated, TypedDict
 from annotated_types import Len
 from omegaconf import DictConfig
 
-from diffusion.config.kinds import Bare
 from diffusion.config.plain import plain
+from diffusion.config.value_parsers import Bare
 from diffusion.config.values import File
 from diffusion.ground.errors import UserError
 from diffusion.ground.quiet import quiet

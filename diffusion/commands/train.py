@@ -18,8 +18,8 @@ from typing import Annotated, Any, Literal, TypedDict, cast
 from omegaconf import DictConfig
 
 from diffusion.conditioners.base import Conditioner
-from diffusion.config.kinds import Of
 from diffusion.config.plain import plain
+from diffusion.config.value_parsers import Of
 from diffusion.config.values import File, Kernels, Natural, Node
 from diffusion.data.base import Data, ImageData
 from diffusion.ground import launch

@@ -10,10 +10,10 @@ from typing import Any
 from omegaconf import MISSING
 
 from diffusion.config import folders
-from diffusion.config.kinds import Kind, kind_like, one_of
 from diffusion.config.plain import load
 from diffusion.config.registry import NAMED, TARGET
 from diffusion.config.signatures import REST, Parameter, parameters
+from diffusion.config.value_parsers import Kind, kind_like, one_of
 from diffusion.ground.errors import UserError
 
 

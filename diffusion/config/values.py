@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_type_hints
 
 from annotated_types import Ge, Gt, Interval, Len, Predicate
 
-from diffusion.config.kinds import AsTyped, Expected, Infinite, Kind, Matches, kind_of
 from diffusion.config.registry import registered
+from diffusion.config.value_parsers import AsTyped, Expected, Infinite, Kind, Matches, kind_of
 from diffusion.ground.errors import UserError
 
 Natural = Annotated[int, Ge(0)]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
-from diffusion.config.kinds import Expected
+from diffusion.config.value_parsers import Expected
 from diffusion.config.values import checked
 from diffusion.data.base import ImageData, labelled
 from diffusion.ground.errors import UserError

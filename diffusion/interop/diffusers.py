@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from diffusion.config.kinds import read_as
+from diffusion.config.value_parsers import read_as
 from diffusion.config.values import Count
 from diffusion.ground.errors import UserError, reading
 from diffusion.ground.files import atomic_folder

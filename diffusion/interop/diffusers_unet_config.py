@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from diffusion.config.kinds import read_as
+from diffusion.config.value_parsers import read_as
 from diffusion.ground.errors import UserError
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.networks.unet import UNet

@@ -21,11 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion.config import folders
 from diffusion.config.keys import check_nodes, kind_at, parameters_at
-from diffusion.config.kinds import LITERALS, RAW, TEXT, Kind
 from diffusion.config.plain import plain
 from diffusion.config.registry import NAMED, TARGET, registered
 from diffusion.config.signatures import REST, parameters
 from diffusion.config.suggestions import items, suggest
+from diffusion.config.value_parsers import LITERALS, RAW, TEXT, Kind
 from diffusion.ground.errors import Notice, UserError
 from diffusion.runs import manifest, unknown
 from diffusion.runs.groups import Group, file_of, folders_by_key, groups_of, known_keys, load_choice, several

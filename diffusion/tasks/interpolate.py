@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from diffusion.config.kinds import Expected
+from diffusion.config.value_parsers import Expected
 from diffusion.config.values import File, Natural, Positive, checked
 from diffusion.data.decoding import Limits
 from diffusion.ground.errors import UserError

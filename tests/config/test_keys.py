@@ -4,9 +4,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from diffusion.config import folders, keys, registry
-from diffusion.config.kinds import LITERAL, RAW
 from diffusion.config.registry import TARGET
 from diffusion.config.signatures import Default, parameters
+from diffusion.config.value_parsers import LITERAL, RAW
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 from diffusion.runs.groups import folders_by_key, groups_of, known_keys

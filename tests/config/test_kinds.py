@@ -10,7 +10,7 @@ import pytest
 import torch
 from annotated_types import Ge, Gt, Interval, Le, Len, Lt, Predicate
 
-from diffusion.config.kinds import AsTyped, Expected, Infinite, Matches, kind_like, kind_of
+from diffusion.config.value_parsers import AsTyped, Expected, Infinite, Matches, kind_like, kind_of
 
 Precision = Literal["auto", "32-true", "32"]
 Section = TypedDict("Section", {"a": int})  # noqa: UP013
