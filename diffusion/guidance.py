@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
-from diffusion.config.values import Count, File, Fraction, Levels, Weights, checked
+from diffusion.config.value_types import Count, File, Fraction, Levels, Weights, checked
 from diffusion.denoiser import Denoise, Prediction
 from diffusion.ground.errors import UserError
 from diffusion.schedule import Schedule, broadcast, precise

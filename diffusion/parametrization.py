@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from diffusion.config.values import Positive, checked
+from diffusion.config.value_types import Positive, checked
 from diffusion.schedule import Schedule
 
 

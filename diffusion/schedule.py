@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusion.config.values import Count, NonNegative, Positive, PositiveFraction, checked
+from diffusion.config.value_types import Count, NonNegative, Positive, PositiveFraction, checked
 from diffusion.ground.errors import Notice, UserError
 
 

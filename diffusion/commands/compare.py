@@ -21,7 +21,7 @@ from torch import Tensor
 
 from diffusion.config.plain import plain
 from diffusion.config.registry import name_class
-from diffusion.config.values import Count
+from diffusion.config.value_types import Count
 from diffusion.evaluation import plots
 from diffusion.ground.bar import Bar
 from diffusion.ground.errors import Notice, UserError

@@ -19,8 +19,8 @@ from typing import Annotated, Any, Literal, TypedDict
 from omegaconf import DictConfig
 
 from diffusion.config.plain import plain
-from diffusion.config.values import Count, File
-from diffusion.config.values import Weights as WeightsName
+from diffusion.config.value_types import Count, File
+from diffusion.config.value_types import Weights as WeightsName
 from diffusion.ground.errors import UserError
 from diffusion.ground.quiet import quiet
 from diffusion.interop import diffusers, foreign, onnx, programs, safetensors

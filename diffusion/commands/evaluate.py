@@ -24,7 +24,7 @@ from torch import Tensor
 from diffusion.conditioners.condition import PREVIOUS
 from diffusion.config.plain import plain
 from diffusion.config.registry import TARGET
-from diffusion.config.values import File, Node
+from diffusion.config.value_types import File, Node
 from diffusion.data.base import Data
 from diffusion.evaluation import foreign_images
 from diffusion.evaluation.comparison import Comparison

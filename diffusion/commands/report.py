@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from diffusion.config.plain import plain
 from diffusion.config.value_parsers import Bare
-from diffusion.config.values import File
+from diffusion.config.value_types import File
 from diffusion.ground.errors import UserError
 from diffusion.ground.quiet import quiet
 from diffusion.report import page

@@ -15,7 +15,7 @@ from typing import Annotated
 from omegaconf import DictConfig
 
 from diffusion.config.plain import plain
-from diffusion.config.values import Keep
+from diffusion.config.value_types import Keep
 from diffusion.ground.quiet import quiet
 from diffusion.lit import notices
 from diffusion.runs.trained import Trained, TrainedKeys

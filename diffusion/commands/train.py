@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from diffusion.conditioners.base import Conditioner
 from diffusion.config.plain import plain
 from diffusion.config.value_parsers import Of
-from diffusion.config.values import File, Kernels, Natural, Node
+from diffusion.config.value_types import File, Kernels, Natural, Node
 from diffusion.data.base import Data, ImageData
 from diffusion.ground import launch
 from diffusion.ground.errors import UserError

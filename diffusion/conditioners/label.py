@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from diffusion.conditioners import class_names
 from diffusion.conditioners.base import EMBEDDING, Conditioner, Opened
-from diffusion.config.values import Fraction, checked, whole_or_none
+from diffusion.config.value_types import Fraction, checked, whole_or_none
 from diffusion.ground.errors import UserError
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffusion.conditioners.base import EMBEDDING, Conditioner, Opened, told
-from diffusion.config.values import Fraction, NonNegative, checked
+from diffusion.config.value_types import Fraction, NonNegative, checked
 from diffusion.ground.errors import UserError
 
 

@@ -46,7 +46,7 @@ class Unknown:
 # Imported rather than read: they are small, and define the vocabulary of annotations.
 _VOCABULARY = {
     *("typing", "typing_extensions", "collections.abc", "annotated_types", "pathlib", "math", "dataclasses"),
-    *("diffusion.config.value_parsers", "diffusion.config.values"),
+    *("diffusion.config.value_parsers", "diffusion.config.value_types"),
 }
 _BUILTINS = ("bool", "int", "float", "str", "bytes", "list", "tuple", "dict", "set", "frozenset")
 

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from diffusion.conditioners.condition import PREVIOUS, Condition
-from diffusion.config.values import OpenFraction, checked
+from diffusion.config.value_types import OpenFraction, checked
 from diffusion.data.base import Data, Declaration, labelled
 from diffusion.data.rows import Rows, dtype_of, opened
 from diffusion.ground import random

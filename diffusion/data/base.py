@@ -16,7 +16,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
-from diffusion.config.values import Count, File, Natural, checked
+from diffusion.config.value_types import Count, File, Natural, checked
 from diffusion.ground import random
 from diffusion.ground.errors import UserError
 

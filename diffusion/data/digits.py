@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
 from diffusion.config.value_parsers import Expected
-from diffusion.config.values import checked
+from diffusion.config.value_types import checked
 from diffusion.data.base import ImageData, labelled
 from diffusion.ground.errors import UserError
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
-from diffusion.config.values import File, OpenFraction, Range, checked
+from diffusion.config.value_types import File, OpenFraction, Range, checked
 from diffusion.data import ranges
 from diffusion.data.base import ImageData, labelled
 from diffusion.data.cache import DecodedCache

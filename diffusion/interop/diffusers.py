@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from diffusion.config.value_parsers import read_as
-from diffusion.config.values import Count
+from diffusion.config.value_types import Count
 from diffusion.ground.errors import UserError, reading
 from diffusion.ground.files import atomic_folder
 from diffusion.interop import diffusers_scheduler_config as scheduler

@@ -14,7 +14,7 @@ from diffusion.clipping import Clip, Clipping
 from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.config import upgrades
-from diffusion.config.values import whole
+from diffusion.config.value_types import whole
 from diffusion.data.base import Batch
 from diffusion.denoiser import Denoiser
 from diffusion.ground import random

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from diffusion.config.values import Count, checked
+from diffusion.config.value_types import Count, checked
 from diffusion.ground import random
 from diffusion.losses.weighting import Weighting
 from diffusion.schedule import Schedule

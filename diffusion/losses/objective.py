@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.conditioners.condition import Condition
-from diffusion.config.values import NonNegative, Positive, checked
+from diffusion.config.value_types import NonNegative, Positive, checked
 from diffusion.denoiser import Denoiser, split_variance
 from diffusion.ground.errors import UserError
 from diffusion.losses.weighting import Simple, Weighting

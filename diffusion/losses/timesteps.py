@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from diffusion.config.values import Count, Positive, PositiveFraction, checked
+from diffusion.config.value_types import Count, Positive, PositiveFraction, checked
 from diffusion.ground import random
 from diffusion.schedule import Schedule
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffusion.config.values import NonNegative, Positive, checked
+from diffusion.config.value_types import NonNegative, Positive, checked
 from diffusion.schedule import Schedule
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from diffusion.conditioners.base import CHANNELS, Conditioner, Conditioners
 from diffusion.conditioners.condition import Condition
-from diffusion.config.values import Count, Fraction, checked
+from diffusion.config.value_types import Count, Fraction, checked
 from diffusion.ground.errors import UserError
 from diffusion.networks.embedding import sinusoidal
 from diffusion.networks.sides import both_sides, size_text

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from diffusion.conditioners.base import CHANNELS, EMBEDDING, Conditioner, Conditioners
 from diffusion.conditioners.condition import Condition
-from diffusion.config.values import Count, Fraction, Natural, Positive, checked
+from diffusion.config.value_types import Count, Fraction, Natural, Positive, checked
 from diffusion.ground.errors import UserError
 from diffusion.networks.attention import Attention
 from diffusion.networks.blocks import Downsample, DownStage, ResidualBlock, Upsample, UpStage, zero

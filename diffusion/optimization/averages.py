@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from diffusion.config.values import Count, Positive, ProperFraction, checked
+from diffusion.config.value_types import Count, Positive, ProperFraction, checked
 from diffusion.ground.errors import UserError
 
 _RAMP = 0.05  # EDM's: a half-life is at most this share of the images seen so far

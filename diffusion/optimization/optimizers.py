@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from diffusion.config.values import Betas, Count, Fraction, Natural, NonNegative, Positive, checked
+from diffusion.config.value_types import Betas, Count, Fraction, Natural, NonNegative, Positive, checked
 from diffusion.ground.errors import UserError
 from diffusion.optimization.fitted_rate import Rate
 

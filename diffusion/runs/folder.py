@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from diffusion.config import folders
 from diffusion.config.registry import WIRING
-from diffusion.config.values import File, Name
+from diffusion.config.value_types import File, Name
 from diffusion.ground import launch
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import atomic

@@ -6,8 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
-from diffusion.config.values import Count, File, Kernels
-from diffusion.config.values import Weights as WeightsName
+from diffusion.config.value_types import Count, File, Kernels
+from diffusion.config.value_types import Weights as WeightsName
 from diffusion.ground.device import device_of
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.networks.compilation import compile_network

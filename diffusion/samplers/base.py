@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffusion.conditioners.condition import PREVIOUS, Condition
-from diffusion.config.values import Count, Times
+from diffusion.config.value_types import Count, Times
 from diffusion.denoiser import Denoise, Prediction
 from diffusion.ground.brownian import BrownianPath
 from diffusion.process import q_step

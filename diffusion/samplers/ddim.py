@@ -5,7 +5,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
-from diffusion.config.values import Count, Fraction, Times, checked
+from diffusion.config.value_types import Count, Fraction, Times, checked
 from diffusion.denoiser import Denoise
 from diffusion.samplers.base import Noise, Sampler, SolverState, combine
 from diffusion.schedule import broadcast

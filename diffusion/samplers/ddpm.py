@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from diffusion.config.values import Count, Fraction, Times, checked
+from diffusion.config.value_types import Count, Fraction, Times, checked
 from diffusion.ground.errors import UserError
 from diffusion.process import q_posterior, reverse_variance
 from diffusion.samplers.base import Noise, Sampler, SolverState

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from diffusion.config.values import Count, Times, checked
+from diffusion.config.value_types import Count, Times, checked
 from diffusion.samplers.base import Noise, Sampler, SolverState, combine, half_log_snr
 
 _FEW = 15  # with fewer steps the last but one is of order 2 at most, as the authors recommend

@@ -8,7 +8,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from diffusion.config.values import Count, NonNegative, NumberOrInfinity, Times, checked
+from diffusion.config.value_types import Count, NonNegative, NumberOrInfinity, Times, checked
 from diffusion.ground.errors import Notice
 from diffusion.samplers.base import SolverState, combine
 from diffusion.samplers.euler import Euler

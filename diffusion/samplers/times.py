@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from diffusion.config.values import whole_or_none
+from diffusion.config.value_types import whole_or_none
 from diffusion.ground.errors import UserError
 from diffusion.schedule import Schedule
 

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from diffusion.config.values import Count, Times, checked
+from diffusion.config.value_types import Count, Times, checked
 from diffusion.denoiser import Prediction
 from diffusion.samplers.base import Sampler, SolverState, combine, half_log_snr
 

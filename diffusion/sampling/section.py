@@ -15,7 +15,7 @@ from torch import Tensor
 from diffusion.clipping import Clipping
 from diffusion.config import registry, signatures
 from diffusion.config.registry import TARGET
-from diffusion.config.values import Count, Natural, Node, Verbatim
+from diffusion.config.value_types import Count, Natural, Node, Verbatim
 from diffusion.data.decoding import Limits
 from diffusion.denoiser import Frozen
 from diffusion.ground.errors import UserError

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion.clipping import Bounds, Static, Unclipped
-from diffusion.config.values import Count
+from diffusion.config.value_types import Count
 
 
 @dataclass(frozen=True)

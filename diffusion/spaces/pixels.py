@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffusion.config.values import checked
+from diffusion.config.value_types import checked
 from diffusion.ground import images
 from diffusion.process import discretized_log_likelihood
 from diffusion.spaces.base import Space

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.config.values import NonNegative, checked
+from diffusion.config.value_types import NonNegative, checked
 from diffusion.ground import images
 from diffusion.ground.errors import UserError
 from diffusion.process import gaussian_log_likelihood

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import PREVIOUS, Condition
-from diffusion.config.values import whole_or_none
+from diffusion.config.value_types import whole_or_none
 from diffusion.ground.errors import UserError
 from diffusion.guidance import Guidance
 from diffusion.samplers.base import Sampler

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
-from diffusion.config.values import whole_or_none
+from diffusion.config.value_types import whole_or_none
 from diffusion.data.decoding import Limits
 from diffusion.denoiser import Denoise
 from diffusion.ground.bar import Bar

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from diffusion.config.values import File, Positive, checked
+from diffusion.config.value_types import File, Positive, checked
 from diffusion.data.decoding import Limits
 from diffusion.process import q_sample
 from diffusion.samplers.times import from_time

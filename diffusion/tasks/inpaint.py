@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
-from diffusion.config.values import Count, File, checked
+from diffusion.config.value_types import Count, File, checked
 from diffusion.data.decoding import Limits
 from diffusion.denoiser import Denoise, Prediction
 from diffusion.samplers.times import with_jumps

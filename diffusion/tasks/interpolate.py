@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from diffusion.config.value_parsers import Expected
-from diffusion.config.values import File, Natural, Positive, checked
+from diffusion.config.value_types import File, Natural, Positive, checked
 from diffusion.data.decoding import Limits
 from diffusion.ground.errors import UserError
 from diffusion.ground.random import Streams

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from diffusion.config.values import Count, Positive, checked
+from diffusion.config.value_types import Count, Positive, checked
 
 
 @checked

@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 
 from diffusion.config.registry import TARGET, class_at
-from diffusion.config.values import Count, Devices
+from diffusion.config.value_types import Count, Devices
 from diffusion.runs import build
 
 SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)

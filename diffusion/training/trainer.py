@@ -13,7 +13,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.strategies import DeepSpeedStrategy
 
 from diffusion.config import registry
-from diffusion.config.values import Count, Natural, NonNegative, Positive, Precision
+from diffusion.config.value_types import Count, Natural, NonNegative, Positive, Precision
 from diffusion.ground import launch
 from diffusion.ground.errors import UserError
 from diffusion.optimization import snapshots

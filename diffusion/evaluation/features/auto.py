@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from diffusion.config.values import checked
+from diffusion.config.value_types import checked
 from diffusion.data.base import Data, ImageData
 from diffusion.evaluation.features import inception
 from diffusion.evaluation.features.base import Extractor, Features

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from diffusion.config.values import Count, Natural, Positive, checked
+from diffusion.config.value_types import Count, Natural, Positive, checked
 from diffusion.data.base import Data
 from diffusion.evaluation.features.base import BATCH, Extractor, Features, digest_of
 from diffusion.ground import images, random

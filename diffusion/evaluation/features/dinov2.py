@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusion.config.values import File, checked
+from diffusion.config.value_types import File, checked
 from diffusion.data.base import Data
 from diffusion.evaluation.features.base import Extractor, Features, to_three_channels
 from diffusion.evaluation.features.weights import Published

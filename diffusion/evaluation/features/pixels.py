@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from diffusion.config.values import checked
+from diffusion.config.value_types import checked
 from diffusion.data.base import Data
 from diffusion.evaluation.features.base import Extractor, Features
 from diffusion.ground import images

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffusion.clipping import Clip, Clipping
 from diffusion.conditioners.condition import Condition
-from diffusion.config.values import Count, checked
+from diffusion.config.value_types import Count, checked
 from diffusion.data.base import Data
 from diffusion.denoiser import Denoiser, Prediction
 from diffusion.evaluation import plots

@@ -3,7 +3,7 @@
 import warnings
 from dataclasses import dataclass
 
-from diffusion.config.values import checked
+from diffusion.config.value_types import checked
 from diffusion.evaluation import formulas
 from diffusion.evaluation.comparison import Comparison
 from diffusion.evaluation.formulas import Moments

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from diffusion.config.values import Count, checked
+from diffusion.config.value_types import Count, checked
 from diffusion.evaluation import formulas
 from diffusion.evaluation.comparison import Comparison
 from diffusion.evaluation.metrics.base import ImageMetric, Score

@@ -7,7 +7,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from diffusion.config.values import OpenFraction, checked
+from diffusion.config.value_types import OpenFraction, checked
 from diffusion.evaluation import formulas, plots
 from diffusion.evaluation.comparison import Comparison, pictures
 from diffusion.evaluation.metrics.base import ImageMetric, Score

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from diffusion.config.values import Count, checked
+from diffusion.config.value_types import Count, checked
 from diffusion.evaluation import formulas
 from diffusion.evaluation.comparison import Comparison
 from diffusion.evaluation.metrics.base import ImageMetric, Score

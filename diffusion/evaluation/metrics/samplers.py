@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from diffusion.config import folders
 from diffusion.config.plain import plain
-from diffusion.config.values import Count, checked
+from diffusion.config.value_types import Count, checked
 from diffusion.data.base import Data
 from diffusion.evaluation import plots
 from diffusion.evaluation.comparison import Comparison

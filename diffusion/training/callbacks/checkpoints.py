@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from diffusion.config.values import Count, Positive, checked
+from diffusion.config.value_types import Count, Positive, checked
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import give_name, remove_remains
 from diffusion.training import lightning_counters

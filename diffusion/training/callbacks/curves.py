@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffusion.config.values import Count
+from diffusion.config.value_types import Count
 from diffusion.evaluation import plots
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.lit.training_inputs import TrainingPair

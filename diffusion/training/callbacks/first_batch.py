@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import Condition
-from diffusion.config.values import Natural
+from diffusion.config.value_types import Natural
 from diffusion.ground import images
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.lit.training_inputs import TrainingPair

@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from diffusion.config.values import Count, File, Natural
+from diffusion.config.value_types import Count, File, Natural
 from diffusion.data.base import Data
 from diffusion.evaluation.floor import Floor
 from diffusion.evaluation.training_reference import Reference, Settings, reference

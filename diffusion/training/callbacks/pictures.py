@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 
-from diffusion.config.values import Count
+from diffusion.config.value_types import Count
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.training.cadence import Cadence
 from diffusion.training.callbacks.validations import Validations

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
-from diffusion.config.values import Count
+from diffusion.config.value_types import Count
 from diffusion.ground import images, random
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.lit.training_inputs import TrainingPair

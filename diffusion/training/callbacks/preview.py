@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffusion.config.values import Count, Natural, Node, Positive, Verbatim
+from diffusion.config.value_types import Count, Natural, Node, Positive, Verbatim
 from diffusion.ground import images
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.sampling import grids

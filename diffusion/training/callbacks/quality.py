@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from diffusion.config.values import Count, Natural, Node, OpenFraction
+from diffusion.config.value_types import Count, Natural, Node, OpenFraction
 from diffusion.data.base import Data
 from diffusion.evaluation.comparison import Comparison
 from diffusion.evaluation.features.base import Extractor

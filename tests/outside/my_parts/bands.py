@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from diffusion.config.values import Count, checked
+from diffusion.config.value_types import Count, checked
 from diffusion.losses.weighting import Weighting
 from diffusion.schedule import Schedule
 

@@ -3,7 +3,7 @@
 import torch
 from matplotlib.figure import Figure
 
-from diffusion.config.values import Count, checked
+from diffusion.config.value_types import Count, checked
 from diffusion.evaluation.metrics.base import ModelMetric, Score
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, TypedDict
 
 from omegaconf import DictConfig
 
-from diffusion.config.values import Count, File
+from diffusion.config.value_types import Count, File
 from diffusion.ground.files import write_json
 from diffusion.runs import checkpoint
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffusion.config.values import checked
+from diffusion.config.value_types import checked
 from diffusion.ground import images
 from diffusion.ground.errors import UserError
 from diffusion.process import gaussian_log_likelihood

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lightning.pytorch import Callback
 
-from diffusion.config.values import Count, NonNegative, checked
+from diffusion.config.value_types import Count, NonNegative, checked
 
 
 @checked

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.conditioners.base import EMBEDDING, Conditioner, Opened, told
-from diffusion.config.values import Fraction, Positive, checked
+from diffusion.config.value_types import Fraction, Positive, checked
 from diffusion.ground.errors import UserError
 
 

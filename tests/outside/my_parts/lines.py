@@ -6,7 +6,7 @@ from pathlib import Path
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from diffusion.config.values import checked
+from diffusion.config.value_types import checked
 
 
 @checked

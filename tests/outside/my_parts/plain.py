@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from diffusion.conditioners.base import EMBEDDING, Conditioner, Conditioners
 from diffusion.conditioners.condition import Condition
-from diffusion.config.values import Count, checked
+from diffusion.config.value_types import Count, checked
 from diffusion.networks.embedding import TimeEmbedding
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from diffusion.config.values import Count, OpenFraction, checked
+from diffusion.config.value_types import Count, OpenFraction, checked
 from diffusion.schedule import Schedule, precise
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from diffusion.config.values import checked
+from diffusion.config.value_types import checked
 from diffusion.data.decoding import Limits
 from diffusion.denoiser import Denoise
 from diffusion.spaces.base import Space

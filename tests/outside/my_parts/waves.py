@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
-from diffusion.config.values import Count, checked
+from diffusion.config.value_types import Count, checked
 from diffusion.data.base import Data, Declaration
 from diffusion.ground import random
 
