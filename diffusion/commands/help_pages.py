@@ -9,9 +9,9 @@ from pathlib import Path
 
 from diffusion.commands import options
 from diffusion.config import folders
+from diffusion.config.python_source import definition
 from diffusion.config.registry import NAMED, TARGET
 from diffusion.config.signatures import docstrings, parameters
-from diffusion.config.source import definition
 from diffusion.runs.groups import Group, groups_of, root_files, several
 
 _LINE = re.compile(r"^(?P<space> *)(?P<key>[\w.]+):(?P<value>[^#]*?)(?:\s+#\s*(?P<comment>.*))?$")

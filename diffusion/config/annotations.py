@@ -7,7 +7,7 @@ from dataclasses import InitVar
 from types import ModuleType
 from typing import Any, TypedDict, Union, is_typeddict
 
-from diffusion.config.source import Definition, Imported, Module, Unknown, dotted
+from diffusion.config.python_source import Definition, Imported, Module, Unknown, dotted
 
 _WRAPPERS = ("Required", "NotRequired", "ReadOnly", "Final")  # they do not restrict the value
 

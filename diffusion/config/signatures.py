@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any, ClassVar, NamedTuple, get_args, get_origin, is_typeddict
 
 from diffusion.config.annotations import NoLiteralError, annotation_of, meaning, value_of
-from diffusion.config.source import Definition, Module, Unknown, definition, dotted
+from diffusion.config.python_source import Definition, Module, Unknown, definition, dotted
 from diffusion.config.value_parsers import Kind, Of, kind_of
 from diffusion.ground.errors import UserError
 
