@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 
 from diffusion.commands import cli
-from diffusion.config import folders
+from diffusion.config import conf_folders
 from diffusion.runs import compose as configs
 from diffusion.runs.groups import groups_of
 
@@ -43,7 +43,7 @@ def keys(node: DictConfig, prefix: str = "") -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", list(folders.commands()))
+@pytest.mark.parametrize("name", list(conf_folders.commands()))
 def test_odd_words_are_taken_or_refused_in_a_line(name, capsys):
     groups = groups_of(name)
     choices = [choice for group in groups.values() for choice in group.choices]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion.commands import completion, help_pages, options
-from diffusion.config import folders
+from diffusion.config import conf_folders
 from diffusion.config.suggestions import items, suggest
 from diffusion.config.value_parsers import LITERAL, LITERALS, RAW
 from diffusion.ground.errors import UserError, memory_wanted, show_notices
@@ -56,13 +56,13 @@ def main(command: str | None, arguments: Sequence[str]) -> int:
 
 def _main(command: str | None, arguments: Sequence[str]) -> int:
     given, overrides = options.read(arguments)
-    folders.use(given.config_dir)
+    conf_folders.use(given.config_dir)
     if given.completion is not None:
         print(completion.answer(command, given.completion))
         return 0
     if command is None:
         command, overrides = (overrides[0], overrides[1:]) if overrides else (None, [])
-    if command is None or (given.help and command not in folders.commands()):
+    if command is None or (given.help and command not in conf_folders.commands()):
         print(help_pages.overview())
         return 0 if given.help else 2
     _check(command)
@@ -89,11 +89,11 @@ def run(command: str, *overrides: str) -> Path:
     _check(command)
     config = configs.compose(command, configs.keyed(command, overrides))
     configs.check_complete(config)
-    return _function(folders.commands()[command])(config)
+    return _function(conf_folders.commands()[command])(config)
 
 
 def _check(command: str) -> None:
-    known = folders.commands()
+    known = conf_folders.commands()
     if command not in known:
         raise UserError(f"{command}: no such command; choose one of {', '.join(known)}{suggest(command, known)}")
 
@@ -116,7 +116,7 @@ def _out_of_memory(command: str | None, error: BaseException) -> UserError | Non
     wanted = memory_wanted(error)
     if wanted is None:
         return None
-    module = sys.modules.get(folders.commands().get(command or "", "").rpartition(".")[0])
+    module = sys.modules.get(conf_folders.commands().get(command or "", "").rpartition(".")[0])
     advice = getattr(module, "LESS_MEMORY", "it takes a machine with more")
     asked = f" ({wanted} more were asked for)" if wanted else ""
     return UserError(f"out of memory{asked}: {advice}")

@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from diffusion.commands import options
-from diffusion.config import folders
+from diffusion.config import conf_folders
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 from diffusion.runs.groups import Group, groups_of, known_keys
@@ -60,8 +60,8 @@ def answer(command: str | None, asked: str) -> str:
     shell = asked.removeprefix("install=")
     if shell not in _SCRIPTS:
         raise UserError(f"--shell-completion {asked}: expected install= and one of {', '.join(_SCRIPTS)}")
-    names = [f"{name}.py" for name in folders.commands()]
-    programs = ["python", "python3", *(f"diffusion-{name}" for name in folders.commands())]
+    names = [f"{name}.py" for name in conf_folders.commands()]
+    programs = ["python", "python3", *(f"diffusion-{name}" for name in conf_folders.commands())]
     return _SCRIPTS[shell].replace("NAMES", "|".join(names)).replace("PROGRAMS", " ".join(programs)).rstrip()
 
 
@@ -73,7 +73,7 @@ def candidates(command: str | None, line: str) -> list[str]:
     if word.startswith("-"):
         return [name for name in (*options.FLAGS, *options.VALUED) if name.startswith(word)]
     if command is None:
-        return [name for name in folders.commands() if name.startswith(word)]
+        return [name for name in conf_folders.commands() if name.startswith(word)]
     chosen = _chosen(line, groups_of(command))
     groups = groups_of(command, dict(word.split("=") for word in chosen))
     key, equals, value = word.partition("=")
@@ -91,7 +91,7 @@ def _command(line: str) -> str | None:
     """The command after `python -m diffusion`, once it is followed by a space."""
     _, _, rest = line.partition(" -m diffusion ")
     name, space, _ = rest.lstrip().partition(" ")
-    return name if space and name in folders.commands() else None
+    return name if space and name in conf_folders.commands() else None
 
 
 def _next(names: list[str], sections: set[str], groups: dict[str, Group], typed: str) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from diffusion.commands import options
-from diffusion.config import folders
+from diffusion.config import conf_folders
 from diffusion.config.python_source import definition
 from diffusion.config.registry import NAMED, TARGET
 from diffusion.config.signatures import docstrings, parameters
@@ -22,7 +22,7 @@ _WIDTH, _COLUMN = 120, 30
 def overview() -> str:
     """The commands, each with the first line of its help page."""
     lines = ["usage: python -m diffusion COMMAND [OPTION] [KEY=VALUE] ...", "", "commands:"]
-    for name, path in folders.commands().items():
+    for name, path in conf_folders.commands().items():
         lines.append(f"  {name:<{_COLUMN - 2}}{documentation(path).partition(chr(10))[0]}")
     return "\n".join([*lines, "", "python -m diffusion COMMAND --help shows its keys."])
 
@@ -37,7 +37,7 @@ def documentation(path: str) -> str:
 def help_page(command: str) -> str:
     """Usage, examples, keys, every group with its choices, and options."""
     groups = groups_of(command)
-    lines = [documentation(folders.commands()[command]).rstrip(), "", "keys:"]
+    lines = [documentation(conf_folders.commands()[command]).rstrip(), "", "keys:"]
     for key, meaning in keys(command).items():
         lines += _entry(key, meaning)
     open_groups = [group for group in groups.values() if len(group.choices) != 1]
@@ -71,14 +71,16 @@ def keys(command: str) -> dict[str, str]:
 
 def section_meanings(group: Group, choice: str) -> dict[str, str]:
     """The keys of a choice, dotted from the root of the config."""
-    return {f"{group.key}.{key}": meaning for key, meaning in meanings(folders.choices(group.folder)[choice]).items()}
+    return {
+        f"{group.key}.{key}": meaning for key, meaning in meanings(conf_folders.choices(group.folder)[choice]).items()
+    }
 
 
 def description(file: Path) -> str:
     """The comment at the top of a yaml file; without one the first line of the docstring of what it names."""
     lines = itertools.takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines())
     comment = " ".join(line.lstrip("# ") for line in lines if "@package" not in line)
-    roots = [path for indent, path in folders.targets(file) if not indent]
+    roots = [path for indent, path in conf_folders.targets(file) if not indent]
     if comment or not roots:
         return comment
     return " ".join(next(iter(docstrings(roots[0])), "").partition("\n\n")[0].split())

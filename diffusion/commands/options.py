@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion.config import folders
+from diffusion.config import conf_folders
 from diffusion.config.suggestions import suggest
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
@@ -121,7 +121,7 @@ def _printed(package: str | None, resolve: bool) -> Callable[..., str]:
 
 def _information(topic: str) -> Callable[..., str]:
     if topic == "searchpath":
-        return lambda *_: "".join(f"{folder}\n" for folder in folders.all_())
+        return lambda *_: "".join(f"{folder}\n" for folder in conf_folders.all_())
     if topic != "defaults":
         raise UserError(f"--info {topic}: expected defaults or searchpath; --print shows the config")
     return lambda command, overrides, _: "".join(

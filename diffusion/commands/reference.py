@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from diffusion.commands import help_pages
-from diffusion.config import folders
+from diffusion.config import conf_folders
 from diffusion.config.plain import plain
 from diffusion.config.registry import NAMED
 from diffusion.runs import compose as configs
@@ -51,7 +51,7 @@ def page() -> str:
 
 
 def _commands() -> Iterator[str]:
-    for command, path in folders.commands().items():
+    for command, path in conf_folders.commands().items():
         groups = groups_of(command)
         title, _, rest = help_pages.documentation(path).partition("\n\n")
         yield f"## {command}\n\n{title}\n\n```\n{rest.strip()}\n```\n"
@@ -68,15 +68,15 @@ def _is_chosen(key: str) -> bool:
 
 
 def _groups() -> Iterator[str]:
-    for folder in folders.groups():
+    for folder in conf_folders.groups():
         where = _where(folder)
         if where is None:
             continue
         command, key = where
         yield f"## {folder}\n"
-        for choice, file in folders.choices(folder).items():
+        for choice, file in conf_folders.choices(folder).items():
             yield f"### {key}={choice}\n"
-            named = [f"`{path}`" for _, path in folders.targets(file)]
+            named = [f"`{path}`" for _, path in conf_folders.targets(file)]
             about = [help_pages.description(file), f"Builds {', '.join(named)}." if named else ""]
             yield "\n\n".join(filter(None, about)) + "\n"
             if folder in _OF_EXPERIMENTS:
@@ -89,7 +89,7 @@ def _groups() -> Iterator[str]:
 
 def _where(folder: str) -> tuple[str, str] | None:
     """A command with this group, train first, and the group's key there; None of a group without a key, `sampling`."""
-    for command in sorted(folders.commands(), key=lambda name: name != "train"):
+    for command in sorted(conf_folders.commands(), key=lambda name: name != "train"):
         for key, group in groups_of(command).items():
             if group.folder == folder:
                 return command, key

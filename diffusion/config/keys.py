@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from diffusion.config import folders
+from diffusion.config import conf_folders
 from diffusion.config.plain import load
 from diffusion.config.registry import NAMED, TARGET
 from diffusion.config.signatures import REST, Parameter, parameters
@@ -23,7 +23,7 @@ def parameters_at(key: str, command: str, groups: Mapping[str, str], config: Map
 
     groups: key -> folder of the group that fills it. config: the choices made; other groups may have any choice.
     """
-    holders = [each.nested for each in parameters(folders.commands()[command]).values() if each.nested]
+    holders = [each.nested for each in parameters(conf_folders.commands()[command]).values() if each.nested]
     here, node, found = "", config, []
     for part in key.split("."):
         here = f"{here}.{part}" if here else part
@@ -46,13 +46,13 @@ def _targets(key: str, node: Any, groups: Mapping[str, str]) -> Iterable[str]:
 
 def _chosen(group: str) -> Iterator[str]:
     """The import paths at the roots of a group's choices."""
-    for file in folders.choices(group).values():
-        yield from (path for indent, path in folders.targets(file) if not indent)
+    for file in conf_folders.choices(group).values():
+        yield from (path for indent, path in conf_folders.targets(file) if not indent)
 
 
 def _named(group: str, name: str) -> Iterator[str]:
     """The import paths under `name` in a group's choices."""
-    for file in folders.choices(group).values():
+    for file in conf_folders.choices(group).values():
         node = load(file).get(name)
         if isinstance(node, Mapping) and TARGET in node:
             yield node[TARGET]

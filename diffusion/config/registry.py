@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusion.config import folders
-from diffusion.config.folders import NAMED
+from diffusion.config import conf_folders
+from diffusion.config.conf_folders import NAMED
 from diffusion.ground.errors import UserError
 
 CLASS, TARGET = "class", "_target_"
@@ -67,19 +67,21 @@ def classes(group: str) -> dict[str, str]:
 
     Raises UserError if two classes have the same name: a checkpoint could not distinguish them.
     """
-    return _classes(group, folders.user())
+    return _classes(group, conf_folders.user())
 
 
 def registered() -> dict[str, str]:
     """Import path -> group of every class that a config can build."""
-    return _registered(folders.user())
+    return _registered(conf_folders.user())
 
 
 @functools.cache
 def _classes(group: str, user: Path | None) -> dict[str, str]:
     found: dict[str, str] = {}
-    for file in sorted(folders.choices(group).values(), key=lambda file: not file.is_relative_to(folders.package())):
-        for _, path in folders.targets(file):
+    for file in sorted(
+        conf_folders.choices(group).values(), key=lambda file: not file.is_relative_to(conf_folders.package())
+    ):
+        for _, path in conf_folders.targets(file):
             name = path.rpartition(".")[2]
             if found.setdefault(name, path) != path:
                 raise UserError(f"{file} names {path}, but {found[name]} already has that name: rename yours")
@@ -88,7 +90,7 @@ def _classes(group: str, user: Path | None) -> dict[str, str]:
 
 @functools.cache
 def _registered(user: Path | None) -> dict[str, str]:
-    return {path: group for group in folders.groups() for path in classes(group).values()}
+    return {path: group for group in conf_folders.groups() for path in classes(group).values()}
 
 
 def class_at(path: Any) -> Callable[..., Any]:

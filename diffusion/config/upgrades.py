@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusion.config import folders, registry
+from diffusion.config import conf_folders, registry
 from diffusion.ground.errors import UserError, reading
 
 KEY = "format"  # of the contents; format 0 has no such key
@@ -171,7 +171,7 @@ FORMAT = len(_STEPS)  # what this version writes
 def stamped(config: Mapping[str, Any]) -> dict[str, Any]:
     """The contents of every file with a config: the number of its format, the config, and the user's folder of yaml
     files, if there was one."""
-    user = folders.user()
+    user = conf_folders.user()
     return {KEY: FORMAT, "config": registry.named(config), **({} if user is None else {_MADE_WITH: str(user)})}
 
 

@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from diffusion.config import folders
+from diffusion.config import conf_folders
 from diffusion.config.plain import load, plain
 from diffusion.ground import images
 from diffusion.ground.files import atomic
@@ -174,7 +174,7 @@ def write_figure(path: Path | str, figure: "Figure") -> Path:
 
 
 def main() -> None:
-    nodes = {name: load(file) for name, file in folders.choices("schedule").items()}
+    nodes = {name: load(file) for name, file in conf_folders.choices("schedule").items()}
     known = {name: plain(node) for name, node in nodes.items() if not OmegaConf.missing_keys(node)}
     schedules = {name: build.schedule(node) for name, node in known.items()}
     print(write_figure(sys.argv[1] if len(sys.argv) > 1 else "schedules.png", draw_schedules(schedules)))

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from diffusion.config import folders
+from diffusion.config import conf_folders
 from diffusion.report.run import Run
 
 NEIGHBOURS = "memorisation"  # the metric whose picture shows them
@@ -31,7 +31,7 @@ def _typed(run: Run) -> str | None:
 
 def missing(run: Run) -> dict[str, str]:
     """What each command would add to the report -> the command."""
-    ckpt, metrics = f"ckpt={run.folder}", [*folders.choices("metric")]
+    ckpt, metrics = f"ckpt={run.folder}", [*conf_folders.choices("metric")]
     found = {
         "a measured quality": _command("evaluate", ckpt, f"metric={metrics[0]}"),
         "samplers beside each other": _command("compare", ckpt),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusion.config import folders
+from diffusion.config import conf_folders
 from diffusion.config.plain import plain
 from diffusion.config.registry import TARGET
 from diffusion.report.run import Run
@@ -15,7 +15,7 @@ from diffusion.runs import compose, manifest
 
 def changed(run: Run) -> dict[str, tuple[str, str]]:
     """Dotted key -> (default, own) of what a run does not have from the defaults of `train.py`."""
-    found = manifest.differences(_defaults(folders.user()), run.config)
+    found = manifest.differences(_defaults(conf_folders.user()), run.config)
     return {key: (text(old), text(new)) for key, (old, new) in found.items() if _is_trained(key)}
 
 

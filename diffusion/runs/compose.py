@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from diffusion.config import folders
+from diffusion.config import conf_folders
 from diffusion.config.keys import check_nodes, kind_at, parameters_at
 from diffusion.config.plain import plain
 from diffusion.config.registry import NAMED, TARGET, registered
@@ -58,7 +58,7 @@ def compose(command: str, overrides: Sequence[str] = ()) -> DictConfig:
             config.given = [*chosen, *values]
         _remove_null(config)
         tree = plain(config)  # raises for an interpolation that leads nowhere
-        if folders.user() is not None:  # its yaml files are checked here for the first time
+        if conf_folders.user() is not None:  # its yaml files are checked here for the first time
             registered()  # raises for two classes of one name
             check_nodes(tree, command, folders_by_key(known))
     except (HydraException, OmegaConfBaseException) as error:
@@ -93,7 +93,7 @@ def keyed(command: str, arguments: Sequence[str]) -> list[str]:
 
 def bare_key(command: str) -> str | None:
     """The key that may be omitted before its items on the command line, or None."""
-    sections = [each.nested for each in parameters(folders.commands()[command]).values() if each.nested]
+    sections = [each.nested for each in parameters(conf_folders.commands()[command]).values() if each.nested]
     keys = (key for section in sections for key, each in section.items() if each.kind and each.kind.bare)
     return next(keys, None)
 
@@ -140,7 +140,7 @@ def _choice(group: Group, text: str) -> str:
             raise UserError(f"{group.key}={text}: expected at least one of {', '.join(group.choices)}, each once")
         return f"[{','.join(names)}]"
     _refuse_sweep(parse(group.key, text), group.key, text)
-    if text in folders.commands():
+    if text in conf_folders.commands():
         raise UserError(f"{group.key}={text}: {text} is a command: python {text}.py")
     choices = f"choose one of {', '.join(group.choices)}" if group.choices else f"conf/{group.folder} has none"
     raise UserError(f"{group.key}={text}: no such {group.folder}; {choices}{suggest(text, group.choices)}")
@@ -194,7 +194,7 @@ def _compose(command: str, chosen: dict[str, str], known: dict[str, Group]) -> D
 def _composed(command: str, chosen: Mapping[str, str], known: Mapping[str, Group], **options: Any) -> DictConfig:
     overrides = [f"{known[key].hydra_name}={choice}" for key, choice in chosen.items() if choice != "null"]
     first = file_of(command).parent  # of a user's command it is the user's folder
-    for folder in folders.all_():
+    for folder in conf_folders.all_():
         if folder != first:
             path = str(folder).replace("\\", r"\\").replace("'", r"\'")
             overrides.append(f"hydra.searchpath=['file://{path}']")

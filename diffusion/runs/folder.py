@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
-from diffusion.config import folders
+from diffusion.config import conf_folders
 from diffusion.config.registry import WIRING
 from diffusion.config.value_types import File, Name
 from diffusion.ground import launch
@@ -96,7 +96,7 @@ class Run:
             self._made = [self.folder, *around] if fresh else []
             with atomic(self.folder / "config.yaml") as temporary:
                 OmegaConf.save(OmegaConf.create(dict(self.config)), temporary)
-            folders.copy_user(self.folder / "conf")
+            conf_folders.copy_user(self.folder / "conf")
             manifest.write(self.folder, contents, step)
         except OSError as error:
             self.abandon()

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion.config import folders, yamls
+from diffusion.config import conf_folders, yamls
 from diffusion.config.plain import load, plain
 from diffusion.config.registry import TARGET
 from diffusion.config.suggestions import items, suggest
@@ -36,14 +36,14 @@ class Group(NamedTuple):
 
 def file_of(command: str) -> Path:
     """The file of a command in conf/, or in the user's folder."""
-    return next(file for folder in folders.all_() if (file := folder / f"{command}.yaml").exists())
+    return next(file for folder in conf_folders.all_() if (file := folder / f"{command}.yaml").exists())
 
 
 def root_files(command: str) -> list[Path]:
     """The files whose keys are at the root of a command's config: its own, and what it includes `@_here_`."""
     file = file_of(command)
     entries = yamls.defaults(plain(load(file), resolve=False))
-    return [file, *(folders.choices(each.group)[str(each.choice)] for each in entries if each.key == "_here_")]
+    return [file, *(conf_folders.choices(each.group)[str(each.choice)] for each in entries if each.key == "_here_")]
 
 
 def groups_of(command: str, chosen: Mapping[str, str] | None = None) -> dict[str, Group]:
@@ -64,7 +64,7 @@ def _add(found: dict[str, Group], file: Path, prefix: str, chosen: Mapping[str, 
             if key in found:  # a group of another file keeps its choices
                 found[key] = found[key]._replace(default=entry.choice)
             continue
-        files = folders.choices(entry.group)
+        files = conf_folders.choices(entry.group)
         if entry.group != _SECTION:
             found[key] = Group(key, entry.group, entry.choice, [*files], of_model and entry.choice is None)
         for choice in several(chosen.get(key) or entry.choice or "null"):
@@ -84,7 +84,7 @@ def several(choice: str) -> list[str]:
 
 def load_choice(group: str, choice: str) -> DictConfig:
     """The file of a choice, merged over the choices of the same group in its defaults list."""
-    file = load(folders.choices(group)[choice])
+    file = load(conf_folders.choices(group)[choice])
     first = [entry for entry in file.pop("defaults", []) if isinstance(entry, str) and entry != "_self_"]
     return _merged(*(load_choice(group, name) for name in first), file)
 
@@ -92,7 +92,7 @@ def load_choice(group: str, choice: str) -> DictConfig:
 def choice(group: str, name: str) -> dict[str, Any]:
     """A choice by itself, without the groups that it overrides, in plain containers. Raises UserError for a name that
     the group does not have."""
-    names = [*folders.choices(group)]
+    names = [*conf_folders.choices(group)]
     if name not in names:
         raise UserError(f"{name}: no such {group}; choose one of {', '.join(names)}{suggest(name, names)}")
     return plain(load_choice(group, name))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from itertools import chain
 
-from diffusion.config import folders
+from diffusion.config import conf_folders
 from diffusion.config.plain import load
 from diffusion.config.registry import TARGET
 from diffusion.config.suggestions import suggest
@@ -62,7 +62,7 @@ def _elsewhere(name: str, command: str) -> str:
     """The other commands that have a key or group of this name."""
     having = [
         other
-        for other in folders.commands()
+        for other in conf_folders.commands()
         if other != command and name in {*groups_of(other), *chain(*map(load, root_files(other)))} - _FILLED
     ]
     return "training: the checkpoint fixes it" if "train" in having else ", ".join(f"{other}.py" for other in having)

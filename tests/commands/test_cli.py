@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from diffusion.commands import cli
-from diffusion.config import folders
+from diffusion.config import conf_folders
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 from diffusion.runs.groups import groups_of, known_keys
@@ -108,7 +108,7 @@ def test_ctrl_c(command, capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
-@pytest.mark.parametrize("name", list(folders.commands()))
+@pytest.mark.parametrize("name", list(conf_folders.commands()))
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_help_names_every_group_choice_and_stable_key(name, option, capsys):
     assert cli.main(name, ["seed=nonsense", option]) == 0
@@ -126,7 +126,7 @@ def test_help_names_every_group_choice_and_stable_key(name, option, capsys):
     assert max(map(len, page.splitlines())) <= 120
 
 
-@pytest.mark.parametrize("name", list(folders.commands()))
+@pytest.mark.parametrize("name", list(conf_folders.commands()))
 def test_print_shows_what_compose_gives(name, capsys, command):
     seen = command(name)
     word = "output=x" if name in ("convert", "report") else "seed=5"
@@ -135,7 +135,7 @@ def test_print_shows_what_compose_gives(name, capsys, command):
     assert seen == []
 
 
-@pytest.mark.parametrize("name", list(folders.commands()))
+@pytest.mark.parametrize("name", list(conf_folders.commands()))
 @pytest.mark.parametrize("word", ["--help", "--print", "zzz=1"])
 def test_answers_come_before_anything_heavy(name, word):
     code = (

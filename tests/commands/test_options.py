@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion.config import folders
+from diffusion.config import conf_folders
 from diffusion.runs import compose as configs
 from diffusion.runs.groups import groups_of
 from tests.helpers.commands import command
@@ -29,7 +29,7 @@ def test_the_choices_of_all_groups_are_shown(capsys):
 
 
 def test_the_folders_are_shown(capsys):
-    assert command("train", "--info=searchpath", capsys=capsys).out == f"{folders.package()}\n"
+    assert command("train", "--info=searchpath", capsys=capsys).out == f"{conf_folders.package()}\n"
 
 
 def test_a_callback_is_left_out(capsys):

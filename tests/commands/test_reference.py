@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from diffusion.commands import help_pages, reference
-from diffusion.config import folders
+from diffusion.config import conf_folders
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -17,10 +17,10 @@ def test_the_page_is_not_stale():
 
 def test_every_choice_is_on_it_and_every_key_has_a_meaning():
     lines = reference.page().splitlines()
-    for group in folders.groups():
+    for group in conf_folders.groups():
         if group != "sampling":
             assert f"## {group}" in lines
-            assert {f"={choice}" for choice in folders.choices(group)} <= {
+            assert {f"={choice}" for choice in conf_folders.choices(group)} <= {
                 line[line.index("=") :] for line in lines if line.startswith("### ") and "=" in line
             }
     for line in lines:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion.config import folders
+from diffusion.config import conf_folders
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 from tests.helpers.commands import command
@@ -29,7 +29,7 @@ def own(tmp_path, monkeypatch):
     (folder / "sampler" / "mine.yaml").write_text("_target_: mine_alone.Mine\nsteps: 7\n")
     (folder / "sampler" / "short.yaml").write_text("_target_: diffusion.samplers.ddim.DDIM\nsteps: 3\n")
     (folder.parent / "mine_alone.py").write_text(SAMPLER)
-    monkeypatch.setenv(folders.VARIABLE, "")
+    monkeypatch.setenv(conf_folders.VARIABLE, "")
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield folder
     sys.modules.pop("mine_alone", None)
@@ -40,14 +40,14 @@ def own(tmp_path, monkeypatch):
     [(["sampler=mine"], "mine_alone.Mine", 7), (["sampler=short"], "diffusion.samplers.ddim.DDIM", 3)],
 )
 def test_its_choices_are_composed_for_every_command(own, words, target, steps):
-    folders.use(own)
+    conf_folders.use(own)
     for name in "train", "sample", "evaluate":
         node = configs.compose(name, words).sampler
         assert (node["_target_"], node.steps) == (target, steps)
 
 
 def test_its_keys_are_checked_by_the_constructor(own):
-    folders.use(own)
+    conf_folders.use(own)
     assert configs.compose("sample", ["sampler=mine", "sampler.steps=5"]).sampler.steps == 5
     with pytest.raises(UserError, match=r"sampler\.steps=half: expected a whole number, 1 or more, or null"):
         configs.compose("sample", ["sampler=mine", "sampler.steps=half"])
@@ -67,7 +67,7 @@ def test_its_keys_are_checked_by_the_constructor(own):
     ],
 )
 def test_a_slip_in_a_yaml_is_one_line(own, text, said):
-    folders.use(own)
+    conf_folders.use(own)
     (own / "sampler" / "slip.yaml").write_text(text)
     with pytest.raises(UserError, match=said):
         configs.compose("sample", ["sampler=slip"])
@@ -76,7 +76,7 @@ def test_a_slip_in_a_yaml_is_one_line(own, text, said):
 def test_it_is_named_by_an_option_and_by_the_environment(own):
     words = [sys.executable, str(ROOT / "sample.py"), "ckpt=x", "sampler=mine", "--print"]
     by_option = subprocess.run([*words, "--config-dir", str(own)], capture_output=True, text=True, check=False)
-    given = {**os.environ, folders.VARIABLE: str(own)}
+    given = {**os.environ, conf_folders.VARIABLE: str(own)}
     by_variable = subprocess.run(words, capture_output=True, text=True, check=False, env=given)
     assert by_option.stdout == by_variable.stdout
     assert "_target_: mine_alone.Mine" in by_option.stdout
@@ -91,7 +91,7 @@ def test_a_folder_that_is_not_there_is_one_line(tmp_path, capsys):
 def test_a_file_of_the_name_of_one_of_ours_is_refused(own):
     shutil.copy(own / "sampler" / "short.yaml", own / "sampler" / "ddim.yaml")
     with pytest.raises(UserError, match=r"sampler/ddim\.yaml is also a file of the package; rename yours"):
-        folders.use(own)
+        conf_folders.use(own)
 
 
 def test_a_part_whose_module_is_missing_is_one_line(own, capsys):
@@ -106,7 +106,7 @@ def test_a_run_keeps_the_yamls_and_its_checkpoint_says_which_folder_it_wants(own
     done = command("train", *TRAIN, "sampler=mine", f"run.dir={run}", f"--config-dir={own}", capsys=capsys)
     assert done.code == 0, done.err
     assert (run / "conf" / "sampler" / "mine.yaml").read_text() == (own / "sampler" / "mine.yaml").read_text()
-    monkeypatch.setenv(folders.VARIABLE, "")
+    monkeypatch.setenv(conf_folders.VARIABLE, "")
     done = command("sample", f"ckpt={run}", "n=1", capsys=capsys)
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert (
@@ -120,4 +120,4 @@ def test_a_run_keeps_the_yamls_and_its_checkpoint_says_which_folder_it_wants(own
 def test_a_target_after_a_blank_line_is_at_the_root(tmp_path):
     file = tmp_path / "x.yaml"
     file.write_text("defaults: []\n\n_target_: a.B\npart:\n\n  _target_: a.C\n")
-    assert folders.targets(file) == [(0, "a.B"), (2, "a.C")]
+    assert conf_folders.targets(file) == [(0, "a.B"), (2, "a.C")]

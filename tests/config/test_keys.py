@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion.config import folders, keys, registry
+from diffusion.config import conf_folders, keys, registry
 from diffusion.config.registry import TARGET
 from diffusion.config.signatures import Default, parameters
 from diffusion.config.value_parsers import LITERAL, RAW
@@ -12,7 +12,7 @@ from diffusion.runs import compose as configs
 from diffusion.runs.groups import folders_by_key, groups_of, known_keys
 from diffusion.runs.unknown import RENAMED
 
-COMMANDS = [*folders.commands()]
+COMMANDS = [*conf_folders.commands()]
 
 
 def folders_of(command, **chosen):
@@ -21,8 +21,8 @@ def folders_of(command, **chosen):
 
 def every_node():
     """Each node of conf/ that names a class: file, group, class, and its keys."""
-    for group in folders.groups():
-        for file in folders.choices(group).values():
+    for group in conf_folders.groups():
+        for file in conf_folders.choices(group).values():
             for node in nodes(OmegaConf.to_container(OmegaConf.load(file))):
                 if node[TARGET].startswith("diffusion."):  # another library's defaults are its own
                     yield pytest.param(group, node, id=f"{group}/{file.stem}-{node[TARGET].rpartition('.')[2]}")
@@ -71,7 +71,7 @@ def test_a_default_in_python_is_one_of_the_yamls_of_its_group(group, node):
     takes = parameters(node[TARGET])
     others = [
         other
-        for file in folders.choices(group).values()
+        for file in conf_folders.choices(group).values()
         for other in nodes(OmegaConf.to_container(OmegaConf.load(file)))
     ]
     for key in node.keys() & takes.keys() - {"name"}:  # of a data set: None is that of its class

@@ -6,7 +6,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion.config import folders, registry
+from diffusion.config import conf_folders, registry
 from diffusion.denoiser import Denoiser
 from diffusion.ground.errors import UserError
 from diffusion.runs import build
@@ -32,7 +32,7 @@ def test_every_group_with_classes_is_known():
 
 
 def test_no_two_classes_of_a_group_share_a_name():
-    for folder in folders.package().iterdir():
+    for folder in conf_folders.package().iterdir():
         files = [OmegaConf.load(file) for file in folder.glob("*.yaml")]
         plain = [OmegaConf.to_container(file) for file in files]
         nodes = [node for file in plain for node in (file, *file.values()) if isinstance(node, dict)]

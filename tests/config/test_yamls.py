@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from diffusion.config import folders
+from diffusion.config import conf_folders
 from diffusion.ground.errors import UserError
 from tests.helpers.commands import command
 
@@ -13,7 +13,7 @@ GOOD = "_target_: diffusion.samplers.ddim.DDIM\nsteps: 3\n"
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    monkeypatch.setenv(folders.VARIABLE, "")
+    monkeypatch.setenv(conf_folders.VARIABLE, "")
     monkeypatch.setattr(sys, "path", [*sys.path])
     return tmp_path / "conf"
 
@@ -58,11 +58,11 @@ def test_a_slip_is_one_line(own, capsys, name, text, said):
 def test_the_folder_above_or_below_is_named(own):
     write(own, "sampler/mine.yaml", GOOD)
     with pytest.raises(UserError, match=r"is the folder of a group: name the one above it"):
-        folders.use(own / "sampler")
+        conf_folders.use(own / "sampler")
     (own / "conf").mkdir()
     (own / "sampler" / "mine.yaml").unlink()
     with pytest.raises(UserError, match=r"did you mean .*conf\?"):
-        folders.use(own)
+        conf_folders.use(own)
 
 
 @pytest.mark.parametrize("name", ["sampler/my best-1.5.yaml", "sampler/x_2.yaml"])

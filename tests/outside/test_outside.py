@@ -17,7 +17,7 @@ import torch
 
 import diffusion
 from diffusion.commands import cli
-from diffusion.config import folders, registry
+from diffusion.config import conf_folders, registry
 from diffusion.ground.errors import UserError
 from tests.helpers.commands import Done
 from tests.test_kill import assert_equal
@@ -46,12 +46,12 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.fixture(scope="module", autouse=True)
 def _project():
     """What --config-dir leaves in the process is gone again."""
-    path, variable = [*sys.path], os.environ.pop(folders.VARIABLE, None)
+    path, variable = [*sys.path], os.environ.pop(conf_folders.VARIABLE, None)
     yield
     sys.path[:] = path
-    os.environ.pop(folders.VARIABLE, None)
+    os.environ.pop(conf_folders.VARIABLE, None)
     if variable is not None:
-        os.environ[folders.VARIABLE] = variable
+        os.environ[conf_folders.VARIABLE] = variable
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_parts"]:
         del sys.modules[name]
 
@@ -74,7 +74,7 @@ def done(name, *words):
 def process(*words, **options):
     """python WORDS, as a user types it."""
     env = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    env.pop(folders.VARIABLE, None)
+    env.pop(conf_folders.VARIABLE, None)
     pipe = subprocess.PIPE
     return subprocess.Popen([sys.executable, *words], cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True, **options)
 
@@ -141,7 +141,7 @@ def test_every_kind_of_part_is_there():
     done("train", "--info=searchpath")  # the folder is in use
     own = {group for path, group in registry.registered().items() if path.startswith("my_parts.")}
     assert own == {file.name for file in CONF.iterdir() if file.is_dir()}
-    assert folders.commands()["count"] == "my_parts.count.run"
+    assert conf_folders.commands()["count"] == "my_parts.count.run"
 
 
 def test_the_readme_shows_these_very_files():

@@ -5,7 +5,7 @@ import re
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion.config import folders
+from diffusion.config import conf_folders
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 from diffusion.runs.groups import groups_of, known_keys
@@ -104,17 +104,17 @@ def test_a_chosen_sampler_of_sample_py_takes_its_changes():
 
 
 def test_conf_is_found_in_a_wheel_and_in_a_checkout(tmp_path, monkeypatch):
-    monkeypatch.setattr(folders, "__file__", str(tmp_path / "diffusion" / "config" / "folders.py"))
+    monkeypatch.setattr(conf_folders, "__file__", str(tmp_path / "diffusion" / "config" / "folders.py"))
     with pytest.raises(UserError, match="no conf folder"):
-        folders.package()
+        conf_folders.package()
     for folder in tmp_path / "conf", tmp_path / "diffusion" / "conf":
         folder.mkdir(parents=True)
         (folder / "train.yaml").touch()
-        assert folders.package() == folder.resolve()
+        assert conf_folders.package() == folder.resolve()
 
 
 def every_choice():
-    for name in folders.commands():
+    for name in conf_folders.commands():
         for group in groups_of(name).values():
             for choice in group.choices:
                 yield name, group.key, choice
@@ -133,8 +133,8 @@ def test_every_yaml_composes(name, key, choice):
 
 
 def test_every_yaml_belongs_to_a_group():
-    known = {group.folder for name in folders.commands() for group in groups_of(name).values()} | {"sampling"}
-    assert {file.parent.name for file in folders.package().glob("*/*.yaml")} <= known
+    known = {group.folder for name in conf_folders.commands() for group in groups_of(name).values()} | {"sampling"}
+    assert {file.parent.name for file in conf_folders.package().glob("*/*.yaml")} <= known
     assert all(group.default is None or group.default in group.choices for group in groups_of("train").values())
 
 
@@ -144,7 +144,7 @@ def test_recipes_set_only_keys_that_are_read():
     read = set(known_keys(configs.compose("train"), known))
     for group in known.values():
         for choice in [] if group.key in ("experiment", "debug") else group.choices:
-            values = OmegaConf.load(folders.package() / group.folder / f"{choice}.yaml")
+            values = OmegaConf.load(conf_folders.package() / group.folder / f"{choice}.yaml")
             read |= {f"{group.key}.{name}" for name in known_keys(values, known)}
     for key in "experiment", "debug":
         for choice in known[key].choices:
@@ -200,7 +200,7 @@ def test_a_command_of_ones_own_may_be_made_of_our_sections(tmp_path, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "sampler").mkdir()
     (tmp_path / "sampler" / "few.yaml").write_text("_target_: diffusion.samplers.ddim.DDIM\nsteps: 3\n")
-    monkeypatch.setenv(folders.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(conf_folders.VARIABLE, str(tmp_path))
     config = configs.compose("draw", ["ckpt=x", "sampler=few", "condition.size=3", "task=img2img", "task.image=a,b"])
     assert (config.n, config.sampler.steps, config.condition.size, config.task.image) == (5, 3, "3", "a,b")
     assert config.given == ["sampler", "task", "ckpt", "condition.size", "task.image"]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from omegaconf import OmegaConf
 
-from diffusion.config import folders
+from diffusion.config import conf_folders
 from diffusion.config.plain import plain
 from diffusion.config.value_types import Count, checked
 from diffusion.data.base import Data
@@ -96,7 +96,7 @@ class Samplers(ModelMetric):
         return Score(min(each.distance for each in cells), details, protocol, summary, _figure(cells), files)
 
     def _lines(self) -> list[str]:
-        usual = [name for name in folders.choices("sampler") if name != "ddpm"]
+        usual = [name for name in conf_folders.choices("sampler") if name != "ddpm"]
         lines = [*(self.samplers or [*usual, _VARIANT])]
         if self.times is None:
             return lines
