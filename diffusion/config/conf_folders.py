@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from diffusion.config import yamls
+from diffusion.config import yaml_checks
 from diffusion.ground.errors import UserError
 
 VARIABLE = "DIFFUSION_CONFIG_DIR"
@@ -52,7 +52,7 @@ def use(folder: str | Path | None = None) -> None:
     for file in files:
         if (package() / file.relative_to(path)).exists():
             raise UserError(f"{file}: {file.relative_to(path)} is also a file of the package; rename yours")
-    yamls.check(path, files, _groups([package()]), NAMED)
+    yaml_checks.check(path, files, _groups([package()]), NAMED)
     os.environ[VARIABLE] = str(path)
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # last: a file there must not shadow a module of a library

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from diffusion.config import conf_folders, yamls
+from diffusion.config import conf_folders, yaml_checks
 from diffusion.config.plain import load, plain
 from diffusion.config.registry import TARGET
 from diffusion.config.suggestions import items, suggest
@@ -42,7 +42,7 @@ def file_of(command: str) -> Path:
 def root_files(command: str) -> list[Path]:
     """The files whose keys are at the root of a command's config: its own, and what it includes `@_here_`."""
     file = file_of(command)
-    entries = yamls.defaults(plain(load(file), resolve=False))
+    entries = yaml_checks.defaults(plain(load(file), resolve=False))
     return [file, *(conf_folders.choices(each.group)[str(each.choice)] for each in entries if each.key == "_here_")]
 
 
@@ -58,7 +58,7 @@ def groups_of(command: str, chosen: Mapping[str, str] | None = None) -> dict[str
 
 def _add(found: dict[str, Group], file: Path, prefix: str, chosen: Mapping[str, str]) -> None:
     of_model = file.parent.name == _SECTION or file.stem == "evaluate"
-    for entry in yamls.defaults(plain(load(file), resolve=False)):
+    for entry in yaml_checks.defaults(plain(load(file), resolve=False)):
         key = prefix + entry.key if entry.key != "_here_" else prefix.removesuffix(".")
         if entry.override:
             if key in found:  # a group of another file keeps its choices
