@@ -30,7 +30,7 @@ from diffusion.lit import notices
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.runs import build
 from diffusion.runs.groups import choice
-from diffusion.runs.trained import Trained, TrainedKeys
+from diffusion.runs.open_model import Trained, TrainedKeys
 from diffusion.samplers.base import Sampler
 from diffusion.sampling import grids
 from diffusion.sampling.samples import Samples

@@ -36,7 +36,7 @@ from diffusion.ground.files import atomic, json_text
 from diffusion.ground.quiet import quiet
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.runs import build, checkpoint, manifest
-from diffusion.runs.trained import DeviceKeys, Trained
+from diffusion.runs.open_model import DeviceKeys, Trained
 from diffusion.sampling.drawing import Drawing
 from diffusion.sampling.samples import Samples, read
 from diffusion.sampling.section import Sampling, SamplingKeys, refuse, unused_all

@@ -18,7 +18,7 @@ from diffusion.config.plain import plain
 from diffusion.config.value_types import Keep
 from diffusion.ground.quiet import quiet
 from diffusion.lit import notices
-from diffusion.runs.trained import Trained, TrainedKeys
+from diffusion.runs.open_model import Trained, TrainedKeys
 from diffusion.sampling.drawing import Drawing
 from diffusion.sampling.samples import Samples
 from diffusion.sampling.section import Sampling, SamplingKeys, refuse
