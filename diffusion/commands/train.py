@@ -31,7 +31,7 @@ from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.networks.compilation import compile_network
 from diffusion.networks.kernels.choice import use_kernels
 from diffusion.runs import build, checkpoint, folder, manifest
-from diffusion.runs.progress import limit_reached
+from diffusion.runs.saved_counts import limit_reached
 from diffusion.training import summary
 from diffusion.training.callbacks.checkpoints import Checkpoints
 from diffusion.training.callbacks.pictures import Pictures

@@ -12,7 +12,7 @@ from diffusion.config.registry import TARGET
 from diffusion.ground import archive
 from diffusion.ground.errors import UserError, reading
 from diffusion.ground.files import json_lines
-from diffusion.runs import manifest, progress
+from diffusion.runs import manifest, saved_counts
 
 METRICS, CHECKPOINT = "metrics.csv", Path("checkpoints", "last.ckpt")
 
@@ -54,7 +54,7 @@ class Saved:
             images=int(callbacks["Progress"]["images"]),
             seconds=float(callbacks["Progress"]["seconds"]),
             skipped=int(callbacks["GradientGuard"]["skipped"]),
-            reached=progress.limit_reached(limits, contents),
+            reached=saved_counts.limit_reached(limits, contents),
         )
 
 

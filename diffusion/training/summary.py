@@ -10,7 +10,7 @@ from diffusion.conditioners.condition import PREVIOUS
 from diffusion.config.registry import TARGET
 from diffusion.data.base import Data
 from diffusion.lit.lightning_module import LitDiffusion
-from diffusion.runs.progress import epochs_done, seconds_trained
+from diffusion.runs.saved_counts import epochs_done, seconds_trained
 from diffusion.training.cadence import Cadence
 from diffusion.training.callbacks.pictures import Pictures
 from diffusion.training.callbacks.validations import Validations
