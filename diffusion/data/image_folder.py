@@ -14,9 +14,9 @@ from diffusion.data import ranges
 from diffusion.data.base import ImageData, labelled
 from diffusion.data.cache import DecodedCache
 from diffusion.data.decoded import Decoded
+from diffusion.data.findings import broken, report
 from diffusion.data.formats import opened
 from diffusion.data.layout import Hashed, Layout, Permuted
-from diffusion.data.report import broken, report
 from diffusion.ground.errors import UserError
 
 _MEASURED = 100  # images opened to determine the typical size

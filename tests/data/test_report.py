@@ -3,7 +3,7 @@
 from collections import Counter
 from types import SimpleNamespace
 
-from diffusion.data.report import broken, listed, report
+from diffusion.data.findings import broken, listed, report
 
 
 def lines(files, n_val, every=None, **layout):
