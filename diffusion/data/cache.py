@@ -13,7 +13,7 @@ from typing import IO
 
 from diffusion.data.decoded import IMAGES, INDEX, LOCATION, Decoded, Request
 from diffusion.data.decoding import Limits
-from diffusion.data.ranges import Range
+from diffusion.data.value_range import Range
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import cache_folder
 

@@ -13,9 +13,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import PIL
 
-from diffusion.data import ranges
+from diffusion.data import value_range
 from diffusion.data.decoding import BACKGROUND, VERSION, Limits, read_picture, read_values
-from diffusion.data.ranges import Range, Seen
+from diffusion.data.value_range import Range, Seen
 from diffusion.ground.bar import Bar
 
 IMAGES, INDEX = "images.npy", "index.json"
@@ -69,7 +69,7 @@ class Request(NamedTuple):
         if self.range == "auto":
             values = [found for _, found in self._each(read_values, "finding the range")]
             readable = [found for found in values if not isinstance(found, str)]
-            return ranges.found(readable, str(self.root)) if readable else None
+            return value_range.found(readable, str(self.root)) if readable else None
         return None if isinstance(self.range, str) else self.range
 
     def decode(self, folder: Path, limits: Limits | None) -> None:

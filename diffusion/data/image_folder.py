@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion.conditioners.condition import Condition
 from diffusion.config.value_types import File, OpenFraction, Range, checked
-from diffusion.data import ranges
+from diffusion.data import value_range
 from diffusion.data.base import ImageData, labelled
 from diffusion.data.cache import DecodedCache
 from diffusion.data.decoded import Decoded
@@ -86,7 +86,7 @@ class ImageFolder(ImageData):
         print(*report(str(self.path), self.layout, decoded.files, self._n_val), sep="\n", flush=True)
         if decoded.skipped:
             log.warning("%s: left out %s", self.path, broken(decoded.skipped))
-        for line in ranges.lines(self.range, decoded.limits, decoded.seen, len(decoded.files)):
+        for line in value_range.lines(self.range, decoded.limits, decoded.seen, len(decoded.files)):
             log.warning("%s: %s", self.path, line)
 
     def settled(self) -> dict[str, Any]:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion.data import ranges
+from diffusion.data import value_range
 from diffusion.data.decoding import Values
 from diffusion.data.image_folder import ImageFolder
-from diffusion.data.ranges import Seen
+from diffusion.data.value_range import Seen
 from diffusion.ground.errors import UserError
 from diffusion.runs import checkpoint, manifest
 from tests.helpers.commands import command, tiny
@@ -25,14 +25,14 @@ def test_what_is_no_range_is_refused(given):
 
 def test_auto_is_the_least_and_the_largest_of_all():
     values = [Values(3, 90, 255), Values(-1, 40, 255), Values(math.inf, -math.inf, 255)]
-    assert ranges.found(values, "x") == (-1, 90)
+    assert value_range.found(values, "x") == (-1, 90)
     for nothing, why in (
         ([Values(7, 7, 255)] * 2, "all values are 7"),
         (values[-1:], "everything is transparent"),
         ([Values(0, 1, 255), Values(0, 1, None)], "files are of different types, floats and values from 0 to 255"),
     ):
         with pytest.raises(UserError, match=f"x: dataset.range=auto is undefined, since {why}: set dataset.range="):
-            ranges.found(nothing, "x")
+            value_range.found(nothing, "x")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_auto_is_the_least_and_the_largest_of_all():
     ],
 )
 def test_a_set_that_uses_little_of_its_type_is_told_so(top, least, largest, wanted):
-    said = ranges.lines("container", None, [Seen(top, 40, 0, least, largest)], 40)
+    said = value_range.lines("container", None, [Seen(top, 40, 0, least, largest)], 40)
     if wanted is None:
         assert not said
     else:
@@ -67,16 +67,16 @@ def test_what_a_range_does_is_told():
     seen = Seen(65535)
     for least, largest in (0, 4000), (5, 5000), (10, 100):
         seen = seen.updated(Values(least, largest, 65535), (2, 4095))
-    assert ranges.lines((2, 4095), (2, 4095), [seen], 3) == [
+    assert value_range.lines((2, 4095), (2, 4095), [seen], 3) == [
         "dataset.range=[2,4095] clips 2 of 3 images, with values from 0 to 5000"
     ]
-    assert ranges.lines("auto", (0, 5000), [seen], 3) == ["dataset.range=auto: 0 becomes black and 5000 white"]
-    _, mixed = ranges.lines((2, 4095), (2, 4095), [seen, Seen(255, 1, 0, 3, 4)], 4)
+    assert value_range.lines("auto", (0, 5000), [seen], 3) == ["dataset.range=auto: 0 becomes black and 5000 white"]
+    _, mixed = value_range.lines((2, 4095), (2, 4095), [seen, Seen(255, 1, 0, 3, 4)], 4)
     assert "different types: 3 images in files for values from 0 to 65535; 1 images in files for values" in mixed
 
 
 def test_images_that_nobody_can_see_are_told():
-    assert ranges.lines("container", None, [Seen(255, 3, 0, 0, 255)], 5) == [
+    assert value_range.lines("container", None, [Seen(255, 3, 0, 0, 255)], 5) == [
         "2 of 5 images are fully transparent and become white"
     ]
 
