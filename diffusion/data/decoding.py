@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from diffusion.data import stored
-from diffusion.data.stored import Stored
+from diffusion.data import raw_image
+from diffusion.data.raw_image import Stored
 
 BACKGROUND = "white"  # behind transparent pixels
 VERSION = 2  # to be raised with every change of this file or stored.py that changes pixels: it invalidates the cache
@@ -49,7 +49,7 @@ def read_picture(path: Path, size: int | tuple[int, int], channels: int, limits:
     """
     height, width = (size, size) if isinstance(size, int) else size
     try:
-        found = stored.read(path, _SCALE_MARGIN * max(height, width))
+        found = raw_image.read(path, _SCALE_MARGIN * max(height, width))
         values = Values(*found.extremes(), found.top)
         flat = flatten(found, limits or _limits_of_type(values), channels)
         pixels = np.asarray(ImageOps.fit(flat, (width, height), Image.Resampling.BICUBIC))
@@ -61,7 +61,7 @@ def read_picture(path: Path, size: int | tuple[int, int], channels: int, limits:
 def read_values(path: Path) -> Values | str:
     """The values of the whole image that `read_picture` would report, or the reason why the file cannot be read."""
     try:
-        found = stored.read(path)
+        found = raw_image.read(path)
         return Values(*found.extremes(), found.top)
     except Exception as error:
         return reason(error)

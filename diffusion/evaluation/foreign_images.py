@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.data import decoding, stored
+from diffusion.data import decoding, raw_image
 from diffusion.data.listing import listing
 from diffusion.ground.bar import Bar
 from diffusion.ground.errors import UserError, reading
@@ -41,7 +41,7 @@ def _folder(path: Path, shape: tuple[int, ...]) -> Tensor:
 def _picture(path: Path, shape: tuple[int, ...]) -> Tensor:
     channels, height, width = shape
     try:
-        found = stored.read(path)
+        found = raw_image.read(path)
     except Exception as error:  # decoders raise whatever they like
         raise UserError(f"{path}: not a readable picture ({decoding.reason(error)})") from None
     if found.values.dtype != np.uint8 or found.alpha is not None:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion.data import decoding, stored
+from diffusion.data import decoding, raw_image
 from diffusion.data.decoding import Limits
 from diffusion.data.rows import Rows, opened
 from diffusion.ground.errors import Notice, UserError
@@ -86,9 +86,9 @@ def read_mask(path: str | Path, image: str | Path, space: Space) -> Tensor:
     return torch.tensor(white)[None, None]
 
 
-def _stored(key: str, path: str | Path) -> stored.Stored:
+def _stored(key: str, path: str | Path) -> raw_image.Stored:
     try:
-        return stored.read(Path(path))
+        return raw_image.read(Path(path))
     except Exception as error:  # decoders raise arbitrary exceptions
         raise UserError(f"{key}={path}: not a readable picture ({decoding.reason(error)})") from None
 

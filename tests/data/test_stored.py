@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-from diffusion.data import stored
+from diffusion.data import raw_image
 from diffusion.data.formats import FORMATS
 from tests.helpers.pictures import load_photo
 from tests.helpers.raw_files import chunk, packed, png, tiff
@@ -19,7 +19,7 @@ PALETTE = np.random.default_rng(1).integers(0, 256, (256, 3))
 
 def read(path, raw):
     path.write_bytes(raw)
-    return stored.read(path)
+    return raw_image.read(path)
 
 
 def numbers(bits, channels, seed=0):
@@ -210,7 +210,7 @@ def test_what_is_transparent_is_not_counted(tmp_path):
 )
 def test_a_large_jpeg_is_read_at_a_smaller_scale(size, least, height, tmp_path):
     load_photo().resize(size).save(tmp_path / "x.jpg")
-    assert len(stored.read(tmp_path / "x.jpg", least).values) == height
+    assert len(raw_image.read(tmp_path / "x.jpg", least).values) == height
 
 
 @pytest.mark.skipif("FITS" not in FORMATS, reason="not with this Pillow")
