@@ -11,7 +11,7 @@ from torch import Tensor
 from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.config.value_types import OpenFraction, checked
 from diffusion.data.base import Data, Declaration, labelled
-from diffusion.data.rows import Rows, dtype_of, opened
+from diffusion.data.lazy_rows import Rows, dtype_of, opened
 from diffusion.ground import random
 from diffusion.ground.errors import UserError
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffusion.data import decoding, raw_image
 from diffusion.data.decoding import Limits
-from diffusion.data.rows import Rows, opened
+from diffusion.data.lazy_rows import Rows, opened
 from diffusion.ground.errors import Notice, UserError
 from diffusion.spaces.base import Space
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffusion.clipping import Unclipped
-from diffusion.data.rows import Rows
+from diffusion.data.lazy_rows import Rows
 from diffusion.ground.errors import UserError
 from diffusion.spaces import standardized
 from diffusion.spaces.standardized import Standardized
