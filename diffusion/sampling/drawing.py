@@ -9,9 +9,9 @@ import torch
 from diffusion.ground import images
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.sampling import grids
+from diffusion.sampling.kept_states import kept_states
 from diffusion.sampling.samples import Samples, read
 from diffusion.sampling.section import Sampling
-from diffusion.sampling.states import kept_states
 
 _STRIP = 8  # images and states in the strip
 _FRAMES = 60  # of the GIF

@@ -3,7 +3,7 @@
 import pytest
 
 from diffusion.ground.errors import UserError
-from diffusion.sampling.states import kept_states
+from diffusion.sampling.kept_states import kept_states
 
 
 @pytest.mark.parametrize(
