@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import atomic, json_text
-from diffusion.report import curves, pictures, repeat, settings, verdict
+from diffusion.report import commands, curves, pictures, settings, verdict
 from diffusion.report.pictures import Album
 from diffusion.report.run import Run, runs
 
@@ -88,8 +88,8 @@ def _of_run(run: Run, at_most: int) -> dict[str, Any]:
         "config": settings.flat(run.config),
         "manifest": _manifest(run),
         "sessions": [_session(each) for each in run.manifest["sessions"] if isinstance(each, Mapping)],
-        "repeat": repeat.commands(run),
-        "missing": repeat.missing(run),
+        "repeat": commands.commands(run),
+        "missing": commands.missing(run),
     }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from diffusion.report.repeat import NEIGHBOURS
+from diffusion.report.commands import NEIGHBOURS
 from diffusion.report.run import Run
 
 FRAMES = 12  # steps to go through by the slider, at most
