@@ -17,7 +17,7 @@ from diffusion.training.cadence import Cadence
 from diffusion.training.callbacks.checkpoints import Checkpoints
 from diffusion.training.callbacks.ema import EMA
 from diffusion.training.callbacks.validations import Validations
-from tests.lit.test_module import digits, small_model
+from tests.lit.test_lightning_module import digits, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -13,7 +13,7 @@ from diffusion.losses.weighting import MinSNR, Simple
 from diffusion.schedule import cosine, linear
 from diffusion.training.callbacks.curves import LossCurve, ScheduleCurve
 from tests.helpers.two_processes import run_script
-from tests.lit.test_module import digits, small_model
+from tests.lit.test_lightning_module import digits, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
