@@ -16,7 +16,7 @@ demo: $(VENV)/installed ## install, train on the digits that scikit-learn brings
 	@echo runs/digits/demo/drawn/grid.png
 
 QUICK = tests/config tests/ground tests/losses tests/spaces/test_pixels.py tests/test_floors.py tests/test_schedule.py \
-	tests/test_process.py tests/test_denoiser.py tests/test_guidance.py tests/samplers/test_grid.py tests/test_pyproject.py
+	tests/test_process.py tests/test_denoiser.py tests/test_guidance.py tests/samplers/test_times.py tests/test_pyproject.py
 
 check: $(VENV)/installed-dev ## the style, the types, and the tests that are quick (a minute)
 	$(BIN)/ruff check .

@@ -10,7 +10,8 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from diffusion.data.base import Batch, labelled
+from diffusion.data.base import labelled
+from diffusion.data.batches import Batch
 from diffusion.data.digits import Digits
 from diffusion.evaluation.metrics.bpd import BPD
 from diffusion.optimization.averages import Decay

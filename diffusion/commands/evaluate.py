@@ -49,7 +49,7 @@ class EvaluateKeys(SamplingKeys, DeviceKeys):
     """conf/evaluate.yaml."""
 
     ckpt: File | None
-    foreign_images: File | None
+    images: File | None
     reference: File
     keep_images: bool
     dataset: Node | None

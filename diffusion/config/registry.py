@@ -47,7 +47,7 @@ BASES = {
     "guidance": "diffusion.guidance.Guidance",
     "loss": "diffusion.losses.objective.Objective",
     "logger": "lightning.pytorch.loggers.Logger",
-    "lr_schedule": "diffusion.optimization.optimizers.RateSchedule",
+    "lr_schedule": "diffusion.optimization.lr_schedule.RateSchedule",
     "metric": "diffusion.evaluation.metrics.base.Metric",
     "network": "torch.nn.Module",
     "optimizer": "diffusion.optimization.optimizers.Optimizer",

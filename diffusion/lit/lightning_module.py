@@ -15,7 +15,7 @@ from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.config import upgrades
 from diffusion.config.value_types import whole
-from diffusion.data.base import Batch
+from diffusion.data.batches import Batch
 from diffusion.denoiser import Denoiser
 from diffusion.ground import random
 from diffusion.ground.errors import UserError

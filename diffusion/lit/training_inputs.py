@@ -8,7 +8,8 @@ from torch import Tensor
 
 from diffusion.conditioners.base import Conditioner
 from diffusion.conditioners.condition import PREVIOUS, Condition
-from diffusion.data.base import Batch
+from diffusion.conditioners.dropping import dropped
+from diffusion.data.batches import Batch
 from diffusion.ground import random
 from diffusion.losses.timesteps import GOLDEN, Timesteps, steps
 from diffusion.schedule import Schedule
@@ -42,12 +43,9 @@ def drawn(
     index = batch.index
     t, importance = timesteps.draw(seed, index, schedule)
     eps = random.normal(seed, "train/eps", index, shape)
-    condition, shown = batch.condition, index[:0]
-    for name, conditioner in conditioning.items():
-        if name == PREVIOUS:
-            shown = (random.uniform(seed, "train/shown", index) < 1 - conditioner.drop).nonzero().flatten()
-        elif conditioner.drop:
-            condition = condition.without(random.uniform(seed, f"train/{name}", index) < conditioner.drop, [name])
+    condition, shown = dropped(seed, index, batch.condition, conditioning), index[:0]
+    if PREVIOUS in conditioning:
+        shown = (random.uniform(seed, "train/shown", index) < 1 - conditioning[PREVIOUS].drop).nonzero().flatten()
     return TrainingPair(batch.x, condition, t.float(), eps, importance.float(), shown)
 
 

@@ -1,7 +1,7 @@
 """The learning rate of a run: a function of the optimizer step and of the run's number of steps."""
 
 import math
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -9,29 +9,10 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_info
 from torch.optim.lr_scheduler import LRScheduler
 
+from diffusion.optimization.lr_schedule import LearningRate
+
 _MEASURED = 0.1  # of the time limit: after it the number of steps is estimated
 _AIMED_AT = 0.95  # of the time limit: leaves time for validations, so that the schedule still completes
-
-
-class Plan(Protocol):
-    """A plan of the learning rate, such as `optimizers.AdamW`."""
-
-    @property
-    def lr(self) -> float: ...
-
-    @property
-    def warmup_steps(self) -> int: ...
-
-    @property
-    def warmup_share(self) -> float | None: ...
-
-    def warmup(self, end: int | None) -> int:
-        """The steps of the warm-up in a run of `end` steps (None: unknown)."""
-        ...
-
-    def factor(self, step: int, end: int | None) -> float:
-        """The factor of lr in optimizer step `step`, counted from 0."""
-        ...
 
 
 class Rate(LRScheduler):
@@ -42,7 +23,7 @@ class Rate(LRScheduler):
     same, and the time remains a hard limit. The nearest known limit counts.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, plan: Plan):
+    def __init__(self, optimizer: torch.optim.Optimizer, plan: LearningRate):
         self.plan = plan
         # Of each group, as configured for this run: loading a checkpoint overwrites them with the saved ones.
         self._options = [

@@ -114,4 +114,4 @@ def test_each_cosine_of_format_1_is_the_class_of_its_group():
     }
     found = upgraded({"format": 1, "config": config}, "x.ckpt")["config"]
     assert found["schedule"]["_target_"] == "diffusion.schedule.ContinuousCosine"
-    assert found["lr_schedule"]["_target_"] == "diffusion.optimization.optimizers.CosineDecay"
+    assert found["lr_schedule"]["_target_"] == "diffusion.optimization.lr_schedule.CosineDecay"

@@ -8,7 +8,7 @@ from torch import nn
 from diffusion import clipping, parametrization, process, schedule
 from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.conditioners.self_conditioning import Previous
-from diffusion.data.base import Batch
+from diffusion.data.batches import Batch
 from diffusion.data.digits import Digits
 from diffusion.denoiser import Denoiser
 from diffusion.lit.lightning_module import SIMPLE, LitDiffusion

@@ -14,7 +14,8 @@ from lightning.pytorch.callbacks import Timer
 from torch import nn
 
 from diffusion.config import upgrades
-from diffusion.optimization.optimizers import AdamW, Constant, CosineDecay
+from diffusion.optimization.lr_schedule import Constant, CosineDecay
+from diffusion.optimization.optimizers import AdamW
 from tests.helpers.commands import command, renamed, tiny
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "format_0"
@@ -229,7 +230,7 @@ def test_a_cosine_of_format_0(limits, end):
     config = {"lr_schedule": rate, "trainer": limits, "optimizer": {"warmup_steps": 500}}
     found = upgrades.upgraded({"config": config}, "x")["config"]
     assert found["lr_schedule"] == {
-        "_target_": "diffusion.optimization.optimizers.CosineDecay",
+        "_target_": "diffusion.optimization.lr_schedule.CosineDecay",
         "steps": end,
         "final": 0.1,
     }

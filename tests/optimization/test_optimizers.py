@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from diffusion.ground.errors import UserError
-from diffusion.optimization.optimizers import AdamW, Constant, CosineDecay, InverseSqrt
+from diffusion.optimization.lr_schedule import Constant, CosineDecay, InverseSqrt
+from diffusion.optimization.optimizers import AdamW
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ from typing import Annotated
 from omegaconf import DictConfig
 
 from diffusion.sampling.section import SamplingKeys
-from diffusion.config.values import File
+from diffusion.config.value_types import File
 
 
 class Keys(SamplingKeys):

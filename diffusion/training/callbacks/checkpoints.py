@@ -153,9 +153,8 @@ class Checkpoints(Checkpoint):
     ) -> None:
         if not trainer.sanity_checking:
             self._decide(trainer)
-            if self._stopping and not lightning_counters.is_last_step(
-                trainer
-            ):  # the validation of the last step is completed
+            # the validation of the last step is completed
+            if self._stopping and not lightning_counters.is_last_step(trainer):
                 _stop()  # saved in on_exception, when the raw weights are back in the module
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -189,7 +189,7 @@ def break_and_go_on(folder, whole, hook, step, **plan):
 
 @pytest.mark.parametrize("step", [0, 1, 4, 5, 9])
 def test_a_batch_that_cannot_be_read_is_not_skipped_on_resume(tmp_path, whole, step, monkeypatch):
-    from diffusion.data.base import TrainingBatches
+    from diffusion.data.batches import TrainingBatches
 
     def flip(self, x, index):
         if self.data.position == step + 1:

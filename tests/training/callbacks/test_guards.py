@@ -5,7 +5,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
 
-from diffusion.data.base import Batch
+from diffusion.data.batches import Batch
 from diffusion.ground.errors import UserError
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.optimization.averages import Decay
