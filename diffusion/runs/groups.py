@@ -58,7 +58,10 @@ def groups_of(command: str, chosen: Mapping[str, str] | None = None) -> dict[str
 
 def _add(found: dict[str, Group], file: Path, prefix: str, chosen: Mapping[str, str]) -> None:
     of_model = file.parent.name == _SECTION or file.stem == "evaluate"
-    for entry in yaml_checks.defaults(plain(load(file), resolve=False)):
+    tree = load(file)
+    for name in _siblings(tree):
+        _add(found, conf_folders.choices(file.parent.name)[name], prefix, chosen)
+    for entry in yaml_checks.defaults(plain(tree, resolve=False)):
         key = prefix + entry.key if entry.key != "_here_" else prefix.removesuffix(".")
         if entry.override:
             if key in found:  # a group of another file keeps its choices
@@ -85,8 +88,14 @@ def several(choice: str) -> list[str]:
 def load_choice(group: str, choice: str) -> DictConfig:
     """The file of a choice, merged over the choices of the same group in its defaults list."""
     file = load(conf_folders.choices(group)[choice])
-    first = [entry for entry in file.pop("defaults", []) if isinstance(entry, str) and entry != "_self_"]
+    first = _siblings(file)
+    file.pop("defaults", None)
     return _merged(*(load_choice(group, name) for name in first), file)
+
+
+def _siblings(file: DictConfig) -> list[str]:
+    """The choices of the same group in the defaults list of a file, over which it is merged."""
+    return [entry for entry in file.get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
 
 
 def choice(group: str, name: str) -> dict[str, Any]:
