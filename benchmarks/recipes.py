@@ -1,0 +1,127 @@
+"""The search for a recipe: arms, each trained for the same minutes on one core and judged by its images.
+
+    python benchmarks/recipes.py [minutes=5] [seed=0] [n=2000] [cores=0,1] [dataset=mnist] [path=data] [ARM ...]
+
+Without an ARM, all of them. Each core takes the next arm: `train.py` with the overrides of the arm, then `evaluate.py`
+by two samplers of 20 steps. A result is a line of docs/measurements/recipes.jsonl; an arm that has one is not repeated,
+and one that was interrupted goes on. The table of all results is printed at the end.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "measurements" / "recipes.jsonl"
+RUNS = Path("runs/recipes")
+SAMPLERS = {
+    "stochastic": "sampler=dpm_solver_pp sampler.steps=20 sampler.times=trailing sampler.stochastic=true",
+    "ddim": "sampler=ddim sampler.steps=20",
+}
+COMMON = "logger=none callbacks=none strategy=cpu validate.every_n_minutes=1000 checkpoints.every_n_minutes=1000"
+BARE = (
+    "schedule=cosine prediction=v network=unet_small network.layers=1 network.scale_shift=true "
+    "network.mid_attention=true dataset.batch_size=128 optimizer.lr=2e-3 optimizer.warmup_steps=200 "
+    "optimizer.betas=[0.9,0.99] lr_schedule=cosine lr_schedule.final=0.03 timesteps=stratified ema.decay=0.999 "
+)
+ARMS = {
+    "former": "experiment=mnist_cpu",
+    "bare": BARE,
+    "former+cosine": "experiment=mnist_cpu lr_schedule=cosine optimizer.lr=2e-3",
+    "bare-2-layers": BARE + "network.layers=2",
+    "bare-no-attention": BARE + "network.mid_attention=false",
+    "bare-no-scale-shift": BARE + "network.scale_shift=false",
+    "bare-batch-64": BARE + "dataset.batch_size=64",
+    "bare-lr-4e-3": BARE + "optimizer.lr=4e-3",
+    "bare-lr-1e-3": BARE + "optimizer.lr=1e-3",
+    "bare-to-zero": BARE + "lr_schedule.final=0",
+    "bare-betas-0.999": BARE + "optimizer.betas=[0.9,0.999]",
+    "bare-uniform": BARE + "timesteps=uniform",
+    "bare-constant": BARE + "lr_schedule=constant ",
+    "bare-ema-0.998": BARE + "ema.decay=0.998",
+    "bare-48-96": BARE + "network.widths=[48,96]",
+    "bare-24-48": BARE + "network.widths=[24,48]",
+    "bare-32-96": BARE + "network.widths=[32,96]",
+    "bare-eps": BARE + "prediction=eps",
+    "bare-x0": BARE + "prediction=x0",
+    "bare-linear": BARE + "schedule=linear",
+    "bare-min-snr": BARE + "weighting=min_snr",
+    "bare-batch-32": BARE + "dataset.batch_size=32",
+    "bare-batch-256": BARE + "dataset.batch_size=256",
+}
+
+
+def main() -> None:
+    options = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
+    arms = [word for word in sys.argv[1:] if "=" not in word] or [*ARMS]
+    settings = {"dataset": options.get("dataset", "mnist"), "minutes": float(options.get("minutes", 5))}
+    settings |= {"seed": int(options.get("seed", 0)), "n": int(options.get("n", 2000))}
+    cores: Queue[str] = Queue()
+    for core in options.get("cores", "0,1").split(","):
+        cores.put(core)
+    with ThreadPoolExecutor(cores.qsize()) as pool:
+        for arm in arms:
+            pool.submit(_run, arm, settings, options.get("path", "data"), cores)
+    print(table(settings))
+    print(RESULTS)
+
+
+def _run(arm: str, settings: Mapping[str, object], path: str, cores: "Queue[str]") -> None:
+    key = {"arm": arm, **settings}
+    if any(key.items() <= row.items() for row in results()):
+        return
+    core = cores.get()
+    try:
+        row = key | _measured(arm, settings, path, core)
+        with open(RESULTS, "a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps(row), flush=True)
+    except subprocess.CalledProcessError as error:
+        print(f"{arm}: {error}\n{error.stderr[-2000:]}", flush=True)
+    finally:
+        cores.put(core)
+
+
+def _measured(arm: str, settings: Mapping[str, object], path: str, core: str) -> dict[str, object]:
+    run = RUNS / f"{settings['dataset']}-{settings['minutes']:g}-{settings['seed']}-{arm}"
+    data = [f"dataset={settings['dataset']}", f"dataset.path={path}"]
+    overrides = [*COMMON.split(), *ARMS[arm].split(), *data, f"seed={settings['seed']}"]
+    limit = [f"trainer.max_minutes={settings['minutes']}", "trainer.max_steps=null", f"run.dir={run}", "resume=auto"]
+    _command(core, "train.py", *overrides, *limit)
+    row: dict[str, object] = {}
+    for name, sampler in SAMPLERS.items():
+        folder = run / f"evaluation_{name}"
+        drawn = [*sampler.split(), f"n={settings['n']}", "metric=fd", "features=classifier", f"output={folder}"]
+        _command(core, "evaluate.py", f"ckpt={run}", f"dataset.path={path}", *drawn)
+        last = json.loads((folder / "results.jsonl").read_text().splitlines()[-1])
+        row |= {name: round(last["value"], 3), "step": last["model"]["step"]}
+    return row | {"overrides": ARMS[arm].strip()}
+
+
+def _command(core: str, script: str, *overrides: str) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = ["taskset", "-c", core, sys.executable, str(ROOT / script), *overrides]
+    subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+
+
+def results() -> list[dict[str, object]]:
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def table(settings: Mapping[str, object]) -> str:
+    """The results with these settings as Markdown, the best first."""
+    rows = sorted((row for row in results() if settings.items() <= row.items()), key=lambda row: str(row["arm"]))
+    rows.sort(key=lambda row: float(str(row["stochastic"])))
+    lines = ["| arm | steps | stochastic, 20 | ddim, 20 | overrides |", "| --- | --- | --- | --- | --- |"]
+    lines += [f"| {r['arm']} | {r['step']} | {r['stochastic']} | {r['ddim']} | `{r['overrides']}` |" for r in rows]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    main()
