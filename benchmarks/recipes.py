@@ -24,35 +24,33 @@ SAMPLERS = {
     "ddim": "sampler=ddim sampler.steps=20",
 }
 COMMON = "logger=none callbacks=none strategy=cpu validate.every_n_minutes=1000 checkpoints.every_n_minutes=1000"
+FORMER = "experiment=mnist_cpu"
+COSINE = f"{FORMER} optimizer.lr=2e-3 lr_schedule=cosine"
 BARE = (
     "schedule=cosine prediction=v network=unet_small network.layers=1 network.scale_shift=true "
     "network.mid_attention=true dataset.batch_size=128 optimizer.lr=2e-3 optimizer.warmup_steps=200 "
-    "optimizer.betas=[0.9,0.99] lr_schedule=cosine lr_schedule.final=0.03 timesteps=stratified ema.decay=0.999 "
+    "optimizer.betas=[0.9,0.99] lr_schedule=cosine lr_schedule.final=0.03 timesteps=stratified ema.decay=0.999"
 )
 ARMS = {
-    "former": "experiment=mnist_cpu",
+    "former": FORMER,
     "bare": BARE,
-    "former+cosine": "experiment=mnist_cpu lr_schedule=cosine optimizer.lr=2e-3",
-    "bare-2-layers": BARE + "network.layers=2",
-    "bare-no-attention": BARE + "network.mid_attention=false",
-    "bare-no-scale-shift": BARE + "network.scale_shift=false",
-    "bare-batch-64": BARE + "dataset.batch_size=64",
-    "bare-lr-4e-3": BARE + "optimizer.lr=4e-3",
-    "bare-lr-1e-3": BARE + "optimizer.lr=1e-3",
-    "bare-to-zero": BARE + "lr_schedule.final=0",
-    "bare-betas-0.999": BARE + "optimizer.betas=[0.9,0.999]",
-    "bare-uniform": BARE + "timesteps=uniform",
-    "bare-constant": BARE + "lr_schedule=constant ",
-    "bare-ema-0.998": BARE + "ema.decay=0.998",
-    "bare-48-96": BARE + "network.widths=[48,96]",
-    "bare-24-48": BARE + "network.widths=[24,48]",
-    "bare-32-96": BARE + "network.widths=[32,96]",
-    "bare-eps": BARE + "prediction=eps",
-    "bare-x0": BARE + "prediction=x0",
-    "bare-linear": BARE + "schedule=linear",
-    "bare-min-snr": BARE + "weighting=min_snr",
-    "bare-batch-32": BARE + "dataset.batch_size=32",
-    "bare-batch-256": BARE + "dataset.batch_size=256",
+    "bare-32": f"{BARE} dataset.batch_size=32",
+    "cosine": COSINE,
+    "cosine-1e-3": f"{COSINE} optimizer.lr=1e-3",
+    "cosine-32": f"{COSINE} dataset.batch_size=32",
+    "cosine-1-layer": f"{COSINE} network.layers=1",
+    "cosine-scale-shift": f"{COSINE} network.scale_shift=true",
+    "cosine-stratified": f"{COSINE} timesteps=stratified",
+    "cosine-betas": f"{COSINE} optimizer.betas=[0.9,0.99]",
+    "cosine-muon": f"{COSINE} optimizer=muon",
+    "cosine-muon-1-layer": f"{COSINE} optimizer=muon network.layers=1",
+    "cosine-attention": f"{COSINE} network.mid_attention=true",
+    "cosine-24-48": f"{COSINE} network.widths=[24,48]",
+    "cosine-48-96-1": f"{COSINE} network.widths=[48,96] network.layers=1",
+    "cosine-ema": f"{COSINE} ema.decay=0.999",
+    "cosine-eps": f"{COSINE} prediction=eps",
+    "cosine-linear": f"{COSINE} schedule=linear",
+    "cosine-min-snr": f"{COSINE} weighting=min_snr",
 }
 
 
@@ -90,9 +88,9 @@ def _run(arm: str, settings: Mapping[str, object], path: str, cores: "Queue[str]
 def _measured(arm: str, settings: Mapping[str, object], path: str, core: str) -> dict[str, object]:
     run = RUNS / f"{settings['dataset']}-{settings['minutes']:g}-{settings['seed']}-{arm}"
     data = [f"dataset={settings['dataset']}", f"dataset.path={path}"]
-    overrides = [*COMMON.split(), *ARMS[arm].split(), *data, f"seed={settings['seed']}"]
     limit = [f"trainer.max_minutes={settings['minutes']}", "trainer.max_steps=null", f"run.dir={run}", "resume=auto"]
-    _command(core, "train.py", *overrides, *limit)
+    overrides = [*COMMON.split(), *ARMS[arm].split(), *data, f"seed={settings['seed']}", *limit]
+    _command(core, "train.py", *{word.partition("=")[0]: word for word in overrides}.values())  # the last of a key wins
     row: dict[str, object] = {}
     for name, sampler in SAMPLERS.items():
         folder = run / f"evaluation_{name}"
