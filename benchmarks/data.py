@@ -1,8 +1,8 @@
-"""How much faster the data path is than the network needs: images/s of making training pairs, and of training on them.
+"""Speed of the data path against the network: images/s of making training pairs, and of training on them.
 
-python benchmarks/data.py [experiment=mnist_cpu ...]       # any words of train.py
+python benchmarks/data.py [experiment=mnist_cpu ...]       # any overrides of train.py
 
-The data path is all that happens before the network: the batch by indexing, t, eps, and uint8 -> [-1, 1].
+The data path is everything before the network: the batch by indexing, t, eps, and uint8 -> [-1, 1].
 """
 
 import itertools
@@ -21,8 +21,8 @@ from diffusion.runs.compose import compose
 BATCHES = 200
 
 
-def rows(words: Sequence[str] = ("experiment=mnist_cpu",)) -> list[Row]:
-    config = OmegaConf.to_container(compose("train", words), resolve=True)
+def rows(overrides: Sequence[str] = ("experiment=mnist_cpu",)) -> list[Row]:
+    config = OmegaConf.to_container(compose("train", overrides), resolve=True)
     model = build.trainable(config)
     data = build.instantiate(config["dataset"], seed=0)
     data.prepare_data()

@@ -1,7 +1,7 @@
-"""The Frechet distance of drawn images to real ones, by the features of a small classifier that is trained here.
+"""The Frechet distance of samples to real images, by the features of a small classifier that is trained here.
 
-It serves grey images of one size with labels, such as MNIST and digits. Its numbers compare models of one data set with
-each other; they are not the FID of the literature, whose features are another network's.
+For greyscale images of one size with labels, such as MNIST and digits. The distances compare models of one dataset;
+they are not the FID of the literature, which uses the features of another network.
 """
 
 import torch
@@ -15,8 +15,8 @@ STEPS, BATCH = 1400, 128  # three epochs of MNIST
 
 
 def classifier(x: Tensor, y: Tensor) -> nn.Sequential:
-    """A small convolutional one of images uint8 (N, 1, H, W) and labels int64 (N,), whose last layer sees 64 features.
-    Its weights are torch's random ones: seed them for a distance that can be repeated."""
+    """A small convolutional classifier of images uint8 (N, 1, H, W) with labels int64 (N,); its last layer has 64
+    inputs, the features. Its weights come from torch's global generator: seed it for reproducible distances."""
     width = 64 * -(-x.shape[-2] // 4) * -(-x.shape[-1] // 4)
     convolutions = [nn.Conv2d(1, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU(), nn.Flatten()]
     made = nn.Sequential(*convolutions, nn.Linear(width, FEATURES), nn.ReLU(), nn.Linear(FEATURES, 10))
@@ -38,7 +38,7 @@ def accuracy(judge: nn.Sequential, x: Tensor, y: Tensor) -> float:
 
 @torch.no_grad()
 def features(judge: nn.Sequential, x: Tensor) -> Tensor:
-    """Of images uint8 (N, 1, H, W): float64 (N, 64)."""
+    """The features of images uint8 (N, 1, H, W): float64 (N, 64)."""
     return torch.cat([judge[:-1](images.from_uint8(part)) for part in x.split(1000)]).double()
 
 

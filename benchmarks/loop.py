@@ -1,4 +1,4 @@
-"""The bare loop that the trainer is measured against: what Algorithm 1 needs and nothing else."""
+"""The bare training loop that the trainer is compared with: only what Algorithm 1 needs."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from diffusion.process import Noised
 
 
 def train(model: LitDiffusion, pictures: Tensor, config: Mapping[str, Any]) -> Iterator[list[Tensor]]:
-    """Trains model without end on pictures, uint8 (N, C, H, W): a batch by indexing, torch.randn, loss, backward,
+    """Trains model indefinitely on pictures, uint8 (N, C, H, W): a batch by indexing, torch.randn, loss, backward,
     clipping, fused AdamW, and the moving average as one foreach call. Yields the average after each step."""
     batch_size, T, decay = config["dataset"]["batch_size"], model.denoiser.schedule.T, config["ema"]["decay"]
     optimizer, lr = model.optimizer.build(model.parameters())

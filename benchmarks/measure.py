@@ -1,4 +1,4 @@
-"""How a pair is measured, in turn and several times, and how the results are written down."""
+"""Alternating measurements of pairs, and tables of the results."""
 
 import statistics
 import time
@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 
 class Row(NamedTuple):
-    """One line of the table: the medians of ours and of the peer in `unit`, and by which factor ours is better.
+    """A row of the table: the medians of ours and of the peer in `unit`, and the factor by which ours is better.
 
-    ratio: of the medians. ratios: of each round, ascending, as the spread.
+    ratio: of the medians. ratios: of each round, ascending.
     """
 
     what: str
@@ -27,7 +27,7 @@ class Row(NamedTuple):
 def alternate(
     what: str, ours: Callable[[], float], peer: Callable[[], float], unit: str, rounds: int = 5, less: bool = False
 ) -> Row:
-    """Measures both in turn. less: a lower value is the better one, as of seconds and bytes."""
+    """Measures both alternately. less: lower is better, as for seconds and bytes."""
     pairs = [(ours(), peer()) for _ in tqdm(range(rounds), desc=what, unit=" round", leave=False)]
     better = (lambda a, b: b / a) if less else (lambda a, b: a / b)
     medians = [statistics.median(column) for column in zip(*pairs, strict=True)]
@@ -41,7 +41,7 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 def sgemm_peak(size: int = 1024, rounds: int = 10) -> float:
-    """The most GFLOP/s that a product of float32 matrices reaches here."""
+    """The maximum GFLOP/s of a product of float32 matrices on this machine."""
     a = torch.randn(size, size)
     return 2 * size**3 / min(seconds(lambda: a @ a) for _ in range(rounds)) / 1e9
 
@@ -53,7 +53,7 @@ def machine() -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """As Markdown."""
-    lines = ["| what | ours | peer | ratio | rounds |", "|---|---|---|---|---|"]
+    lines = ["| quantity | ours | peer | ratio | rounds |", "|---|---|---|---|---|"]
     for row in rows:
         low, high = row.ratios[0], row.ratios[-1]
         lines.append(
@@ -64,7 +64,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def report(rows: Sequence[Row], path: Path | None = None) -> None:
-    """Prints the table and, where there is a path, writes it and prints the path last."""
+    """Prints the table; with a path, also writes it and prints the path last."""
     text = f"{machine()}\n\n{table(rows)}"
     print(text)
     if path:

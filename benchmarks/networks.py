@@ -1,10 +1,10 @@
-"""Our UNet against diffusers' `UNet2DModel` of the same weights: a training step, a forward pass, sampling, memory.
+"""Our UNet against diffusers' `UNet2DModel` with the same weights: a training step, a forward pass, sampling, memory.
 
     python benchmarks/networks.py
 
-Both are 1x32x32, 64 images, widths (32, 64, 64), attention with heads of 8 channels at 16x16 and in the middle, 1.62M
-parameters. A step is forward, backward and fused AdamW. Sampling is 10 steps of DDIM, ours as `sample.py` draws and
-theirs as `DDIMPipeline` does. Memory is what a step adds to the peak of a process of its own.
+Both have 1x32x32 inputs in batches of 64, widths (32, 64, 64), attention with heads of 8 channels at 16x16 and in the
+middle, 1.62M parameters. A step is forward, backward and fused AdamW. Sampling is 10 steps of DDIM, ours as in
+`sample.py` and theirs by `DDIMPipeline`. Memory is what a step adds to the peak memory of a separate process.
 """
 
 import multiprocessing
@@ -93,7 +93,7 @@ def sampling(ours: nn.Module, theirs: nn.Module) -> tuple[Callable[[], object], 
 
 
 def step_memory(which: int) -> float:
-    """MB that a training step adds to the highest memory of this process."""
+    """MB that a training step adds to the peak memory of this process."""
     network = networks()[which]
     before = peak()
     training_step(network)()
@@ -101,7 +101,7 @@ def step_memory(which: int) -> float:
 
 
 def peak() -> float:
-    """The highest memory of this process so far, in MB. Linux tells; `getrusage` would count the parent's as well."""
+    """The peak memory of this process in MB, on Linux; `getrusage` would include the parent's."""
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) / 1024
 
@@ -111,8 +111,8 @@ def in_own_process(which: int) -> float:
         return pool.apply(step_memory, [which])
 
 
-def plainly(network: nn.Module, action: Callable[[], object]) -> Callable[[], None]:
-    """The action as with kernels=off."""
+def off(network: nn.Module, action: Callable[[], object]) -> Callable[[], None]:
+    """The action with kernels=off."""
 
     def run() -> None:
         with without_kernels(network):
@@ -122,7 +122,7 @@ def plainly(network: nn.Module, action: Callable[[], object]) -> Callable[[], No
 
 
 def rate(action: Callable[[], object]) -> Callable[[], float]:
-    """images/s of an action on one batch, after a first time that does not count."""
+    """images/s of an action on one batch, after one warm-up call."""
     action()
     return lambda: BATCH / seconds(action)
 
@@ -131,7 +131,7 @@ def rows() -> list[Row]:
     ours, theirs = networks()
     pairs = {
         "training step / diffusers": [training_step(network) for network in (ours, theirs)],
-        "the same, kernels=off": [plainly(ours, training_step(ours)), training_step(theirs)],
+        "the same, kernels=off": [off(ours, training_step(ours)), training_step(theirs)],
         "forward pass / diffusers": [forward_pass(network) for network in (ours, theirs)],
         f"DDIM, {STEPS} steps / DDIMPipeline": sampling(ours, theirs),
     }
@@ -141,12 +141,12 @@ def rows() -> list[Row]:
 
 
 def useful_gflop() -> float:
-    """Of a training step, per image."""
+    """GFLOP of a training step, per image."""
     with FlopCounterMode(display=False) as counter:
         training_step(networks()[1])()
     return counter.get_total_flops() / BATCH / 1e9
 
 
 if __name__ == "__main__":
-    print(f"{useful_gflop():.2f} GFLOP for each image of a training step")
+    print(f"{useful_gflop():.2f} GFLOP per image of a training step")
     report(rows())

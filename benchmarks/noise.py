@@ -1,8 +1,8 @@
-"""What noise as a function of (seed, purpose, index) costs: a whole step against drawing t and eps of its batch.
+"""The cost of noise as a function of (seed, purpose, index): a training step against sampling t and eps of its batch.
 
-python benchmarks/noise.py [experiment=digits ...]       # any words of train.py
+python benchmarks/noise.py [experiment=digits ...]       # any overrides of train.py
 
-The first line is against torch.randn, which gives one stream for all. In the second, 33 would be 3 percent of a step.
+The first row compares with torch.randn, which uses one stream for all images. In the second, 33 is 3 percent of a step.
 """
 
 import sys
@@ -19,8 +19,8 @@ from diffusion.runs import build
 from diffusion.runs.compose import compose
 
 
-def rows(words: Sequence[str] = ("experiment=digits",)) -> list[Row]:
-    config = OmegaConf.to_container(compose("train", words), resolve=True)
+def rows(overrides: Sequence[str] = ("experiment=digits",)) -> list[Row]:
+    config = OmegaConf.to_container(compose("train", overrides), resolve=True)
     model = build.trainable(config)
     batch_size, T = config["dataset"]["batch_size"], model.denoiser.schedule.T
     index = torch.arange(batch_size)

@@ -1,4 +1,4 @@
-"""Everything that is measured, as one table: `make bench`.
+"""All benchmarks in one table: `make bench`.
 
 python benchmarks/run.py [dataset.path=my/data]
 """
@@ -16,12 +16,12 @@ from measure import report
 
 
 def main() -> None:
-    words = sys.argv[1:]
+    overrides = sys.argv[1:]
     rows = [
         *networks.rows(),
         *trainer.rows(["experiment=digits"]),
-        *trainer.rows(["experiment=mnist_cpu", *words], rounds=3),
-        *data.rows(["experiment=mnist_cpu", *words]),
+        *trainer.rows(["experiment=mnist_cpu", *overrides], rounds=3),
+        *data.rows(["experiment=mnist_cpu", *overrides]),
         *noise.rows(),
         *samplers.rows(),
         *startup.rows(),

@@ -1,13 +1,12 @@
-"""How good each sampler's images are at few steps: Frechet distances of what trained models draw to the real images.
+"""Sample quality of each sampler at few steps: Frechet distances of samples of trained models to the real images.
 
     python benchmarks/sampler_quality.py RUN [RUN ...] [n=2000] [seeds=0,1,2] [steps=5,10,20] [SAMPLER ...]
 
-RUN is a run folder or a checkpoint of grey images with labels (digits, mnist, fashion_mnist). SAMPLER is a choice of
-conf/sampler, with values of its own behind it in the same argument ("unipc times=karras order=2"); without any, every
-choice as it is shipped, and the stochastic dpm_solver_pp. All draw from the same noise, so that distances compare
-more closely than the differences between seeds suggest. Each is a row of
-runs/benchmarks/sampler_quality/rows.csv as soon as it is known, and what has a row is not measured again; the table is
-made of the rows that the command asks for.
+RUN is a run folder or a checkpoint of greyscale images with labels (digits, mnist, fashion_mnist). SAMPLER is a choice
+of conf/sampler, optionally with overrides in the same argument ("unipc times=karras order=2"); by default every choice
+with its default values, and the stochastic dpm_solver_pp. All use the same noise, so distances can be compared more
+closely than the differences between seeds suggest. Each measurement is appended to
+runs/benchmarks/sampler_quality/rows.csv and not repeated; the table contains the rows of this command.
 """
 
 import csv
@@ -36,11 +35,11 @@ from diffusion.runs.groups import choice, groups_of
 FOLDER = Path("runs/benchmarks/sampler_quality")
 BATCH = 100
 COLUMNS = ("run", "weights", "sampler", "values", "steps", "n", "seed", "distance", "seconds", "commit")
-KEY = ("weights", "values", "steps", "n", "seed")  # of a row: what is measured once
+KEY = ("weights", "values", "steps", "n", "seed")  # identifies a measurement
 
 
 class Cell(NamedTuple):
-    """One distance to measure: the sampler as it was typed, its config without steps, and the rest of the protocol."""
+    """One distance to measure: the sampler argument, its config without steps, and the rest of the protocol."""
 
     sampler: str
     node: Mapping[str, Any]
@@ -53,7 +52,7 @@ class Cell(NamedTuple):
 
 
 class Judge:
-    """A classifier of a data set, and the features of its training images."""
+    """A classifier of a dataset, and the features of its training images."""
 
     def __init__(self, node: Mapping[str, Any]):
         data = build.instantiate(node)
@@ -65,7 +64,7 @@ class Judge:
         self.real = features(self.classifier, train)
         self.about = (
             f"{node['name']}: distances to the {len(train):,} training images, {self(val):.2f} for the {len(val):,} "
-            f"others, of which the classifier knows {accuracy(self.classifier, val, val_labels):.1%}"
+            f"validation images; validation accuracy {accuracy(self.classifier, val, val_labels):.1%}"
         )
 
     def __call__(self, drawn: Tensor) -> float:
@@ -73,15 +72,15 @@ class Judge:
         return frechet_distance(features(self.classifier, drawn), self.real)
 
 
-def node_of(words: str) -> dict[str, Any]:
-    """The config of a sampler from its choice and the values behind it, without its steps."""
-    name, *values = words.split()
+def node_of(argument: str) -> dict[str, Any]:
+    """The config of a sampler argument, without its steps."""
+    name, *values = argument.split()
     node = choice("sampler", name) | OmegaConf.to_container(OmegaConf.from_dotlist(values))
     return {key: value for key, value in node.items() if key != "steps"}
 
 
 def digest(model: LitDiffusion) -> str:
-    """Of its weights."""
+    """A hash of the weights."""
     made = hashlib.blake2b(digest_size=6)
     for _, tensor in sorted(model.state_dict().items()):
         made.update(tensor.contiguous().numpy().tobytes())
@@ -89,8 +88,8 @@ def digest(model: LitDiffusion) -> str:
 
 
 def commit() -> str:
-    told = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True)
-    return told.stdout.strip() or "unknown"
+    result = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True)
+    return result.stdout.strip() or "unknown"
 
 
 def read() -> dict[tuple[str, ...], dict[str, str]]:
@@ -151,11 +150,11 @@ def table(weights: Mapping[str, str], cells: Sequence[Cell]) -> str:
 
 
 def main() -> None:
-    words = sys.argv[1:]
-    options = dict(word.split("=", 1) for word in words if word.split("=")[0] in ("n", "seeds", "steps"))
-    runs = [word for word in words if Path(word).exists()]
-    shipped = [*groups_of("train")["sampler"].choices, "dpm_solver_pp stochastic=true"]
-    samplers = [word for word in words if word.split()[0] in groups_of("train")["sampler"].choices] or shipped
+    arguments = sys.argv[1:]
+    options = dict(each.split("=", 1) for each in arguments if each.split("=")[0] in ("n", "seeds", "steps"))
+    runs = [each for each in arguments if Path(each).exists()]
+    default = [*groups_of("train")["sampler"].choices, "dpm_solver_pp stochastic=true"]
+    samplers = [each for each in arguments if each.split()[0] in groups_of("train")["sampler"].choices] or default
     n = int(options.get("n", 2000))
     seeds, steps = (
         [int(one) for one in options.get(key, value).split(",")]

@@ -1,9 +1,9 @@
-"""What each sampler costs outside the network: noise, schedule, clipping and the solver's own sums.
+"""The overhead of each sampler outside the network: noise, schedule, clipping and the solver's arithmetic.
 
-python benchmarks/samplers.py [network=unet_small ...]       # any words of train.py
+python benchmarks/samplers.py [network=unet_small ...]       # any overrides of train.py
 
-One batch of images with a network that has not learnt anything: the time is that of a trained one. Ours are the seconds
-of a whole sampling, the peer's those of them in which the network runs: 0.97 is 3 percent outside.
+One batch with an untrained network, which takes the same time as a trained one. `ours` is the total sampling time in
+seconds, `peer` the part spent in the network: a ratio of 0.97 is 3 percent overhead.
 """
 
 import sys
@@ -24,7 +24,7 @@ BATCH, STEPS, ROUNDS = 64, 20, 3
 
 
 class Timed(torch.nn.Module):
-    """A network that counts the seconds its calls take."""
+    """A network that measures the seconds of its calls."""
 
     def __init__(self, network):
         super().__init__()
@@ -37,23 +37,23 @@ class Timed(torch.nn.Module):
         return output
 
 
-def whole_and_inside(model: LitDiffusion, sampler: Sampler) -> tuple[float, float]:
-    """Seconds of sampling a batch, and those of the network."""
+def total_and_inside(model: LitDiffusion, sampler: Sampler) -> tuple[float, float]:
+    """Seconds of sampling a batch, and those spent in the network."""
     network = model.denoiser.network
     timed = model.denoiser.network = Timed(network)
-    whole = seconds(lambda: model.sample(BATCH, sampler=sampler, progress=False))
+    total = seconds(lambda: model.sample(BATCH, sampler=sampler, progress=False))
     model.denoiser.network = network
-    return whole, timed.seconds
+    return total, timed.seconds
 
 
-def rows(words: Sequence[str] = ("dataset=mnist",)) -> list[Row]:
-    model = build.model(OmegaConf.to_container(compose("train", words), resolve=True))
+def rows(overrides: Sequence[str] = ("dataset=mnist",)) -> list[Row]:
+    model = build.model(OmegaConf.to_container(compose("train", overrides), resolve=True))
     model.sample(BATCH, sampler=build.instantiate(choice("sampler", "ddim") | {"steps": 2}), progress=False)
     found = []
     for name in groups_of("train")["sampler"].choices:
         sampler = build.instantiate(choice("sampler", name) | {"steps": STEPS})
-        pairs = sorted((whole_and_inside(model, sampler) for _ in range(ROUNDS)), key=lambda pair: pair[1] / pair[0])
-        ratios = [inside / whole for whole, inside in pairs]
+        pairs = sorted((total_and_inside(model, sampler) for _ in range(ROUNDS)), key=lambda pair: pair[1] / pair[0])
+        ratios = [inside / total for total, inside in pairs]
         middle = ROUNDS // 2
         found.append(Row(f"{name}, {STEPS} steps / its network alone", *pairs[middle], "s", ratios[middle], ratios))
     return found

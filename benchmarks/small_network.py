@@ -1,11 +1,12 @@
-"""The best small network: candidates for MNIST on a CPU, each trained for the same time, judged by their images.
+"""Search for the best small network: candidates for MNIST on a CPU, trained for the same time, compared by samples.
 
     python benchmarks/small_network.py [minutes=2] [images=2048] [NAME ...]      # no NAME: all candidates
 
-Time is that of one CPU core, so that a busy machine is no disadvantage. The images are drawn with the averaged weights
-and judged by the Frechet distance (Heusel et al. 2017) of the features of a classifier that is trained here on the real
-training images, to those of the test images: 0 would be the same distribution, and the first line gives the distance of
-real training images. The images themselves are written beside the table.
+Time is CPU time of one core, so other load on the machine does not matter. Samples are drawn with the averaged weights
+and compared with the test images by the Frechet distance (Heusel et al. 2017) of the features of a classifier trained
+here on
+the training images: 0 is the same distribution, and the first line gives the distance of real training images. The
+samples are written beside the table.
 """
 
 import sys
@@ -51,7 +52,8 @@ CANDIDATES = {
 
 
 class RMSNorm(nn.Module):
-    """Over the channels of each pixel (Zhang & Sennrich 2019), which GroupNorm does over groups and all pixels."""
+    """Over the channels of each pixel (Zhang & Sennrich 2019), whereas GroupNorm normalises over groups and all
+    pixels."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -69,7 +71,7 @@ def swap_norms(module: nn.Module) -> None:
 
 
 def trained(name: str, pictures: Tensor, minutes: float) -> tuple[LitDiffusion, int]:
-    """The model of a candidate, its averaged weights in it, after so many minutes; and how many images it has seen."""
+    """The model of a candidate with its averaged weights after the given minutes, and how many images it has seen."""
     torch.manual_seed(0)
     config = OmegaConf.to_container(compose("train", ["experiment=mnist_cpu", *CANDIDATES[name].split()]), resolve=True)
     model = build.trainable(config)
@@ -84,11 +86,11 @@ def trained(name: str, pictures: Tensor, minutes: float) -> tuple[LitDiffusion, 
 
 
 def main() -> None:
-    words = dict(word.split("=") for word in sys.argv[1:] if "=" in word)
-    minutes, count = float(words.get("minutes", 2)), int(words.get("images", 2048))
+    options = dict(each.split("=") for each in sys.argv[1:] if "=" in each)
+    minutes, count = float(options.get("minutes", 2)), int(options.get("images", 2048))
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    data = build.instantiate(choice("dataset", "mnist") | {"path": words.get("path", "data")})
+    data = build.instantiate(choice("dataset", "mnist") | {"path": options.get("path", "data")})
     data.prepare_data()
     (pictures, of_pictures), (test, of_test) = data.split("train"), data.split("val")
     labels, test_labels = of_pictures.tensors["label"], of_test.tensors["label"]
@@ -96,14 +98,14 @@ def main() -> None:
     right = accuracy(judge, test, test_labels)
     real = features(judge, test)
     lines = [
-        f"{minutes:g} minutes of one core each, {count} images; the classifier is right on {right:.1%} of the test set",
+        f"{minutes:g} minutes of one core each, {count} images; the classifier's test accuracy is {right:.1%}",
         f"{'network':<18}{'parameters':>12}{'images seen':>14}{'distance':>10}",
         f"{'(real images)':<18}{'':>26}{frechet_distance(features(judge, pictures[:count]), real):>10.2f}",
     ]
     print("\n".join(lines), flush=True)
     FOLDER.mkdir(parents=True, exist_ok=True)
     sampler = build.instantiate(choice("sampler", "dpm_solver_pp") | {"steps": 20})
-    for name in [word for word in sys.argv[1:] if "=" not in word] or CANDIDATES:
+    for name in [each for each in sys.argv[1:] if "=" not in each] or CANDIDATES:
         model, seen = trained(name, pictures, minutes)
         drawn = model.space.picture(model.sample(count, sampler=sampler, batch_size=BATCH))
         images.write_png(FOLDER / f"{name}.png", images.grid(drawn[:64]))

@@ -1,8 +1,8 @@
-"""How long one waits for the commands: seconds against importing torch and lightning alone.
+"""Start-up time of the commands: seconds, compared with only importing torch and lightning.
 
     python benchmarks/startup.py
 
-Start-up is a `sample.py` that says that there is no checkpoint, once all that sampling needs has been imported.
+Start-up is `sample.py` until its error about a missing checkpoint, after all imports that sampling needs.
 """
 
 import subprocess
@@ -15,8 +15,8 @@ TOP = Path(__file__).resolve().parent.parent
 IMPORTS = ["-c", "import torch, lightning.pytorch"]
 
 
-def run(*words: str) -> float:
-    return seconds(lambda: subprocess.run([sys.executable, *words], cwd=TOP, capture_output=True))
+def run(*arguments: str) -> float:
+    return seconds(lambda: subprocess.run([sys.executable, *arguments], cwd=TOP, capture_output=True))
 
 
 def rows() -> list[Row]:

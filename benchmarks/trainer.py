@@ -1,9 +1,9 @@
-"""What the trainer costs: images/s of the whole `train.py` loop against a bare PyTorch loop of the same algorithm.
+"""The overhead of the trainer: images/s of the `train.py` loop against a bare PyTorch loop of the same algorithm.
 
-    python benchmarks/trainer.py [experiment=digits ...]       # any words of train.py
+    python benchmarks/trainer.py [experiment=digits ...]       # any overrides of train.py
 
-Both train the same module on the same data in the same process, in turn, several times. Then the training of an epoch
-against the seconds that the pictures of one validation take.
+Both train the same module on the same data in the same process, alternately and several times. The second row compares
+the training of an epoch with the seconds for the figures of one validation.
 """
 
 import sys
@@ -29,7 +29,7 @@ STEPS, WARM_UP = 150, 20
 
 
 class Clock(Callback):
-    """Times the steps after the warm-up, validation and saving left out (they have their own line in a run)."""
+    """Times the steps after the warm-up, without validation and saving."""
 
     def on_train_batch_end(self, trainer, *_):
         if trainer.global_step == WARM_UP:
@@ -62,7 +62,7 @@ def bare(config: dict) -> float:
 
 
 def pictures(config: dict) -> Row:
-    """Of the validation at the end of a short run, against as many of its steps as an epoch has."""
+    """The figures of the validation at the end of a short run, against the training steps of an epoch."""
     trainer, step = fit(short(config))
     names = [f"[Callback]{callback.state_key}." for callback in trainer.callbacks if isinstance(callback, Pictures)]
     drawing = sum(
@@ -71,7 +71,7 @@ def pictures(config: dict) -> Row:
         if action.startswith(tuple(names)) and "validation" in action
     )
     training = trainer.num_training_batches * step
-    what = f"an epoch of training / pictures of a validation, {config['dataset']['name']}"
+    what = f"an epoch of training / figures of a validation, {config['dataset']['name']}"
     ratio = training / drawing
     return Row(what, drawing, training, "s", ratio, [ratio])
 
@@ -81,10 +81,10 @@ def short(config: dict) -> dict:
     return config | {"trainer": config["trainer"] | limits, "validate": config["validate"] | {"every_n_steps": STEPS}}
 
 
-def rows(words: Sequence[str] = ("experiment=digits",), rounds: int = 5) -> list[Row]:
+def rows(overrides: Sequence[str] = ("experiment=digits",), rounds: int = 5) -> list[Row]:
     quiet()
     config, alone = (
-        OmegaConf.to_container(compose("train", ["logger=none", *words, *more]), resolve=True)
+        OmegaConf.to_container(compose("train", ["logger=none", *overrides, *more]), resolve=True)
         for more in ([], ["callbacks=none"])
     )
     images, alone = config["dataset"]["batch_size"], short(alone)

@@ -4,7 +4,7 @@
 >>> run = diffusion.run("train", "dataset=digits", "trainer.max_steps=2000")   # what `python train.py` does
 >>> model = diffusion.load(run)                     # a run folder or a checkpoint
 >>> x_0 = model.sample(16, seed=0)                  # float (16, C, H, W), of a model of pictures in [-1, 1]
->>> model.space.decode(x_0)                         # in the units of the data set: uint8 of pictures
+>>> model.space.decode(x_0)                         # in the units of the dataset: uint8 of pictures
 
 Every part also works by itself; see "From Python" in the README.
 """

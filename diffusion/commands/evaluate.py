@@ -62,7 +62,7 @@ def run(composed: Annotated[DictConfig, EvaluateKeys]) -> Path:
     mistake."""
     quiet()
     config = plain(composed)
-    refuse(config["given"], {"space": "the model, or the data set, has its own"})
+    refuse(config["given"], {"space": "the model, or the dataset, has its own"})
     if (config["ckpt"] is None) == (config["images"] is None):
         raise UserError("ckpt is missing: set ckpt=..., or images=FOLDER and dataset=...")
     return _of_model(config) if config["images"] is None else _of_images(config)
@@ -115,7 +115,7 @@ def _of_images(config: Mapping[str, Any]) -> Path:
         if not isinstance(metric, ImageMetric):
             raise UserError(f"metric={metric.name} measures a model, not images: set ckpt=..., or choose metric=fd")
     if config["dataset"] is None or TARGET not in config["dataset"]:
-        raise UserError(f"images={path}: with which images are they compared? Set dataset=mnist, or another data set")
+        raise UserError(f"images={path}: with which images are they compared? Set dataset=mnist, or another dataset")
     why = "images= are judged as they are: nothing is drawn"
     refuse(config["given"], {**unused_all(why), **dict.fromkeys(("weights", "keep_images", "kernels", "compile"), why)})
     data = build.instantiate(config["dataset"], seed=0)
@@ -210,14 +210,14 @@ def _sampling(config: Mapping[str, Any], n: int, trained: Trained) -> tuple[dict
 
 
 def _training_data(model: LitDiffusion, given: Mapping[str, Any] | None) -> Data:
-    """The data set of the training, with the values that are given, such as another path."""
+    """The dataset of the training, with the values that are given, such as another path."""
     node = model.config["dataset"]
     given = given or {}
     if TARGET in given:
-        warnings.warn("dataset= replaces the data set that the model was trained on", Notice, stacklevel=2)
+        warnings.warn("dataset= replaces the dataset that the model was trained on", Notice, stacklevel=2)
         node = given
     for key in given.keys() - node.keys():
-        raise UserError(f"dataset.{key}={given[key]}: the data set of this model has no {key}")
+        raise UserError(f"dataset.{key}={given[key]}: the dataset of this model has no {key}")
     data = build.instantiate({**node, **given}, seed=model.seed)
     data.prepare_data()
     if model.classes is not None and list(data.classes or []) != list(model.classes):

@@ -42,7 +42,7 @@ class Conditioner(ABC):
 
     @classmethod
     def settle(cls, name: str, data: Any) -> dict[str, Any]:
-        """Values that the data set (`data.base.ImageData`) decides, by the names of this class's arguments.
+        """Values that the dataset (`data.base.ImageData`) decides, by the names of this class's arguments.
 
         Raises UserError where the data has nothing of that name.
         """
@@ -71,7 +71,7 @@ class Conditioner(ABC):
 
 
 def told(name: str, data: Any) -> Tensor:
-    """What a data set tells of each image of its training split under that name, (N, ...). Raises UserError where it
+    """What a dataset tells of each image of its training split under that name, (N, ...). Raises UserError where it
     tells nothing."""
     tensors = data.split("train")[1].tensors
     if name not in tensors:

@@ -1,4 +1,4 @@
-"""Images to judge beside the images of a data set, and the features of both, each computed once."""
+"""Images to judge beside the images of a dataset, and the features of both, each computed once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Comparison:
     progress: bool = True
 
     def check(self) -> None:
-        """Raises UserError for a data set of other values than pictures, or a file that holds no moments."""
+        """Raises UserError for a dataset of other values than pictures, or a file that holds no moments."""
         pictures(self.data, self._split)
         if self._file is not None:
             read_moments(self._file, self.extractor.width)

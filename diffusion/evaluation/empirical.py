@@ -1,4 +1,4 @@
-"""The empirical distribution of a data set, and its denoiser E[x_0 | x_t] in closed form."""
+"""The empirical distribution of a dataset, and its denoiser E[x_0 | x_t] in closed form."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -16,7 +16,7 @@ def read(path: Path, shape: tuple[int, ...]) -> Tensor:
     """The pictures of a folder, in the order of their names, or of a npz (arr_0, uint8 (n, H, W, C)), as uint8
     (n, C, H, W).
 
-    shape: (C, H, W) of the data set, which they must have. Raises UserError for a missing path, a folder without
+    shape: (C, H, W) of the dataset, which they must have. Raises UserError for a missing path, a folder without
     pictures, a picture that cannot be read, or one of another size or number of channels.
     """
     if path.is_dir():
@@ -70,6 +70,6 @@ def _check(path: Path, found: tuple[int, ...], expected: tuple[int, ...]) -> Non
     if tuple(found) != tuple(expected):
         (channels, height, width), (c, h, w) = found, expected
         raise UserError(
-            f"{path} has {width}x{height} pixels of {channels} channels; the data set has {w}x{h} of {c}: resize the "
+            f"{path} has {width}x{height} pixels of {channels} channels; the dataset has {w}x{h} of {c}: resize the "
             "images, or set dataset.size and dataset.channels"
         )

@@ -19,11 +19,11 @@ def quiet() -> None:
     """Called once by a command before it starts to work; importing this package silences nothing."""
     # Lightning's own use of a torch function that torch has renamed.
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*deprecated")
-    # It is meant so: the module draws the noise of whatever data set it is given.
+    # It is meant so: the module draws the noise of whatever dataset it is given.
     warnings.filterwarnings("ignore", message="You have overridden `on_before_batch_transfer`")
     # Such an image is left out, and listed with the reason.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit", module="PIL")
-    # Small data sets have short epochs; the interval counts steps of the whole run.
+    # Small datasets have short epochs; the interval counts steps of the whole run.
     warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")
     # A validation has been summed over the processes before it is logged; how long pictures took, rank 0 alone knows.
     warnings.filterwarnings("ignore", message=r"It is recommended to use .*sync_dist=True")

@@ -1,1 +1,1 @@
-"""Spaces: between what a data set stores and x_0."""
+"""Spaces: between what a dataset stores and x_0."""

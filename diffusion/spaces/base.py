@@ -1,4 +1,4 @@
-"""What lies between the values that a data set stores and x_0, which the model sees."""
+"""What lies between the values that a dataset stores and x_0, which the model sees."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ class Space(ABC):
     bounds: ClassVar[Bounds | None] = None
     """Between which values x_0 lies; None where it may be any number."""
     stores: ClassVar[str]
-    """A description of what the data set has to store."""
+    """A description of what the dataset has to store."""
     discrete: ClassVar[bool] = False
     """Whether `log_likelihood` is that of a value among finitely many, or a density."""
 

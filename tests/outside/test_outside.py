@@ -296,7 +296,7 @@ def test_a_metric(waves):
     refused = run("evaluate", f"ckpt={waves.folder}", "metric=brightness", "metric.brightness.clipping=none")
     assert "metric.brightness.clipping: no such key" in refused.err
     refused = run("evaluate", f"ckpt={waves.folder}", "dataset.path=elsewhere")
-    assert refused.err == "error: dataset.path=elsewhere: the data set of this model has no path\n"
+    assert refused.err == "error: dataset.path=elsewhere: the dataset of this model has no path\n"
     done("evaluate", f"ckpt={waves.folder}", "metric.bpd.n=8", "metric.bpd.steps=4")
     assert np.isfinite(results(waves.folder)[-1]["value"])  # the bound, of floats
 

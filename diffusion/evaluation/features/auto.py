@@ -14,7 +14,7 @@ from diffusion.evaluation.features.pixels import Pixels
 @checked
 @dataclass(frozen=True)
 class Auto(Features):
-    """Inception's where its file of weights is in its place; else those of a classifier of the data set, if that has
+    """Inception's where its file of weights is in its place; else those of a classifier of the dataset, if that has
     labels; else the pixels. Prints the choice."""
 
     name = "auto"

@@ -1,4 +1,4 @@
-"""Features of a small classifier that is trained on the labelled data set itself: the ones that need no download."""
+"""Features of a small classifier that is trained on the labelled dataset itself: the ones that need no download."""
 
 import hashlib
 import json
@@ -89,7 +89,7 @@ class Classifier(Features):
         return Extractor(network, self.width, described)
 
     def _network(self, data: Data) -> Network:
-        """Untrained, with weights from the seed. Raises UserError for a data set without labels."""
+        """Untrained, with weights from the seed. Raises UserError for a dataset without labels."""
         dtype, (channels, height, width) = data.declaration
         if data.classes is None or len(data.classes) < 2 or dtype != torch.uint8:
             raise UserError(

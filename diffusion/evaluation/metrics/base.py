@@ -57,7 +57,7 @@ class ModelMetric(Metric):
 
 
 class ImageMetric(Metric):
-    """A measurement of images, whatever drew them, beside those of a data set."""
+    """A measurement of images, whatever drew them, beside those of a dataset."""
 
     @abstractmethod
     def check(self, n: int, comparison: Comparison) -> None:
