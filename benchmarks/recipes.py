@@ -26,6 +26,7 @@ SAMPLERS = {
 COMMON = "logger=none callbacks=none strategy=cpu validate.every_n_minutes=1000 checkpoints.every_n_minutes=1000"
 FORMER = "experiment=mnist_cpu"
 COSINE = f"{FORMER} optimizer.lr=2e-3 lr_schedule=cosine"
+MUON = f"{COSINE} optimizer=muon"
 BARE = (
     "schedule=cosine prediction=v network=unet_small network.layers=1 network.scale_shift=true "
     "network.mid_attention=true dataset.batch_size=128 optimizer.lr=2e-3 optimizer.warmup_steps=200 "
@@ -42,8 +43,6 @@ ARMS = {
     "cosine-scale-shift": f"{COSINE} network.scale_shift=true",
     "cosine-stratified": f"{COSINE} timesteps=stratified",
     "cosine-betas": f"{COSINE} optimizer.betas=[0.9,0.99]",
-    "cosine-muon": f"{COSINE} optimizer=muon",
-    "cosine-muon-1-layer": f"{COSINE} optimizer=muon network.layers=1",
     "cosine-attention": f"{COSINE} network.mid_attention=true",
     "cosine-24-48": f"{COSINE} network.widths=[24,48]",
     "cosine-48-96-1": f"{COSINE} network.widths=[48,96] network.layers=1",
@@ -51,6 +50,27 @@ ARMS = {
     "cosine-eps": f"{COSINE} prediction=eps",
     "cosine-linear": f"{COSINE} schedule=linear",
     "cosine-min-snr": f"{COSINE} weighting=min_snr",
+    "muon": MUON,
+    "muon-1e-3": f"{MUON} optimizer.lr=1e-3",
+    "muon-4e-3": f"{MUON} optimizer.lr=4e-3",
+    "muon-8e-3": f"{MUON} optimizer.lr=8e-3",
+    "muon-32": f"{MUON} dataset.batch_size=32",
+    "muon-128": f"{MUON} dataset.batch_size=128",
+    "muon-1-layer": f"{MUON} network.layers=1",
+    "muon-scale-shift": f"{MUON} network.scale_shift=true",
+    "muon-attention": f"{MUON} network.mid_attention=true",
+    "muon-stratified": f"{MUON} timesteps=stratified",
+    "muon-ema-0.995": f"{MUON} ema.decay=0.995",
+    "muon-ema-0.999": f"{MUON} ema.decay=0.999",
+    "muon-betas": f"{MUON} optimizer.betas=[0.9,0.99]",
+    "muon-momentum-0.9": f"{MUON} optimizer.momentum=0.9",
+    "muon-48-96": f"{MUON} network.widths=[48,96]",
+    "muon-24-48": f"{MUON} network.widths=[24,48]",
+    "muon-3-layers": f"{MUON} network.layers=3",
+    "muon-constant": f"{MUON} lr_schedule=constant",
+    "muon-eps": f"{MUON} prediction=eps",
+    "muon-min-snr": f"{MUON} weighting=min_snr",
+    "muon-linear": f"{MUON} schedule=linear prediction=eps",
 }
 
 
