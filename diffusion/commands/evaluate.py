@@ -27,12 +27,12 @@ from diffusion.config.registry import TARGET
 from diffusion.config.value_types import File, Node
 from diffusion.data.base import Data
 from diffusion.evaluation import foreign_images
-from diffusion.evaluation.comparison import Comparison
+from diffusion.evaluation.comparison import Comparison, differences
 from diffusion.evaluation.metrics.base import ImageMetric, Metric, ModelMetric, Score
 from diffusion.evaluation.results import Results
 from diffusion.ground.device import device_of
 from diffusion.ground.errors import Notice, UserError
-from diffusion.ground.files import atomic, json_text
+from diffusion.ground.files import atomic, json_contents, json_text
 from diffusion.ground.quiet import quiet
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.runs import build, checkpoint, manifest
@@ -184,8 +184,12 @@ def _add(results: Results, metric: Metric, score: Score, protocol: Mapping[str, 
     for name, text in score.files.items():
         with atomic(results.path.with_name(name)) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    others = [each for each in results.rows() if each.get("metric") == metric.name]
     for same in results.add(row, score.figure)[-1:]:
         print(f"measured before with the same protocol ({same.get('date')}: {same.get('value')}); both rows are kept")
+    for other in others[-1:]:
+        if unlike := differences(other.get("protocol") or {}, json_contents(json_text(protocol))):
+            print(f"not comparable with {other.get('value')} of {other.get('date')}: {manifest.text(unlike)}")
 
 
 def _metric(node: Mapping[str, Any], model: LitDiffusion | None) -> Metric:

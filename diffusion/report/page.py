@@ -122,19 +122,18 @@ def _table(path: Path) -> list[list[str]]:
 
 
 def _of_several(found: Sequence[Run]) -> dict[str, Any]:
-    metrics = dict.fromkeys(name for run in found for name in verdict.newest(run))
+    values, _ = verdict.measured(found)
     return {
         "findings": verdict.compared(found),
-        "metrics": [*metrics],
-        "rows": [_summary(run, [*metrics]) for run in found],
+        "metrics": [*values],
+        "rows": [_summary(run, [each[k] for each in values.values()]) for k, run in enumerate(found)],
         "between": settings.between(found),
     }
 
 
-def _summary(run: Run, metrics: Sequence[str]) -> dict[str, Any]:
-    """The numbers of a run for the table of several; None where one is not known."""
+def _summary(run: Run, metrics: Sequence[Any]) -> dict[str, Any]:
+    """The numbers of a run for the table of several; None where one is not known. metrics: their values."""
     saved, losses = run.saved, run.series.get("val/loss")
-    newest = verdict.newest(run)
     return {
         "name": run.name,
         "finished": "yes" if saved and saved.reached else "no",
@@ -146,7 +145,7 @@ def _summary(run: Run, metrics: Sequence[str]) -> dict[str, Any]:
             saved and saved.images / saved.seconds if saved and saved.seconds else None,
             saved and saved.seconds / 60,
             saved and saved.skipped,
-            *(newest.get(name, {}).get("value") for name in metrics),
+            *metrics,
         ],
     }
 

@@ -1,10 +1,12 @@
 """What the numbers of a run say, by rule: a few sentences, each of what was measured."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from diffusion.evaluation import comparison
 from diffusion.report.run import METRICS, Run, Series
+from diffusion.runs import manifest
 
 _LEVEL = 0.01  # a smaller change of the loss, relative to it, is none
 _APART = 0.2  # of the training loss: a gap as wide is worth a look
@@ -24,7 +26,33 @@ def findings(run: Run) -> list[Finding]:
 
 
 def compared(runs: Sequence[Run]) -> list[Finding]:
-    """Which of several runs has the lowest loss, if that can be said."""
+    """Which of several runs has the lowest loss, and which metrics cannot be compared."""
+    return [*_losses(runs), *(Finding(text, "bad") for text in measured(runs)[1])]
+
+
+def measured(runs: Sequence[Run]) -> tuple[dict[str, list[Any]], list[str]]:
+    """The newest value of each metric, one for each run or None, and why values are left out: two numbers are compared
+    only if their protocols are equal, and the first run that has a metric sets its protocol."""
+    values: dict[str, list[Any]] = {}
+    reasons = []
+    for name in dict.fromkeys(name for run in runs for name in newest(run)):
+        rows = [newest(run).get(name) for run in runs]
+        first = next(number for number, row in enumerate(rows) if row is not None)
+        values[name] = []
+        for run, row in zip(runs, rows, strict=True):
+            unlike = row and comparison.differences(_protocol(rows[first]), _protocol(row))
+            values[name].append(row.get("value") if row and not unlike else None)
+            if unlike:
+                found = manifest.text(unlike)
+                reasons.append(f"{name} of {run.name} is not comparable with that of {runs[first].name}: {found}.")
+    return values, reasons
+
+
+def _protocol(row: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return (row or {}).get("protocol") or {}
+
+
+def _losses(runs: Sequence[Run]) -> list[Finding]:
     losses = {run.name: value for run in runs if (value := run.last("val/loss")) is not None}
     if len(losses) < 2:
         return []

@@ -91,3 +91,13 @@ def test_several_runs_are_compared_where_their_data_are_the_same(tmp_path):
     (other / "manifest.json").write_text(text.replace('"f0"', '"f1"'))
     [found] = verdict.compared(runs([one, other]))
     assert found.text == "The runs have other data: their val/loss cannot be compared."
+
+
+def test_numbers_of_unlike_protocols_are_not_compared(tmp_path):
+    folders = [run_folder(tmp_path / name) for name in ("one", "two", "three")]
+    for folder, n, value in zip(folders, (1000, 1000, 2000), (3.0, 2.0, 1.0), strict=True):
+        write_result(folder, metric="fd", value=value, protocol={"n": n, "reference": {"split": "train"}})
+    values, reasons = verdict.measured(runs(folders))
+    assert values == {"fd": [3.0, 2.0, None]}
+    assert reasons == ["fd of three is not comparable with that of one: n 1000 -> 2000."]
+    assert reasons[0] in {each.text for each in verdict.compared(runs(folders))}
