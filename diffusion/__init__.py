@@ -3,10 +3,10 @@
 >>> import diffusion
 >>> run = diffusion.run("train", "dataset=digits", "trainer.max_steps=2000")   # what `python train.py` does
 >>> model = diffusion.load(run)                     # a run folder or a checkpoint
->>> x_0 = model.sample(16, seed=0)                  # float (16, C, H, W), of a model of pictures in [-1, 1]
->>> model.space.decode(x_0)                         # in the units of the dataset: uint8 of pictures
+>>> x_0 = model.sample(16, seed=0)                  # float (16, C, H, W), in [-1, 1] for a model of images
+>>> model.space.decode(x_0)                         # in the units of the data set: uint8 for images
 
-Every part also works by itself; see "From Python" in the README.
+Every part also works on its own; see "From Python" in the README.
 """
 
 import importlib
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from diffusion.spaces.standardized import Standardized
     from diffusion.training.callbacks.ema import EMA
 
-# Name -> module. torch and lightning take seconds to import; `--help` and a mistake in an override answer without them.
+# Name -> module. torch and lightning take seconds to import; `--help` and errors in overrides do not need them.
 _MODULES = {
     **dict.fromkeys(("Clip", "Dynamic", "Static", "Unclipped"), "clipping"),
     "run": "commands.cli",

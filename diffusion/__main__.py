@@ -1,4 +1,4 @@
-"""`python -m diffusion NAME`: the command NAME."""
+"""`python -m diffusion NAME` runs the command NAME."""
 
 import sys
 

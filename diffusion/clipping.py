@@ -14,11 +14,11 @@ from diffusion.denoiser import Denoise, Prediction
 from diffusion.ground.errors import UserError
 from diffusion.schedule import precise
 
-Bounds = tuple[float, float]  # the least and the largest value of x_0
+Bounds = tuple[float, float]  # the smallest and the largest value of x_0
 
 
 class Clipping(ABC):
-    """What becomes of a reconstructed x_0."""
+    """Maps a reconstructed x_0 to the x_0 that is used."""
 
     @abstractmethod
     def __call__(self, x_0: Tensor) -> Tensor:
@@ -26,12 +26,12 @@ class Clipping(ABC):
 
     @abstractmethod
     def __str__(self) -> str:
-        """Its choice, and its values, as a row of results names it."""
+        """The choice and its values, as written in a row of results."""
 
 
 @dataclass(frozen=True)
 class Unclipped(Clipping):
-    """x_0 as it was reconstructed: Algorithm 2 to the letter."""
+    """x_0 unchanged, exactly as in Algorithm 2."""
 
     def __str__(self) -> str:
         return "none"
@@ -42,13 +42,13 @@ class Unclipped(Clipping):
 
 @dataclass(frozen=True)
 class Static(Clipping):
-    """x_0 clipped to the bounds of its space. Raises UserError where it has none."""
+    """x_0 clipped to the bounds of its space. Raises UserError if the space has none."""
 
     bounds: Bounds | None = field(default=(-1.0, 1.0), repr=False)
 
     def __post_init__(self):
         if self.bounds is None:
-            raise UserError("clipping=static clips x_0 to bounds, which this space has not: say clipping=none")
+            raise UserError("clipping=static clips x_0 to bounds, but this space has none: set clipping=none")
 
     def __str__(self) -> str:
         return "static"
@@ -61,10 +61,10 @@ class Static(Clipping):
 @checked
 @dataclass(frozen=True)
 class Dynamic(Clipping):
-    """Dynamic thresholding (Saharia et al. 2022, Imagen): each image is clipped to its own percentile s of |x_0|, at
+    """Dynamic thresholding (Saharia et al. 2022, Imagen): each image is clipped to its percentile s of |x_0|, at
     least 1, and divided by s.
 
-    bounds: of x_0's space. Raises UserError for others than [-1, 1].
+    bounds: of the space of x_0. Raises UserError unless they are [-1, 1].
     """
 
     percentile: PositiveFraction = 0.995
@@ -73,7 +73,7 @@ class Dynamic(Clipping):
     def __post_init__(self):
         if self.bounds != (-1.0, 1.0):
             raise UserError(
-                "clipping=dynamic brings x_0 to [-1, 1], which are not this space's bounds: say clipping=none"
+                "clipping=dynamic maps x_0 to [-1, 1], which are not the bounds of this space: set clipping=none"
             )
 
     def __str__(self) -> str:
@@ -86,14 +86,14 @@ class Dynamic(Clipping):
 
 
 def _quantile(x: Tensor, q: float) -> Tensor:
-    """torch's own, bit for bit, of each row of x (B, n), on devices without float64 as well. Returns (B,)."""
-    place = torch.tensor(q, dtype=x.dtype).item() * (x.shape[1] - 1)
-    x, k = x.sort(dim=1).values, math.floor(place)
-    return torch.lerp(precise(x[:, k]), precise(x[:, math.ceil(place)]), place - k).to(x)
+    """torch.quantile of each row of x (B, n), bit for bit, also on devices without float64. Returns (B,)."""
+    position = torch.tensor(q, dtype=x.dtype).item() * (x.shape[1] - 1)
+    x, k = x.sort(dim=1).values, math.floor(position)
+    return torch.lerp(precise(x[:, k]), precise(x[:, math.ceil(position)]), position - k).to(x)
 
 
 class Clip:
-    """A denoiser whose x_0 passes through `clip`; its eps, v and score follow."""
+    """A denoiser whose x_0 passes through `clip`; eps, v and score are derived from the result."""
 
     def __init__(self, denoiser: Denoise, clip: Callable[[Tensor], Tensor]):
         self.denoiser = denoiser

@@ -15,12 +15,12 @@ from diffusion.schedule import Schedule, broadcast, precise
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a denoiser says of x_t. x_0 is stored; eps, v and the score follow from it, so that clipping x_0 can never
-    leave a stale eps behind.
+    """The prediction of a denoiser for x_t. x_0 is stored; eps, v and the score are computed from it, so that they are
+    consistent with a clipped x_0.
 
-    x_0, x_t: (B, C, H, W); t, alpha, sigma: `precise`, scalar or (B,). variance_mix: (B, C, H, W), where between the
-    posterior's variance (0) and beta_t (1) a network with learned variance puts the reverse step's, else None. nfe:
-    network evaluations of each image that it took.
+    x_0, x_t: (B, C, H, W); t, alpha, sigma: `precise`, scalar or (B,). variance_mix: (B, C, H, W), the position
+    of a learned variance of the reverse step between the posterior variance (0) and beta_t (1), else None. nfe: number
+    of network evaluations per image.
     """
 
     x_0: Tensor
@@ -48,7 +48,7 @@ class Prediction:
 
 
 class Denoise(Protocol):
-    """What a network with its schedule is, and every wrapper around it: guidance, clipping, a task."""
+    """Interface of a network with its schedule, and of every wrapper around it: guidance, clipping, a task."""
 
     schedule: Schedule
 
@@ -58,7 +58,7 @@ class Denoise(Protocol):
 
 
 class Denoiser(HasKernels):
-    """A network that is called with the paper's t. `kernels` is the setting of its network and of a guide beside it.
+    """A network that is called with the t of the paper. `kernels` applies to its network and to a guiding network.
 
     Raises UserError for eps prediction with zero terminal SNR (Lin et al. 2023).
     """
@@ -66,7 +66,7 @@ class Denoiser(HasKernels):
     def __init__(self, network: nn.Module, schedule: Schedule, parametrization: Parametrization):
         super().__init__()
         if isinstance(parametrization, Eps) and schedule(schedule.T)[0] == 0:
-            raise UserError("zero_terminal_snr leaves x_T without signal, and eps says nothing there: use prediction=v")
+            raise UserError("zero_terminal_snr: x_T has no signal, so eps does not determine x_0: use prediction=v")
         self.network = network
         self.schedule = schedule
         self.parametrization = parametrization
@@ -78,7 +78,7 @@ class Denoiser(HasKernels):
         time = time + broadcast(shown.clock(t, self.schedule), time)
         if shown.scales_input:
             x = broadcast(shown.input_scale(*self.schedule(t)), x_t) * x_t
-        # Only the network is in its own precision: x_t and the time keep theirs when the module is cast to half.
+        # Only the network input is cast: x_t and the time keep their precision when the module is cast to half.
         precision = next(self.network.parameters(), x).dtype
         return self.network(x.to(precision), time, condition).to(x_t.dtype)
 
@@ -90,15 +90,15 @@ class Denoiser(HasKernels):
         return Prediction(self.x_0_of(output, x_t, alpha, sigma), x_t, t, alpha, sigma, variance_mix)
 
     def x_0_of(self, output: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The x_0 that an output stands for, c_skip x_t + c_out output: (B, C, H, W). alpha, sigma: scalar or (B,)."""
+        """The x_0 that an output implies, c_skip x_t + c_out output: (B, C, H, W). alpha, sigma: scalar or (B,)."""
         c_skip, c_out = self.parametrization.coefficients(alpha, sigma)
         return broadcast(c_skip, x_t) * x_t + broadcast(c_out, x_t) * output
 
 
 class Frozen:
-    """A second, trained denoiser beside the one that is trained or sampled: a guide, a teacher.
+    """A second, trained denoiser, such as a guide or a teacher, next to the one that is trained or sampled.
 
-    No module has it as a part, so that it is neither trained nor averaged nor stored; it follows x_t to its device.
+    It is no submodule of any module, so it is neither trained nor averaged nor stored; it moves to the device of x_t.
     """
 
     def __init__(self, denoiser: Denoiser):
@@ -110,7 +110,7 @@ class Frozen:
 
 
 def split_variance(output: Tensor, channels: int) -> tuple[Tensor, Tensor | None]:
-    """A network's output for the mean, and for the variance as a mix in about 0..1, where it has channels for it."""
+    """The output for the mean, and for the variance as a mix in about 0..1 if there are channels for it, else None."""
     if output.shape[1] == channels:
         return output, None
     mean, variance = output.split(channels, dim=1)

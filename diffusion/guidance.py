@@ -1,4 +1,4 @@
-"""Guidance: away from what a weaker denoiser predicts, as a wrapper around a denoiser."""
+"""Guidance away from the prediction of a weaker denoiser, as a wrapper around a denoiser."""
 
 import math
 from abc import ABC, abstractmethod
@@ -17,11 +17,11 @@ from diffusion.schedule import Schedule, broadcast, precise
 
 @dataclass(frozen=True)
 class Guidance(ABC):
-    """v = v_weak + scale (v - v_weak), and so eps and x_0; what is weak is the subclass's answer.
+    """v = v_weak + scale (v - v_weak), and likewise eps and x_0; the subclass defines v_weak.
 
-    scale: 1 is no guidance. interval: the noise levels at which it acts (Kynkäänniemi et al. 2024), in the unit `of`:
-    `t`, in steps, or `sigma`, sigma_t / alpha_t; elsewhere scale is 1. rescale: 0 to 1, how far the result is brought
-    back to the standard deviation of v (Lin et al. 2023, section 3.4).
+    scale: 1 means no guidance. interval: the noise levels at which it acts (Kynkäänniemi et al. 2024), in the unit
+    `of`: `t`, in steps, or `sigma`, sigma_t / alpha_t; elsewhere scale is 1. rescale: 0 to 1, how far the result is
+    rescaled to the standard deviation of v (Lin et al. 2023, section 3.4).
     """
 
     scale: float = 2.0
@@ -30,8 +30,8 @@ class Guidance(ABC):
     rescale: Fraction = 0.0
 
     def unused(self, schedule: Schedule, times: Tensor) -> dict[str, str]:
-        """The keys of the command line that have no effect beside the other values, and why. times: that are visited,
-        float64 (n,), each way's down to 0."""
+        """The keys of the command line that have no effect given the other values, and why. times: those visited,
+        float64 (n,), each trajectory down to 0."""
         if self.scale == 1:
             names = ("guidance.interval", "guidance.of", "guidance.rescale")
             return dict.fromkeys(names, "guidance.scale=1 is no guidance")
@@ -44,7 +44,7 @@ class Guidance(ABC):
         return {}
 
     def scales(self, schedule: Schedule, t: Tensor) -> Tensor:
-        """Of each t, 1 where guidance does not act."""
+        """The scale at each t: 1 where guidance does not act."""
         alpha, sigma = schedule(t)
         level = t.to(alpha) if self.of == "t" else sigma / alpha
         low, high = self.interval
@@ -52,13 +52,13 @@ class Guidance(ABC):
 
     @abstractmethod
     def needs(self, condition: Condition | None) -> str | None:
-        """What this guidance lacks where it is to lead towards `condition`; None where nothing."""
+        """A message about what is missing to guide towards `condition`; None if nothing is."""
 
     @abstractmethod
     def pair(
         self, denoiser: Denoise, x_t: Tensor, t: Tensor, condition: Condition | None
     ) -> tuple[Prediction, Prediction]:
-        """The predictions to lead towards, and away from."""
+        """The predictions to guide towards and away from."""
 
     def wrap(self, denoiser: Denoise) -> "Guided":
         return Guided(denoiser, self)
@@ -71,7 +71,7 @@ class ClassifierFree(Guidance):
 
     def needs(self, condition):
         if condition is None or not condition.asked:
-            return "guidance leads towards a class: say y=..., of a model trained with conditioning=label"
+            return "guidance needs a class: set y=..., for a model trained with conditioning=label"
         return None
 
     def pair(self, denoiser, x_t, t, condition):
@@ -91,8 +91,8 @@ class ClassifierFree(Guidance):
 class TwoModels(Guidance):
     """Guidance by a weaker model of the same data; `pair` defines how it is used.
 
-    ckpt, weights, step: which model that is, as `checkpoint.guidance` reads them; weaker: the model itself, which it
-    fills. Raises UserError where it is asked to guide without.
+    ckpt, weights, step: select the model, as `checkpoint.guidance` reads them; weaker: the model itself, which
+    `checkpoint.guidance` sets. `wrap` raises UserError if it is missing.
     """
 
     ckpt: File | None = None
@@ -102,7 +102,7 @@ class TwoModels(Guidance):
 
     def __post_init__(self):
         if self.step is not None and self.weights == "raw":
-            raise UserError(f"guidance.step={self.step} is of the averages: say guidance.weights=ema, or leave it out")
+            raise UserError(f"guidance.step={self.step} selects averaged weights: set guidance.weights=ema, or omit it")
 
     def unused(self, schedule, times):
         found = super().unused(schedule, times)
@@ -115,14 +115,14 @@ class TwoModels(Guidance):
     def wrap(self, denoiser):
         if self.weaker is None and self.scale != 1:
             raise UserError(
-                "this guidance leads away from a weaker model, but has none: choose it while sampling, or name one by "
+                "this guidance needs a weaker model, but has none: choose the guidance at sampling, or set "
                 "guidance.ckpt="
             )
         return super().wrap(denoiser)
 
 
 class Auto(TwoModels):
-    """Autoguidance: away from the weaker model under the same condition, or none (Karras et al. 2024, "Guiding a
+    """Autoguidance: away from the weaker model under the same condition, if any (Karras et al. 2024, "Guiding a
     diffusion model with a bad version of itself"). Two evaluations, one by each model."""
 
     def pair(self, denoiser, x_t, t, condition):
@@ -131,7 +131,7 @@ class Auto(TwoModels):
 
 
 class Guided:
-    """A denoiser that is guided: two network evaluations where guidance acts, else one."""
+    """A guided denoiser: two network evaluations where guidance acts, else one."""
 
     def __init__(self, denoiser: Denoise, guidance: Guidance):
         self.denoiser, self.guidance = denoiser, guidance

@@ -1,4 +1,4 @@
-"""What the network is shown and what it predicts: eps, x_0, v, or EDM's F. Each is one linear form,
+"""The inputs and the prediction target of the network: eps, x_0, v, or EDM's F. Each is a linear form,
 x_0 = c_skip x_t + c_out output."""
 
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ from diffusion.schedule import Schedule
 
 
 class Parametrization(ABC):
-    """How a network's output stands for x_0, at scales alpha_t, sigma_t (any shape that broadcasts)."""
+    """The relation of network output and x_0, at scales alpha_t, sigma_t (any shape that broadcasts)."""
 
     scales_input = False  # whether `input_scale` is not 1
 
@@ -20,17 +20,17 @@ class Parametrization(ABC):
         """c_skip and c_out of x_0 = c_skip x_t + c_out output."""
 
     def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """c_in, by which x_t is multiplied before the network sees it."""
+        """c_in, the factor of x_t in the network input."""
         return torch.ones_like(alpha)
 
     def clock(self, t: Tensor, schedule: Schedule) -> Tensor:
-        """The time that the network is given for t, the shape of t: by default its own number of the step, since
-        published networks count theirs 0..T-1 and the paper 1..T."""
+        """The time input of the network for t, in the shape of t: by default t - 1, since published networks count
+        steps 0..T-1 and the paper 1..T."""
         return t - 1
 
     @abstractmethod
     def target(self, x_0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """What the output should be for the pair (x_0, eps), the shape of x_0."""
+        """The target output for the pair (x_0, eps), in the shape of x_0."""
 
 
 class Eps(Parametrization):
@@ -65,9 +65,9 @@ class V(Parametrization):
 
 @checked
 class EDM(Parametrization):
-    """The preconditioning of Karras et al. 2022 (Table 1), which gives the network input and target of variance 1.
+    """The preconditioning of Karras et al. 2022 (Table 1), which gives network inputs and targets of variance 1.
 
-    Theirs is written for x_t / alpha_t and the noise level sigma_t / alpha_t; in x_t, alpha_t, sigma_t, with
+    It is published for x_t / alpha_t and the noise level sigma_t / alpha_t; in x_t, alpha_t, sigma_t, with
     q^2 = sigma_t^2 + alpha_t^2 sigma_data^2, it is
 
         c_skip = alpha_t sigma_data^2 / q^2,   c_out = sigma_t sigma_data / q,   c_in = 1 / q,

@@ -1,4 +1,4 @@
-"""The diffusion process of Ho et al. 2020 as functions of a schedule; no network in sight."""
+"""The diffusion process of Ho et al. 2020 as functions of a schedule, independent of any network."""
 
 import math
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def q_sample(schedule: Schedule, x_0: Tensor, t: Tensor | float, eps: Tensor) ->
 
 @dataclass(frozen=True)
 class Noised:
-    """A training batch after the forward process, all that its loss asks for looked up once.
+    """A training batch after the forward process, with all schedule values that its loss needs.
 
     x_0, eps, x_t: (B, C, H, W); t, in steps, alpha_t and sigma_t: (B,).
     """
@@ -62,11 +62,11 @@ def q_posterior(
         variance = (1 - alpha_bar_s) / (1 - alpha_bar_t) beta
 
     x_0, x_t: (B, C, H, W); s, t: scalar or (B,), in steps, 0 <= s < t <= T.
-    Returns the mean (B, C, H, W) and the variance, broadcastable to it, 0 at s = 0. Raises ValueError where s >= t, on
-    the host.
+    Returns the mean (B, C, H, W) and the variance, broadcastable to it, 0 at s = 0. Raises ValueError if s >= t, for
+    tensors on the host.
     """
     s, t = torch.as_tensor(s), torch.as_tensor(t)
-    if s.is_cpu and (s >= t).any():  # a device would have to be waited for
+    if s.is_cpu and (s >= t).any():  # on a device the check would synchronise
         raise ValueError(f"the reverse process goes from t down to s, got s={s.tolist()}, t={t.tolist()}")
     alpha_s, sigma_s = schedule(s)
     _, sigma_t = schedule(t)
@@ -83,7 +83,7 @@ def reverse_variance(
     """Variance of the reverse step from t to s, between the posterior's (mix = 0) and beta_t (mix = 1):
     exp(mix log beta + (1 - mix) log posterior variance) (Nichol & Dhariwal 2021, Eq. 15); 0 at s = 0 for every mix.
 
-    s, t: scalar or (B,); mix: a number or a tensor of x's shape. Returns it broadcastable to x (B, C, H, W).
+    s, t: scalar or (B,); mix: a number or a tensor of the shape of x. The result broadcasts to x (B, C, H, W).
     """
     s = torch.as_tensor(s)
     beta = schedule.beta(s, t)
@@ -102,15 +102,15 @@ def gaussian_kl(mean: Tensor, variance: Tensor, other_mean: Tensor, other_varian
 
 
 def discretized_log_likelihood(x_0: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """log of the mass that N(mean, std^2) has in the 1/255 around each 8-bit value, in nats (Ho et al. 2020, Eq. 13).
+    """log of the mass of N(mean, std^2) within 1/255 of each 8-bit value, in nats (Ho et al. 2020, Eq. 13).
 
-    x_0: images in [-1, 1], from uint8; the outermost values take the tails. Arguments that broadcast.
+    x_0: images in [-1, 1], from uint8; the outermost values include the tails. Arguments that broadcast.
     """
     above = torch.where(x_0 > 0.999, torch.inf, (x_0 + 1 / 255 - mean) / std)
     below = torch.where(x_0 < -0.999, -torch.inf, (x_0 - 1 / 255 - mean) / std)
-    # In the upper tail both are 1 to all digits: there the mass is that of the mirrored interval.
+    # In the upper tail both CDF values round to 1: use the mass of the mirrored interval there.
     above, below = torch.where(below > 0, -below, above), torch.where(below > 0, -above, below)
-    # ndtr is (1 + erf) / 2 in float32, and loses that tail: erfc keeps it.
+    # ndtr is (1 + erf) / 2 in float32 and loses the tail; erfc keeps it.
     below, above = (torch.special.erfc(-edge / math.sqrt(2)) / 2 for edge in (below, above))
     return (above - below).clamp(min=1e-12).log()
 
@@ -121,8 +121,8 @@ def gaussian_log_likelihood(x_0: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def bound_variance(schedule: Schedule, s: Tensor | float, t: Tensor | float, mix: Tensor | float, x: Tensor) -> Tensor:
-    """`reverse_variance` for likelihoods, which need one above 0 at s = 0: there the posterior's is taken from the step
-    before (Nichol & Dhariwal 2021, section 3.1), or is beta_t where t = T and there is none."""
+    """`reverse_variance` for likelihoods, which need a positive value at s = 0: there the posterior variance is that of
+    the next step up (Nichol & Dhariwal 2021, section 3.1), or beta_t if t = T and there is none."""
     s, t = torch.as_tensor(s), torch.as_tensor(t)
     beta = schedule.beta(s, t)
     first, next_t = torch.where(s > 0, s, t), torch.where(s > 0, t, (2 * t - s).clamp(max=schedule.T))
@@ -145,8 +145,8 @@ def vlb_term(
     """One term of the variational bound, in nats per dimension (Ho et al. 2020, Eq. 5): for s > 0 the divergence of the
     reverse step from q(x_s | x_t, x_0), for s = 0 the decoder's -log p(x_0 | x_t).
 
-    x_0, x_t, predicted (x_0 as the network has it): (B, C, H, W); s, t: scalar or (B,); mix: where the variance lies,
-    as in `reverse_variance`; log_likelihood: (x_0, mean, std) -> that of the decoder. Returns (B,).
+    x_0, x_t, predicted (the x_0 of the network): (B, C, H, W); s, t: scalar or (B,); mix: as in `reverse_variance`;
+    log_likelihood: (x_0, mean, std) -> log-likelihood of the decoder. Returns (B,).
     """
     s = torch.as_tensor(s)
     mean, _ = q_posterior(schedule, predicted, x_t, s, t)

@@ -1,8 +1,8 @@
 """Noise schedules: t -> (alpha_t, sigma_t), for t counted in steps from 0 (data) to T (noise).
 
 A schedule is stored as the float64 table of log alpha_bar_k for k = 0..T, alpha_bar_0 = 1, and interpolated linearly
-in between: exactly the VP-SDE whose beta(t) is constant within a step. The tutorial's table *is* the continuous
-schedule, so Algorithm 2 and continuous-time solvers share it, and integers need no offset anywhere.
+in between: exactly the VP-SDE whose beta(t) is constant within a step. The discrete table is also the continuous
+schedule, so Algorithm 2 and continuous-time solvers share it, and integers need no offset.
 """
 
 import math
@@ -19,8 +19,8 @@ from diffusion.ground.errors import Notice, UserError
 
 
 def precise(t: Tensor | float) -> Tensor:
-    """t as a tensor in the widest float of its device: float64 on a CPU and with CUDA; float32 elsewhere, since MPS and
-    others have no wider one."""
+    """t as a tensor in the widest float of its device: float64 on CPU and CUDA; float32 elsewhere, since MPS and others
+    have no wider one."""
     if not isinstance(t, Tensor):
         return torch.as_tensor(t, dtype=torch.float64)
     return t.to(widest(t.device))
@@ -32,8 +32,8 @@ def widest(device: torch.device) -> torch.dtype:
 
 
 def broadcast(scale: Tensor, x: Tensor) -> Tensor:
-    """A scalar or (B,) `scale` shaped to multiply x (B, C, H, W), in x's dtype. A scalar of the host stays there, where
-    every operation takes it from: a copy would make the host wait for the device. All else is moved to x's device."""
+    """A scalar or (B,) `scale` shaped to multiply x (B, C, H, W), in the dtype of x. A scalar on the host stays there,
+    which every operation accepts: a copy would synchronise. Anything else is moved to the device of x."""
     if scale.ndim == 0 and scale.is_cpu:
         return scale.to(x.dtype)
     scale = scale.to(x)
@@ -44,8 +44,8 @@ class Schedule(nn.Module, ABC):
     """Variance-preserving noise schedule: alpha_t^2 + sigma_t^2 = 1, alpha_0 = 1.
 
     Times may have any shape and any real value in 0..T; results are `precise`, of that shape and on that device. The
-    times of a sampler are on the host: its arithmetic is float64 everywhere, and no step waits for the device. Nothing
-    of a schedule is in the state dict, and it keeps its precision when the module around it is cast to half.
+    times of a sampler are on the host: its arithmetic is float64 on every machine, and no step waits for the device. A
+    schedule has no entries in the state dict, and keeps its precision when the enclosing module is cast to half.
     """
 
     T: int
@@ -73,21 +73,21 @@ class Schedule(nn.Module, ABC):
         return log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar))
 
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
-        """The inverse of `log_snr`; what the schedule never reaches gives the nearer of 0 and T."""
+        """The inverse of `log_snr`; values out of range give the nearer of 0 and T."""
         return self.t_of_log_alpha_bar(F.logsigmoid(precise(log_snr)))
 
     def with_zero_terminal_snr(self) -> "Schedule":
-        """The same schedule with alpha shifted and scaled so that alpha_T = 0: x_T is pure noise (Lin et al. 2023). eps
-        cannot be predicted at such a T."""
+        """The same schedule with alpha shifted and scaled so that alpha_T = 0: x_T is pure noise (Lin et al. 2023). It
+        cannot be combined with eps prediction."""
         return ZeroTerminalSNR(self)
 
 
 @checked
 class Table(Schedule):
-    """The schedule of the betas of steps 1..T.
+    """The schedule given by the betas of steps 1..T.
 
-    betas: (T,), each in (0, 1), the last also 1. Raises UserError where one is not; warns where alpha_bar_T > 1e-2,
-    since the reverse process then starts from what is not yet noise.
+    betas: (T,), each in (0, 1); the last may be 1. Raises UserError otherwise; warns if alpha_bar_T > 1e-2, since the
+    reverse process starts from pure noise.
     """
 
     def __init__(self, betas: Tensor | Sequence[Positive]):
@@ -101,11 +101,11 @@ class Table(Schedule):
             )
         self.T = len(betas)
         self.table = F.pad(torch.log1p(-betas).cumsum(0), (1, 0))  # for times on the host
-        self._there = self.table  # for those on the device of the module
+        self._on_device = self.table  # for times on the device of the module
         alpha_bar_T = self.table[-1].exp().item()
         if alpha_bar_T > 1e-2:
             warnings.warn(
-                f"alpha_bar_T = {alpha_bar_T:.3g} is above 0.01: x_T is not yet noise, samples will be off; "
+                f"alpha_bar_T = {alpha_bar_T:.3g} is above 0.01: x_T is not pure noise, samples will be biased; "
                 "raise the betas or T",
                 Notice,
                 stacklevel=3,
@@ -117,30 +117,30 @@ class Table(Schedule):
         return -torch.expm1(self.table.diff())
 
     def _apply(self, fn: Callable, recurse: bool = True):
-        # Follow the module to its device, never into its precision: in half, alpha_bar rounds to 1 for small t.
+        # Follows the module to its device but keeps its precision: in half, alpha_bar rounds to 1 for small t.
         device = fn(torch.empty(0)).device
-        self._there = self.table.to(device, widest(device))
+        self._on_device = self.table.to(device, widest(device))
         return super()._apply(fn, recurse)
 
-    def _near(self, t: Tensor) -> Tensor:
-        return self.table if t.is_cpu else self._there
+    def _table_for(self, t: Tensor) -> Tensor:
+        return self.table if t.is_cpu else self._on_device
 
     def log_alpha_bar(self, t: Tensor | float) -> Tensor:
         t = precise(t)
-        table, k = self._near(t), t.floor().clamp(0, self.T - 1)
+        table, k = self._table_for(t), t.floor().clamp(0, self.T - 1)
         below, above = table[k.long()], table[k.long() + 1]
-        # alpha_bar_T may be 0, and 0 * log(0) is no number: on step k the table itself.
+        # alpha_bar_T may be 0, and 0 * log(0) is nan: at integer t the table is used directly.
         return torch.where(t == k, below, below + (above - below) * (t - k))
 
     def t_of_log_alpha_bar(self, log_alpha_bar: Tensor) -> Tensor:
-        table = self._near(log_alpha_bar)
+        table = self._table_for(log_alpha_bar)
         value = precise(log_alpha_bar).maximum(table[-1]).clamp(max=0)
         k = torch.searchsorted(-table, -value, right=True).clamp(1, self.T) - 1
         below, above = table[k], table[k + 1]
         return k + torch.where(value == above, 1.0, (value - below) / (above - below))
 
     def with_zero_terminal_snr(self) -> "Table":
-        """Here alpha_bar_1 stays as it is, not only alpha_bar_0 (Lin et al. 2023, Algorithm 1)."""
+        """Keeps alpha_bar_1 as well as alpha_bar_0 (Lin et al. 2023, Algorithm 1)."""
         root = (self.table / 2).exp()
         root = (root - root[-1]) * root[1] / (root[1] - root[-1])
         root[0] = 1
@@ -210,7 +210,7 @@ class ContinuousCosine(Schedule):
 
 
 def _resampled(betas: Tensor, T: int) -> Table:
-    """The curve of a 1000-step table cut into T steps: x_T stays as noisy, and no beta can reach 1 for any T."""
+    """The curve of a 1000-step table resampled to T steps: x_T stays as noisy, and every beta is below 1 for any T."""
     if len(betas) == T:
         return Table(betas)
     k = torch.linspace(0, len(betas), T + 1, dtype=torch.float64)
@@ -218,20 +218,20 @@ def _resampled(betas: Tensor, T: int) -> Table:
 
 
 def _of_curve(alpha_bar: Callable[[Tensor], Tensor], T: int, beta_max: float) -> Table:
-    """The table of a curve alpha_bar(u), u = t / T in 0..1, its betas cut at beta_max (Nichol & Dhariwal 2021)."""
+    """The table of a curve alpha_bar(u), u = t / T in 0..1, its betas clipped at beta_max (Nichol & Dhariwal 2021)."""
     values = alpha_bar(torch.linspace(0, 1, T + 1, dtype=torch.float64))
     return Table((1 - values[1:] / values[:-1]).clamp(max=beta_max))
 
 
 @checked
 def linear(T: Count = 1000, beta_start: Positive = 1e-4, beta_end: Positive = 0.02) -> Table:
-    """Ho et al. 2020: beta rises linearly. The betas are those of 1000 steps; another T cuts the same curve."""
+    """Ho et al. 2020: beta rises linearly. The betas are those of 1000 steps; another T resamples the same curve."""
     return _resampled(torch.linspace(beta_start, beta_end, 1000, dtype=torch.float64), T)
 
 
 @checked
 def scaled_linear(T: Count = 1000, beta_start: Positive = 0.00085, beta_end: Positive = 0.012) -> Table:
-    """Stable Diffusion's (Rombach et al. 2022): `quadratic` under another name, with betas of its own."""
+    """The schedule of Stable Diffusion (Rombach et al. 2022): `quadratic` with other betas."""
     return quadratic(T, beta_start, beta_end)
 
 
@@ -264,7 +264,7 @@ def sigmoid(
 @checked
 def laplace(T: Count = 1000, mean: float = 0.0, scale: Positive = 0.5, beta_max: PositiveFraction = 0.999) -> Table:
     """log-SNR at a uniform u is Laplace distributed (Hang et al. 2024), mean + scale sgn(u - 1/2) log(1 - 2 |u - 1/2|):
-    most steps are spent around log-SNR = mean."""
+    most steps are near log-SNR = mean."""
 
     def alpha_bar(u: Tensor) -> Tensor:
         return torch.sigmoid(mean + scale * torch.sign(u - 0.5) * torch.log(1 - 2 * (u - 0.5).abs()))

@@ -72,7 +72,7 @@ def test_at_scale_1_the_images_are_those_without_guidance(sample):
     ("given", "said"),
     [
         (["guidance.step=5"], "step=5: no such snapshot in "),
-        (["guidance.step=4", "guidance.weights=raw"], "guidance.step=4 is of the averages"),
+        (["guidance.step=4", "guidance.weights=raw"], "guidance.step=4 selects averaged weights"),
         (["guidance.weights=half_life_5"], "weights=half_life_5: "),
         (["guidance.ckpt=nowhere"], "nowhere: no such file or run folder"),
         ([f"guidance.ckpt={FIXTURES / 'label'}"], "is a model with another schedule, image shape or scale"),
@@ -105,7 +105,7 @@ def test_a_training_shows_guided_previews_and_stores_its_own_weights_alone(power
     line += ["guidance=auto", "trainer.max_steps=2", "callbacks.preview.n=2", "callbacks.preview.sampler.steps=2"]
     refused = command("train", *line, f"run.dir={tmp_path / 'refused'}", capsys=capsys)
     assert refused.code == 2
-    assert "guidance leads away from a weaker model, but has none" in refused.err
+    assert "guidance needs a weaker model, but has none" in refused.err
     assert not (tmp_path / "refused").exists()
     done = command("train", *line, f"guidance.ckpt={power}", f"run.dir={tmp_path / 'run'}", capsys=capsys)
     assert done.code == 0, done.err

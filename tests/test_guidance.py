@@ -137,7 +137,7 @@ def test_a_weaker_model_is_a_part_of_nothing(denoiser):
 
 
 def test_without_a_weaker_model_none_is_led_away_from(denoiser):
-    with pytest.raises(UserError, match="has none: choose it while sampling"):
+    with pytest.raises(UserError, match="has none: choose the guidance at sampling"):
         Auto(2.0).wrap(denoiser)
 
 
@@ -148,5 +148,5 @@ def test_a_subclass_says_what_is_asked_of_the_second_model(denoiser, x_t):
 
     guided = Unasked(3.0, weaker=Frozen(denoiser)).wrap(denoiser)(x_t, 500, Y)
     torch.testing.assert_close(guided.x_0, ClassifierFree(3.0).wrap(denoiser)(x_t, 500, Y).x_0)
-    with pytest.raises(UserError, match="has none: choose it while sampling"):
+    with pytest.raises(UserError, match="has none: choose the guidance at sampling"):
         Unasked(3.0).wrap(denoiser)

@@ -248,7 +248,7 @@ FILES = [
     (["sample", "ckpt={place}/empty"], "expected a run folder that train.py wrote"),
     (["sample", "ckpt={place}/run without checkpoints"], "expected a run folder that train.py wrote"),
     (["sample", "ckpt={place}/run/best/last"], "no such file or run folder"),
-    (["sample", "ckpt={place}/run", "guidance.scale=3"], "guidance leads towards a class: say y=..."),
+    (["sample", "ckpt={place}/run", "guidance.scale=3"], "guidance needs a class: set y=..."),
     (["sample", "ckpt={place}/other.ckpt"], "not a checkpoint of this program"),
     (["sample", "ckpt={place}/module.ckpt"], "not a readable checkpoint"),
     (["sample", "ckpt={place}/file"], "not a readable checkpoint"),

@@ -108,7 +108,7 @@ def test_a_model_without_classes_takes_none():
         ),
         ({"task": "img2img"}, r"task='img2img': expected an object, such as diffusion.tasks.img2img.Img2Img"),
         ({"task": Generate}, r"task=<class .*Generate'>: expected an object"),
-        ({"guidance": ClassifierFree(3.0)}, "guidance leads towards a class: say y="),
+        ({"guidance": ClassifierFree(3.0)}, "guidance needs a class: set y="),
         ({"task": Generate(Pixels((3, 4, 4)))}, r"task is for .*\(3, 4, 4\).*, the model's is .*\(1, 4, 4\)"),
         ({"n": 0}, "n=0: expected a whole number, 1 or more"),
         ({"n": -2}, "n=-2: expected a whole number, 1 or more"),

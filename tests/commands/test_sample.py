@@ -211,9 +211,9 @@ def test_every_hyperparameter_of_a_sampler_changes_the_images_and_is_recorded(na
 
 
 NO_EFFECT = [
-    (["ckpt={place}/model.ckpt", "guidance.scale=2"], "guidance.scale has no effect: guidance leads towards a class"),
+    (["ckpt={place}/model.ckpt", "guidance.scale=2"], "guidance.scale has no effect: guidance needs a class"),
     (["ckpt={place}/model.ckpt", "guidance=cfg"], "guidance has no effect"),
-    (["compare", "ckpt={place}/labels.ckpt", "guidance.scale=2"], "say y=..., of a model trained with"),
+    (["compare", "ckpt={place}/labels.ckpt", "guidance.scale=2"], "set y=..., for a model trained with"),
     (["ckpt={place}/labels.ckpt", "y=one", "guidance=cfg", "guidance.rescale=0.5"], "guidance.scale=1 is no guidance"),
     (["ckpt={place}/labels.ckpt", "y=one", "guidance.of=sigma"], "guidance.of has no effect: guidance.interval holds"),
     (

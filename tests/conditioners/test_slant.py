@@ -103,7 +103,7 @@ MISTAKES = [
     (["condition.vector=[]"], "expected 1 finite number"),
     (["y=3"], "this model was trained without classes"),
     (["condition.label=3"], "this model was trained without"),
-    (["guidance.scale=2"], "guidance leads towards"),
+    (["guidance.scale=2"], "guidance needs a class"),
 ]
 
 

@@ -191,8 +191,8 @@ def test_tasks_take_arrays_in_the_datas_units(run, place, tmp_path, capsys):
 
 LINES = [
     (["train", "space=pixels"], "stores torch.float32, but its space takes uint8 in 0..255"),
-    (["train", "clipping=static"], "clipping=static clips x_0 to bounds, which this space has not: say clipping=none"),
-    (["train", "clipping=dynamic"], "which are not this space's bounds: say clipping=none"),
+    (["train", "clipping=static"], "clipping=static clips x_0 to bounds, but this space has none: set clipping=none"),
+    (["train", "clipping=dynamic"], "which are not the bounds of this space: set clipping=none"),
     (["train", "space.mean=[1,2]"], "space.mean=[1.0, 2.0]: expected a finite number for each of the 3 channels"),
     (["train", "space.std=[1,2,-3]"], "each a number, 0 or more, or null"),
     (["train", "dataset.shape=[3,8,8]"], "dataset.shape is (3, 8, 8)"),

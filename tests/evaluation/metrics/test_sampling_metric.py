@@ -73,7 +73,7 @@ def test_it_draws_what_the_section_says(mean, ckpt):
 
 
 def test_what_has_no_effect_is_refused(mean):
-    with pytest.raises(UserError, match=r"guidance\.scale has no effect: guidance leads towards a class"):
+    with pytest.raises(UserError, match=r"guidance\.scale has no effect: guidance needs a class"):
         mean("guidance.scale=2")
 
 

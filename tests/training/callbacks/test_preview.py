@@ -216,7 +216,7 @@ def test_conditions_asked_for_are_written_beside_their_rows(tmp_path, labelled, 
             ["callbacks.preview.guidance.of"],
             r"^callbacks\.preview\.guidance\.of has no effect: ",
         ),
-        ({"guidance": {"_target_": "diffusion.guidance.Auto"}}, [], "leads away from a weaker model, but has none"),
+        ({"guidance": {"_target_": "diffusion.guidance.Auto"}}, [], "needs a weaker model, but has none"),
     ],
 )
 def test_what_cannot_be_drawn_is_said_before_the_training(section, given, said, tmp_path, labelled):
@@ -247,7 +247,7 @@ def test_a_training_draws_what_its_section_says_and_its_checkpoint_knows_nothing
     [
         (
             "callbacks.preview.guidance.scale=3",
-            "error: callbacks.preview.guidance.scale has no effect: guidance leads towards a class",
+            "error: callbacks.preview.guidance.scale has no effect: guidance needs a class",
         ),
         ("callbacks.preview.y=3", "error: callbacks.preview.y=3: this model was trained without classes"),
         ("callbacks.preview.task=img2img", "error: callbacks.preview.task.image is missing"),
