@@ -1,1 +1,1 @@
-"""What everything stands on: errors, files, images, noise by index, progress bars, devices."""
+"""Foundations: errors, files, images, noise by index, progress bars, devices."""

@@ -2,8 +2,8 @@
 
 Every stochastic reverse step from t to s adds sigma_s (1 - snr_t / snr_s)^(1/2) z, snr = alpha^2 / sigma^2. That is
 sigma_s / snr_s^(1/2) times the increment of a Brownian motion B over [snr_t, snr_s], and the increment of one step is
-the sum of the increments of two steps that divide it. With more steps a sampler follows the same path more closely,
-where independent noise leads to another image.
+the sum of the increments of two steps that divide it. With more steps a sampler follows the same path more closely;
+independent noise would lead to another image.
 """
 
 import math
@@ -14,14 +14,14 @@ from torch import Tensor
 
 from diffusion.ground.random import normal
 
-_CELLS = 2**12  # of a grid that is even in log(snr)
+_CELLS = 2**12  # of a grid with even spacing in log(snr)
 _END = 12.0  # log(snr) / 2 at its last point; at its first point -_END
 
 
 class BrownianPath:
-    """B(snr) of each image, by bisection (Levy's construction): a function of (seed, purpose, index) and of snr alone.
+    """B(snr) of each image, by bisection (Levy's construction): a function of (seed, purpose, index) and snr only.
 
-    index: int64 (B,); shape: of one image; device: where the noise is used. Within a cell of the grid, 0.006 wide in
+    index: int64 (B,); shape: of one image; device: of the returned noise. Within a cell of the grid, 0.006 wide in
     log(snr) / 2, all values share one random number.
     """
 
@@ -32,10 +32,10 @@ class BrownianPath:
         self.shape, self.device = tuple(shape), device
         first = math.sqrt(_snr(0)) * self._normal("first")
         last = first + math.sqrt(_snr(_CELLS) - _snr(0)) * self._normal("last")
-        self._points = {0: first, _CELLS: last}  # B at the points of the grid that the last value needed
+        self._points = {0: first, _CELLS: last}  # B at the grid points that the last value needed
 
     def again(self) -> "BrownianPath":
-        """An independent path of the same images, for a trajectory that returned to more noise."""
+        """An independent path for the same images, for a trajectory that went back to more noise."""
         return BrownianPath(self.seed, f"{self.purpose}/again", self.index, self.shape, self.device)
 
     def increment(self, snr_t: float, snr_s: float) -> Tensor:
@@ -49,7 +49,7 @@ class BrownianPath:
         return ((self._at(high) - self._at(low)) / math.sqrt(high - low)).to(self.device)
 
     def _at(self, snr: float) -> Tensor:
-        """B(snr), 0 <= snr <= that of the last point."""
+        """B(snr), for snr from 0 to that of the last point."""
         if snr <= _snr(0):
             return self._points[0] * math.sqrt(snr / _snr(0))
         known, left, right = self._points, 0, _CELLS
@@ -72,5 +72,5 @@ class BrownianPath:
 
 
 def _snr(point: int) -> float:
-    """Of a point of the grid."""
+    """The snr of a grid point."""
     return math.exp(2 * _END * (2 * point / _CELLS - 1))

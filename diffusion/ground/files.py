@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one, and JSON that every reader takes."""
+"""Atomic writing of files, and JSON that every parser accepts."""
 
 import json
 import math
@@ -10,14 +10,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-# JSON cannot express these numbers; what Python writes instead, Infinity and NaN, other readers refuse.
+# JSON cannot express these numbers; other parsers refuse Infinity and NaN, which Python writes.
 _NUMBERS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
-_ALIKE = re.compile(r"('*)(-?inf|nan)\1")  # a string that looks like one of these gets its own quotes
+_ALIKE = re.compile(r"('*)(-?inf|nan)\1")  # a string that looks like one of these is quoted
 
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; what was written there becomes `path` in one rename, or nothing does."""
+    """Yields a temporary path beside `path`; it is renamed to `path` at the end, or removed on an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
@@ -32,8 +32,8 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `path`, which must not exist; what was written there becomes `path` in one
-    rename, or nothing does. Every file in it must be closed by then, or Windows does not rename it."""
+    """Yields a temporary folder beside `path`, which must not exist; it is renamed to `path` at the
+    end, or removed on an error. Windows renames it only if every file in it is closed."""
     temporary = _temporary(path)
     temporary.mkdir(parents=True)
     try:
@@ -48,25 +48,25 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def cache_folder() -> Path:
-    """For what can be made again: $XDG_CACHE_HOME/diffusion, or ~/.cache/diffusion. Raises RuntimeError where the user
-    has no home."""
+    """The folder of files that can be regenerated: $XDG_CACHE_HOME/diffusion, or ~/.cache/diffusion. Raises
+    RuntimeError if the user has no home."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "diffusion"
 
 
 def json_text(contents: Any, indent: int | None = 2) -> str:
-    """`contents` as JSON of the standard: infinities and nan become the strings "inf", "-inf" and "nan"; a text that is
-    one of these words becomes "'inf'"."""
+    """`contents` as standard JSON: infinities and nan become the strings "inf", "-inf" and "nan"; a string that is one
+    of these is quoted once more, as "'inf'"."""
     return json.dumps(_mapped(contents, _to_string), indent=indent, allow_nan=False)
 
 
 def json_contents(text: str | bytes) -> Any:
-    """What `json_text` made `text` from: the strings "inf", "-inf" and "nan" are numbers again. Raises ValueError for
-    what is no JSON."""
+    """The inverse of `json_text`: the strings "inf", "-inf" and "nan" become numbers. Raises ValueError if `text` is
+    not JSON."""
     return _mapped(json.loads(text), _to_number)
 
 
 def json_lines(text: bytes) -> list[dict[str, Any]]:
-    """The objects of a file with one a line; a line that is none is left out."""
+    """The objects of a file with one per line; other lines are skipped."""
     found = []
     for line in text.splitlines():
         try:
@@ -77,18 +77,18 @@ def json_lines(text: bytes) -> list[dict[str, Any]]:
 
 
 def write_json(path: Path | str, contents: Any) -> None:
-    """Writes `contents` by `json_text`, whole or not at all."""
+    """Writes `contents` by `json_text`, atomically."""
     with atomic(path) as temporary:
         temporary.write_text(json_text(contents) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path | str) -> Any:
-    """What `write_json` wrote. Raises OSError where there is no such file and ValueError for what is no JSON."""
+    """The contents written by `write_json`. Raises OSError if the file is missing and ValueError if it is not JSON."""
     return json_contents(Path(path).read_bytes())
 
 
 def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A tree of dicts and lists with its leaves changed."""
+    """A tree of dicts and lists with `change` applied to its leaves."""
     if isinstance(value, Mapping):
         return {key: _mapped(each, change) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -109,7 +109,7 @@ def _to_number(value: Any) -> Any:
 
 
 def give_name(file: Path, path: Path) -> None:
-    """Makes `path` another name of `file`, in one rename; a copy where the file system has no hard links."""
+    """Makes `path` a hard link to `file`, atomically; a copy if the file system has no hard links."""
     temporary = _temporary(path)
     try:
         try:
@@ -119,11 +119,11 @@ def give_name(file: Path, path: Path) -> None:
             _sync(temporary)
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)  # renaming a file to another of its own names does nothing
+        temporary.unlink(missing_ok=True)  # a rename between two links of one file does nothing
 
 
 def remove_remains(folder: Path) -> None:
-    """Removes what a process that was killed while it wrote has left in `folder`; no other may be writing there."""
+    """Removes the temporary files of a killed process in `folder`; no other process may be writing there."""
     for file in folder.glob(".*.tmp"):
         file.unlink(missing_ok=True)
 
@@ -133,13 +133,13 @@ def _temporary(path: Path) -> Path:
 
 
 def _sync(file: Path) -> None:
-    """Returns when what was written to a file is on the disk."""
-    _flush(file, os.O_RDWR)  # Windows flushes only what was opened to be written
+    """Returns when the contents of a file are on disk."""
+    _flush(file, os.O_RDWR)  # Windows flushes only files opened for writing
 
 
 def _sync_names(folder: Path) -> None:
-    """The same of the names in a folder, so that a rename outlives a power cut, where the system can: Windows opens no
-    folder."""
+    """The same for the entries of a folder, so that a rename survives a power failure. Not on Windows, which cannot
+    open folders."""
     with suppress(OSError):
         _flush(folder, os.O_RDONLY)
 

@@ -1,4 +1,4 @@
-"""How this process was started: what SLURM, torchrun and their like have left in the environment for Lightning."""
+"""How this process was started: the environment variables of SLURM, torchrun and similar that Lightning reads."""
 
 import os
 
@@ -13,29 +13,29 @@ _OF_ALL_RANKS = ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 @rank_zero_only
 def say(text: str) -> None:
-    """Prints, in the first process alone."""
+    """Prints, in the first process only."""
     print(text, flush=True)
 
 
 def rank() -> int:
-    """The number of this process among those of the run, 0 for the first or only one."""
+    """The rank of this process within the run, 0 for the first or only one."""
     return rank_zero_only.rank  # pyright: ignore[reportFunctionMemberAccess] (Lightning sets it)
 
 
 def check() -> None:
-    """Raises UserError where the environment says that there are several processes, but not all that each must know:
-    Lightning would break, wait for the others for ever, or train as if it were one of them."""
+    """Raises UserError if the environment announces several processes but lacks variables that each needs: Lightning
+    would fail, wait indefinitely for the others, or train as if it were one of them."""
     _check_slurm()
     _check_ranks()
 
 
 def check_count(trainer: Trainer) -> None:
-    """Raises UserError where SLURM starts another number of processes than the trainer has devices."""
+    """Raises UserError if SLURM starts another number of processes than the trainer has devices."""
     tasks = _slurm_tasks()
     if tasks and tasks != trainer.num_devices * trainer.num_nodes:
         raise UserError(
             f"SLURM's --ntasks is {tasks}, but there are strategy.devices={trainer.num_devices} on "
-            f"strategy.num_nodes={trainer.num_nodes}: one task is one device; change the one or the other"
+            f"strategy.num_nodes={trainer.num_nodes}: each task takes one device; change one of them"
         )
 
 
@@ -47,16 +47,17 @@ def _check_slurm() -> None:
         raise UserError(f"SLURM_NTASKS is set, but not {', '.join(missing)}: start by srun, or unset SLURM_NTASKS")
     if tasks > 1 and "SLURM_STEP_ID" not in os.environ:
         raise UserError(
-            f"SLURM gives this job {tasks} tasks, but one process was started: write `srun python train.py ...`, or "
+            f"SLURM gives this job {tasks} tasks, but one process was started: use `srun python train.py ...`, or "
             "--ntasks=1 for a single process"
         )
     if tasks > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
-        raise UserError(f"SLURM's --ntasks={tasks}: say how many on each node instead, --ntasks-per-node=...")
+        raise UserError(f"SLURM's --ntasks={tasks}: set the number per node instead, --ntasks-per-node=...")
 
 
 def _slurm_tasks() -> int:
-    """The processes of this job; 0 outside a job, or in an interactive one, where the user starts them."""
-    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # as Lightning has it
+    """The number of tasks of this job; 0 outside a job, or in an interactive one, where the user starts the
+    processes."""
+    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # as in Lightning
     return 0 if interactive else int(os.environ.get("SLURM_NTASKS", 0))
 
 
@@ -67,6 +68,6 @@ def _check_ranks() -> None:
         launched = name == "LOCAL_RANK" or {"TORCHELASTIC_RUN_ID", "KUBERNETES_PORT"} & {*os.environ}
         if not launched or any(other not in os.environ for other in _OF_ALL_RANKS):
             raise UserError(
-                f"the environment has {name}={os.environ[name]}, but not all that torchrun sets beside it: unset "
+                f"the environment has {name}={os.environ[name]}, but not all other variables of torchrun: unset "
                 f"{name}, or start by `torchrun train.py ...`"
             )

@@ -1,4 +1,4 @@
-"""Silences, one by one and by name, what other libraries say that a user cannot act on."""
+"""Silences individual messages of other libraries that a user cannot act on."""
 
 import logging
 import warnings
@@ -17,26 +17,26 @@ class _Without(logging.Filter):
 
 def quiet() -> None:
     """Called once by a command before it starts to work; importing this package silences nothing."""
-    # Lightning's own use of a torch function that torch has renamed.
+    # Lightning calls a torch function that torch has renamed.
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*deprecated")
-    # It is meant so: the module draws the noise of whatever dataset it is given.
+    # Intended: the module draws the noise for any data set.
     warnings.filterwarnings("ignore", message="You have overridden `on_before_batch_transfer`")
-    # Such an image is left out, and listed with the reason.
+    # Such an image is skipped, and listed with the reason.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit", module="PIL")
     # Small datasets have short epochs; the interval counts steps of the whole run.
     warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")
-    # A validation has been summed over the processes before it is logged; how long pictures took, rank 0 alone knows.
+    # A validation is summed over the processes before it is logged; the time for images is known to rank 0 only.
     warnings.filterwarnings("ignore", message=r"It is recommended to use .*sync_dist=True")
-    # Lightning's own use of it, where a part of a step's losses is gathered.
+    # Lightning calls it to gather the losses of a step.
     warnings.filterwarnings("ignore", message=r"torch\.distributed\.nn\.functional\.all_gather is deprecated")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         _Without(
             "Tip: For seamless cloud",  # an advertisement
-            "GPU available",  # the run's first line says what is used
+            "GPU available",  # the first line of a run names the device
             "TPU available",
-            "`Trainer.fit` stopped",  # our own last lines say it
+            "`Trainer.fit` stopped",  # the last lines of the command report it
             "Detected KeyboardInterrupt",
         )
     )
-    # Of the ONNX export: the weights of q, k and v stay one tensor that is split, which costs nothing worth folding.
+    # ONNX export: the weights of q, k and v stay one tensor that is split; folding would not be worthwhile.
     logging.getLogger("onnxscript.optimizer._constant_folding").addFilter(_Without("Skipping constant folding"))

@@ -1,10 +1,10 @@
-"""Noise as a function of (seed, purpose, index), and of nothing else.
+"""Noise as a function of (seed, purpose, index) only.
 
 The same image gets the same noise in a batch of any size, on any number of devices and in any order, so a run can
-be resumed without stored generator states and eight processes draw what one would have drawn.
+be resumed without stored generator states, and eight processes draw the same noise as one.
 
-Torch's CPU generator keeps only the low 32 bits of a seed, so the index is carried to a seed by a keyed *bijection*
-on 32 bits: two indices below 2**32 never share a stream, which a 64-bit hash cut to 32 bits could not promise.
+The CPU generator of torch keeps only the low 32 bits of a seed, so the index is mapped to a seed by a keyed *bijection*
+on 32 bits: two indices below 2**32 never share a stream, which a 64-bit hash truncated to 32 bits cannot guarantee.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ def _mix(x: Tensor) -> Tensor:
 def stream_seeds(seed: int, purpose: str, index: Tensor) -> Tensor:
     """Seeds of the streams of images `index`: int64 (B,) in [0, 2**32), distinct for distinct indices below 2**32.
 
-    Higher bits of an index choose another key, so a run longer than 2**32 images goes on with fresh streams.
+    Higher bits of an index choose another key, so a run longer than 2**32 images continues with new streams.
     """
     first, second = _key(seed, purpose)
     high = _mix((index >> 32) & _MASK)
@@ -61,9 +61,9 @@ def permutation(seed: int, purpose: str, n: int) -> Tensor:
 
 
 def seed_torch(seed: int, step: int, rank: int, device: torch.device) -> None:
-    """Seeds what torch draws itself in one training step (dropout), so that a resumed step draws the same.
+    """Seeds the generators of torch for one training step (dropout), so that a resumed step draws the same.
 
-    Only the generators in use: torch.manual_seed looks for every kind of device, 1 ms in each step.
+    Only the generators in use: torch.manual_seed checks every kind of device, which takes 1 ms per step.
     """
     stream = int(stream_seeds(seed, f"torch/{rank}", torch.tensor([step])))
     torch.default_generator.manual_seed(stream)
@@ -74,8 +74,8 @@ def seed_torch(seed: int, step: int, rank: int, device: torch.device) -> None:
 class Streams:
     """One stream of standard normal noise per image: the start x_T first, then the noise of each step, in order.
 
-    index: int64 (B,); shape: that of one image; device: where the noise is used. It is always drawn on the CPU, in
-    float32, so that a seed means the same image on every device.
+    index: int64 (B,); shape: that of one image; device: of the returned noise. It is always drawn on the CPU, in
+    float32, so that a seed gives the same image on every device.
     """
 
     def __init__(

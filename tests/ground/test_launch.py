@@ -14,11 +14,11 @@ ELASTIC = {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "LOCAL_RANK": "1"}
 ALL = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1234"}
 
 REFUSED = [
-    (BATCH, "SLURM gives this job 4 tasks, but one process was started: write `srun python train.py ...`"),
-    ({**BATCH, "SLURM_NTASKS_PER_NODE": "4"}, "write `srun python train.py ...`"),
-    (STEP, "SLURM's --ntasks=4: say how many on each node instead, --ntasks-per-node=..."),
+    (BATCH, "SLURM gives this job 4 tasks, but one process was started: use `srun python train.py ...`"),
+    ({**BATCH, "SLURM_NTASKS_PER_NODE": "4"}, "use `srun python train.py ...`"),
+    (STEP, "SLURM's --ntasks=4: set the number per node instead, --ntasks-per-node=..."),
     ({"SLURM_NTASKS": "1"}, "SLURM_NTASKS is set, but not SLURM_PROCID, SLURM_LOCALID, SLURM_NODEID: start by srun"),
-    ({"RANK": "0"}, "the environment has RANK=0, but not all that torchrun sets beside it: unset RANK, or start by"),
+    ({"RANK": "0"}, "the environment has RANK=0, but not all other variables of torchrun: unset RANK, or start by"),
     ({"RANK": "1", **ALL}, "the environment has RANK=1"),
     ({"LOCAL_RANK": "1"}, "the environment has LOCAL_RANK=1"),
     (ELASTIC, "the environment has RANK=1"),
