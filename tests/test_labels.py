@@ -71,7 +71,7 @@ REFUSED = [
     ("1_0", [*DIGITS, "10"], "y=1_0: no such class"),
     ("Tabby", ["siamese", "tabby"], "did you mean tabby?"),
     ("cat,dog", ANIMALS, "a list is written y=[a,b]"),
-    ("[]", ANIMALS, "y=[]: no class is in the list; choose among"),
+    ("[]", ANIMALS, "y=[]: the list is empty; choose among"),
     ("", ANIMALS, "y=: no such class"),
     ("[cat,,dog]", ANIMALS, "y=: no such class"),
     ("[cat", ANIMALS, "y=[cat: no such class"),

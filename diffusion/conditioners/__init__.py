@@ -1,1 +1,1 @@
-"""Condition: all that a network is given beside x_t and t; and the conditioners that open it inside the network."""
+"""Condition: the inputs of a network besides x_t and t; and the conditioners that embed it inside the network."""

@@ -1,4 +1,4 @@
-"""What opens a condition: a conditioner for each name in it."""
+"""Base classes of conditioners, which embed a condition: one conditioner for each name in it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +15,10 @@ EMBEDDING, CHANNELS, TOKENS = "embedding", "channels", "tokens"  # what a condit
 
 
 class Given(NamedTuple):
-    """What a network is given of a condition, None where nothing yields it.
+    """The inputs of a network that are made from a condition, None if no conditioner yields them.
 
-    embedding: (B, width), to be added to that of the time. channels: (B, C, H, W), to be concatenated with x. tokens:
-    (B, L, width), to be attended to.
+    embedding: (B, width), added to that of the time. channels: (B, C, H, W), concatenated with x. tokens:
+    (B, L, width), for attention.
     """
 
     embedding: Tensor | None = None
@@ -27,10 +27,10 @@ class Given(NamedTuple):
 
 
 class Conditioner(ABC):
-    """One kind of condition: what its rows mean to a user, and which module makes of them what the network takes.
+    """One kind of condition: how a user specifies its rows, and the module that turns them into network inputs.
 
-    A frozen dataclass, of which config holds the values; its siblings are in this folder. drop: the part of the rows
-    that is absent in training, so that guidance has something to compare with. yields: EMBEDDING, CHANNELS or TOKENS.
+    A frozen dataclass whose values are in the config; its subclasses are in this folder. drop: the fraction of the rows
+    that is absent in training, which guidance needs for comparison. yields: EMBEDDING, CHANNELS or TOKENS.
     """
 
     yields: ClassVar[str]
@@ -42,37 +42,37 @@ class Conditioner(ABC):
 
     @classmethod
     def settle(cls, name: str, data: Any) -> dict[str, Any]:
-        """Values that the dataset (`data.base.ImageData`) decides, by the names of this class's arguments.
+        """The arguments of this class that the data set (`data.base.ImageData`) determines, by name.
 
-        Raises UserError where the data has nothing of that name.
+        Raises UserError if the data set has no such condition.
         """
         return {}
 
     def means_the_same(self, other: "Conditioner") -> bool:
-        """Whether rows for this one can be given to `other`, of another model."""
+        """Whether rows for this conditioner are valid for `other`, of another model."""
         return type(self) is type(other)
 
     def read(self, key: str, text: str) -> Tensor | None:
-        """The rows (k, ...) that a text of the command line asks for, which take turns; None for `null`. key: what the
-        command line calls it. Raises UserError."""
-        raise UserError(f"{key}={text}: this condition cannot be typed; it is given in Python")
+        """The rows (k, ...) that a command-line value specifies, used in turn; None for `null`. key: its name on the
+        command line. Raises UserError."""
+        raise UserError(f"{key}={text}: this condition can only be set from Python")
 
     def rows(self, name: str, value: Any, n: int) -> Tensor:
-        """The rows (n, ...) that a value in Python asks for. Raises UserError."""
+        """The rows (n, ...) that a Python value specifies. Raises UserError."""
         raise UserError(f"{name}={value!r}: expected a tensor in a Condition")
 
     def examples(self, n: int) -> Tensor | None:
-        """Rows (n, ...) that show what the condition does; None where there are none to be had without data."""
+        """Rows (n, ...) that show the effect of the condition; None if they need data."""
         return None
 
     def titles(self, rows: Tensor) -> list[str]:
-        """The title of an image for each of the rows."""
+        """The image title for each row."""
         return [""] * len(rows)
 
 
 def told(name: str, data: Any) -> Tensor:
-    """What a dataset tells of each image of its training split under that name, (N, ...). Raises UserError where it
-    tells nothing."""
+    """The column `name` of the training split, one row per image, (N, ...). Raises UserError if the data set has no
+    such column."""
     tensors = data.split("train")[1].tensors
     if name not in tensors:
         raise UserError(
@@ -83,24 +83,24 @@ def told(name: str, data: Any) -> Tensor:
 
 
 class Opened(nn.Module, ABC):
-    """The module of a conditioner. channels: how many channels are concatenated; 0 where another thing is yielded."""
+    """The module of a conditioner. channels: how many channels are concatenated; 0 if it yields something else."""
 
     channels = 0
 
     @abstractmethod
     def forward(self, rows: Tensor, absent: Tensor | None) -> Tensor:
-        """What the conditioner yields. rows: (B, ...); absent: bool (B,), None for no row."""
+        """What the conditioner yields. rows: (B, ...); absent: bool (B,), None if no row is."""
 
     @abstractmethod
     def blank(self, x: Tensor) -> Tensor:
-        """Rows that stand in where the whole batch has none, all of them absent. x: (B, C, H, W)."""
+        """Placeholder rows for a batch without any, all of them absent. x: (B, C, H, W)."""
 
 
 class Conditioners(nn.ModuleDict):
-    """All conditioners of a network, by name. Names that no conditioner has are not looked at.
+    """All conditioners of a network, by name. Names without a conditioner are ignored.
 
-    takes: what the network takes. width, channels: as in `Conditioner.module`. Raises UserError for a conditioner that
-    yields anything else.
+    takes: the kinds that the network takes. width, channels: as in `Conditioner.module`. Raises UserError for a
+    conditioner that yields another kind.
     """
 
     def __init__(self, described: Mapping[str, Conditioner], takes: Sequence[str], width: int, channels: int):
@@ -115,7 +115,7 @@ class Conditioners(nn.ModuleDict):
 
     @property
     def channels(self) -> int:
-        """How many are concatenated with those of x."""
+        """The number of channels that are concatenated with x."""
         return sum(opened.channels for _, opened in self._opened())
 
     def _opened(self) -> Iterator[tuple[str, Opened]]:
@@ -124,7 +124,7 @@ class Conditioners(nn.ModuleDict):
             yield name, module
 
     def forward(self, condition: Condition | None, x: Tensor) -> Given:
-        """x: (B, C, H, W), what the network sees; condition: of B images, None for an empty one."""
+        """x: (B, C, H, W), the network input; condition: of B images, None for an empty one."""
         found: dict[str, list[Tensor]] = {}
         for name, opened in self._opened():
             if condition is not None and name in condition.tensors:

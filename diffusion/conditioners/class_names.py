@@ -1,4 +1,4 @@
-"""Which classes a text asks for. It comes as it was typed: `true`, `1.0` and `1e3` may be names."""
+"""Parsing of class names on the command line. The text is raw: `true`, `1.0` and `1e3` may be names."""
 
 import re
 import unicodedata
@@ -9,15 +9,15 @@ from diffusion.config.suggestions import items, suggest
 from diffusion.ground.errors import UserError
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_LISTED = 50  # classes in a message
+_LISTED = 50  # at most so many classes in a message
 
 
 def read(key: str, text: str, names: Sequence[str]) -> list[int] | None:
-    """The labels that `text` asks for: a class, a list `[a,b]`, or `all`; None where it is `null`.
+    """The labels that `text` specifies: a class, a list `[a,b]`, or `all`; None if it is `null`.
 
-    A class is told by its name; where names are numbers, by its number, so that 1 is the folder 001; and where none is,
-    by its place among them, from 0. A name that holds a comma is quoted within a list. key: what the command line calls
-    it; names: of the model's classes. Raises UserError for what is no class of it.
+    A class is given by its name; if names are numbers, by its number, so that 1 is the folder 001; if none is a number,
+    by its index, from 0. A name that contains a comma is quoted within a list. key: its name on the command line;
+    names: of the classes of the model. Raises UserError for an unknown class.
     """
     if text == "null" and text not in names:
         return None
@@ -35,12 +35,12 @@ def read(key: str, text: str, names: Sequence[str]) -> list[int] | None:
             raise UserError(_unknown(key, item, names))
         labels.append(label)
     if not labels:
-        raise UserError(f"{key}={text}: no class is in the list; {_known(names)}")
+        raise UserError(f"{key}={text}: the list is empty; {_known(names)}")
     return labels
 
 
 def _label(text: str, names: Sequence[str]) -> int | None:
-    plain = [unicodedata.normalize("NFC", name) for name in names]  # file systems spell ü in two ways
+    plain = [unicodedata.normalize("NFC", name) for name in names]  # file systems encode ü in two ways
     typed = unicodedata.normalize("NFC", text)
     for name in (typed, typed.strip(), _unquoted(typed.strip())):
         if name in plain:
@@ -64,7 +64,7 @@ def _unknown(key: str, text: str, names: Sequence[str]) -> str:
 
 
 def numbered(names: Sequence[str]) -> str:
-    """The names as a message lists them, each with its number."""
+    """The names for a message, each with its number."""
     known = [f"{k} ({name})" for k, name in enumerate(names[:_LISTED])]
     return ", ".join(known + [f"... ({len(names)} in all)"] * (len(names) > _LISTED))
 
@@ -72,6 +72,6 @@ def numbered(names: Sequence[str]) -> str:
 def _known(names: Sequence[str]) -> str:
     numeric = any(map(_NUMBER.fullmatch, names))
     shown = [f"'{name}'" if "," in name else name for name in names[:_LISTED]]
-    known = [name if numeric else f"{place} ({name})" for place, name in enumerate(shown)]
+    known = [name if numeric else f"{index} ({name})" for index, name in enumerate(shown)]
     known += [f"... ({len(names)} in all)"] * (len(names) > _LISTED)
     return f"choose among {', '.join(known)}, or all"

@@ -1,4 +1,4 @@
-"""Condition: all that a network is given beside x_t and t."""
+"""Condition: the inputs of a network besides x_t and t."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -6,18 +6,18 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-PREVIOUS = "previous"  # x_0 as predicted one step before: part of the trajectory, not given by the user
+PREVIOUS = "previous"  # x_0 as predicted one step before: part of the trajectory, not set by the user
 
 
-@dataclass  # not frozen: Lightning brings a batch to a precision by setting the fields of a copy
+@dataclass  # not frozen: Lightning converts the precision of a batch by setting fields of a copy
 class Condition:
-    """Tensors by name, one row an image; a row may be absent, such as the label that was dropped in training.
+    """Tensors by name, one row per image; a row may be absent, such as a label that was dropped in training.
 
-    Whatever passes it on need not know what is in it: only conditioners, modules of the network, look inside. Nothing
-    here changes it: each method returns another.
+    Only conditioners, which are modules of the network, access the tensors. No method modifies it: each returns another
+    condition.
 
-    size: B, of the batch. tensors: name -> (B, ...). absent: name -> bool (B,), true where the row stands for nothing;
-    a name that is missing here is present in every row.
+    size: B, of the batch. tensors: name -> (B, ...). absent: name -> bool (B,), true where the row is absent; a name
+    that is missing here is present in every row.
     """
 
     size: int
@@ -26,7 +26,7 @@ class Condition:
 
     @classmethod
     def of(cls, **tensors: Tensor) -> "Condition":
-        """One that has at least one tensor, each (B, ...)."""
+        """A condition from at least one tensor, each (B, ...)."""
         return cls(len(next(iter(tensors.values())))).also(**tensors)
 
     def __len__(self) -> int:
@@ -34,11 +34,11 @@ class Condition:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """The names of what the user gave: all but the previous x_0."""
+        """The names that the user sets: all but the previous x_0."""
         return tuple(name for name in self.tensors if name != PREVIOUS)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Condition":
-        """The same on another device."""
+        """A copy on another device."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking), self.size)
 
     def rows(self, index: Tensor | slice) -> "Condition":
@@ -47,7 +47,7 @@ class Condition:
         return replace(chosen, size=self._count(index, chosen.tensors))
 
     def cat(self, *others: "Condition") -> "Condition":
-        """The images of all, one after another. What one of them does not have is absent in its rows."""
+        """The images of all conditions, concatenated. A name that one of them lacks is absent in its rows."""
         parts = (self, *others)
         known = {name: tensor for part in parts for name, tensor in part.tensors.items()}
         filled = [part._with_all(known) for part in parts]
@@ -62,7 +62,7 @@ class Condition:
         )
 
     def without(self, mask: Tensor | None = None, names: Collection[str] | None = None) -> "Condition":
-        """With rows absent. mask: bool (B,), None for all rows. names: None for all that was `asked` for."""
+        """With rows absent. mask: bool (B,), None for all rows. names: None for all names in `asked`."""
         dropped = {
             name: self._all(name, True) if mask is None else self.absent.get(name, False) | mask
             for name in self.tensors
@@ -71,10 +71,9 @@ class Condition:
         return replace(self, absent={**self.absent, **dropped})
 
     def also(self, **tensors: Tensor) -> "Condition":
-        """With more tensors, or others under the same names, present in every row. Raises ValueError where one has
-        another number of rows."""
+        """With tensors added or replaced, present in every row. Raises ValueError if one has another number of rows."""
         for name, tensor in tensors.items():
-            if tensor.shape[0] != self.size:  # not len, by which an export would take this batch for the only one
+            if tensor.shape[0] != self.size:  # not len, which would fix the batch size of an export
                 raise ValueError(f"{name} has {len(tensor)} rows, the condition has {self.size}")
         absent = {name: mask for name, mask in self.absent.items() if name not in tensors}
         return replace(self, tensors={**self.tensors, **tensors}, absent=absent)
@@ -87,7 +86,7 @@ class Condition:
         return torch.where(_over(self.absent[name], tensor), value, tensor)
 
     def _count(self, index: Tensor | slice, chosen: Mapping[str, Tensor]) -> int:
-        """Of the images that `index` chooses; a mask on a device is waited for only where no tensor tells."""
+        """The number of images that `index` selects; synchronises for a mask on a device only if there is no tensor."""
         for tensor in chosen.values():
             return len(tensor)
         if isinstance(index, slice):
@@ -98,7 +97,7 @@ class Condition:
         return torch.full((self.size,), value, device=self.tensors[name].device)
 
     def _with_all(self, known: Mapping[str, Tensor]) -> "Condition":
-        """With every name of `known`, absent where this has none."""
+        """With every name of `known`, absent if missing here."""
         missing = {
             name: like.new_zeros(self.size, *like.shape[1:]) for name, like in known.items() if name not in self.tensors
         }

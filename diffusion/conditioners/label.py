@@ -1,4 +1,4 @@
-"""The class of an image, one of a few that have names."""
+"""The class of an image, one of a few named classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from diffusion.ground.errors import UserError
 @checked
 @dataclass(frozen=True)
 class Label(Conditioner):
-    """classes: their names; a row is a number among them, int64."""
+    """classes: their names; a row is an index into them, int64."""
 
     yields: ClassVar[str] = EMBEDDING
     classes: Sequence[str] = ()
@@ -41,7 +41,7 @@ class Label(Conditioner):
         return None if asked is None else torch.tensor(asked)
 
     def rows(self, name: str, value: Any, n: int) -> Tensor:
-        """value: a class for all images, or one for each, by its number in `classes` or its name."""
+        """value: a class for all images, or one per image, by index into `classes` or by name."""
         given = value.tolist() if hasattr(value, "tolist") else value
         each = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given] * n
         if len(each) != n:
@@ -65,7 +65,7 @@ class Label(Conditioner):
 
 
 class LabelEmbedding(Opened, nn.Embedding):
-    """rows: int64 (B,) -> (B, width). "No label" has a row of its own: the last."""
+    """rows: int64 (B,) -> (B, width). "No label" is the last row of the table."""
 
     def __init__(self, classes: int, width: int):
         super().__init__(classes + 1, width)

@@ -1,4 +1,4 @@
-"""Self-conditioning: the network also sees x_0 as it was predicted one step before (Chen et al. 2022)."""
+"""Self-conditioning: the x_0 predicted one step before is an input of the network (Chen et al. 2022)."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +11,7 @@ from diffusion.conditioners.base import CHANNELS, Conditioner, Opened
 
 @dataclass(frozen=True)
 class Previous(Conditioner):
-    """The previous x_0 as channels of its own, 0 if absent. drop: the share of images without one
+    """The previous x_0 as additional channels, 0 if absent. drop: the share of images without one
     in training; for them the network is called once, for the others twice."""
 
     yields: ClassVar[str] = CHANNELS

@@ -1,4 +1,4 @@
-"""A few real numbers of an image, such as an angle or a measurement."""
+"""A vector of real numbers per image, such as an angle or a measurement."""
 
 import json
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from diffusion.ground.errors import UserError
 @checked
 @dataclass(frozen=True)
 class Vector(Conditioner):
-    """A row is float32 (d,), in the data's own units. mean, std, low, high: of each of the d columns over the training
-    split; the network sees (row - mean) / std."""
+    """A row is float32 (d,), in the units of the data. mean, std, low, high: of each of the d columns over the training
+    split; the network input is (row - mean) / std."""
 
     yields: ClassVar[str] = EMBEDDING
     mean: Sequence[float] = ()
@@ -37,7 +37,7 @@ class Vector(Conditioner):
         std = rows.std(dim=0, correction=0)
         return {
             "mean": rows.mean(dim=0).tolist(),
-            "std": torch.where(std > 0, std, 1.0).tolist(),  # a column that never changes says nothing
+            "std": torch.where(std > 0, std, 1.0).tolist(),  # a constant column has no information
             "low": rows.amin(dim=0).tolist(),
             "high": rows.amax(dim=0).tolist(),
         }
@@ -46,7 +46,7 @@ class Vector(Conditioner):
         return isinstance(other, Vector) and len(other.mean) == len(self.mean)
 
     def read(self, key: str, text: str) -> Tensor | None:
-        """A number, a list of d numbers, or a list of such lists, one a row."""
+        """A number, a list of d numbers, or a list of such lists, one per row."""
         try:
             return None if text == "null" else self._shaped(torch.tensor(json.loads(text), dtype=torch.float32))
         except (ValueError, TypeError, RuntimeError, OverflowError):
@@ -75,7 +75,7 @@ class Vector(Conditioner):
         if rows.ndim == 0 or (rows.ndim == 1 and (d > 1 or len(rows) == 1)):
             rows = rows.reshape(1, -1)
         elif rows.ndim == 1:
-            rows = rows[:, None]  # of a single column: one number a row
+            rows = rows[:, None]  # with a single column: one number per row
         if rows.ndim != 2 or rows.shape[1] != d or not len(rows) or not rows.isfinite().all():
             raise ValueError
         return rows
@@ -88,8 +88,8 @@ class Vector(Conditioner):
 
 
 class VectorEmbedding(Opened):
-    """rows: (B, d), or (B,) where d is 1 -> (B, width): standardised, then a small MLP. "No row" is a vector of its
-    own, learnt."""
+    """rows: (B, d), or (B,) where d is 1 -> (B, width): standardised, then a small MLP. An absent row
+    is a learned vector."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], width: int):
         super().__init__()
@@ -102,7 +102,7 @@ class VectorEmbedding(Opened):
         mean, std = (torch.tensor(each, dtype=torch.float32, device=rows.device) for each in (self.mean, self.std))
         x = ((rows.float().reshape(-1, len(self.mean)) - mean) / std).to(self.linear_1.weight.dtype)
         embedding = self.linear_2(F.silu(self.linear_1(x)))
-        if absent is None:  # none of them, but DDP wants a gradient of every weight
+        if absent is None:  # none, but DDP needs a gradient of every weight
             absent = torch.zeros(rows.shape[0], dtype=torch.bool, device=rows.device)
         return torch.where(absent[:, None], self.absent, embedding)
 

@@ -1,1 +1,1 @@
-"""Spaces: between what a dataset stores and x_0."""
+"""Spaces: maps between the stored values of a data set and x_0."""

@@ -1,4 +1,4 @@
-"""What lies between the values that a dataset stores and x_0, which the model sees."""
+"""Base class of spaces, the maps between the stored values of a data set and x_0 of the model."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -22,11 +22,11 @@ class Space(ABC):
     shape: Sequence[Count]
 
     bounds: ClassVar[Bounds | None] = None
-    """Between which values x_0 lies; None where it may be any number."""
+    """The range of x_0; None if it is unbounded."""
     stores: ClassVar[str]
-    """A description of what the dataset has to store."""
+    """A description of the values that the data set has to store."""
     discrete: ClassVar[bool] = False
-    """Whether `log_likelihood` is that of a value among finitely many, or a density."""
+    """Whether `log_likelihood` is a log-probability of discrete values; otherwise it is a log-density."""
 
     def __post_init__(self):
         object.__setattr__(self, "shape", tuple(self.shape))
@@ -50,32 +50,31 @@ class Space(ABC):
 
     @abstractmethod
     def picture(self, x_0: Tensor) -> Tensor:
-        """x_0 for the eye: uint8 (..., C', H, W), C' = 1 or 3, see `images.visible`."""
+        """x_0 as an image for display: uint8 (..., C', H, W), C' = 1 or 3, see `images.visible`."""
 
     @abstractmethod
     def log_likelihood(self, x_0: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-        """log of what the decoder N(mean, std^2) of x_0 gives to each of its values, in nats; arguments that
-        broadcast."""
+        """log-likelihood of each value of x_0 under the decoder N(mean, std^2), in nats; arguments that broadcast."""
 
     @property
     def log_unit(self) -> Tensor:
-        """log of a stored value's change where x_0 changes by 1, (C, 1, 1), float64: by so much, in nats, is the log of
-        a density lower for stored values than for x_0. 0 where `discrete`."""
+        """log of the change of a stored value per unit of x_0, (C, 1, 1), float64: by this amount, in nats, the
+        log-density of stored values is lower than that of x_0. 0 if `discrete`."""
         return torch.zeros(self.x_0_shape[0], 1, 1, dtype=torch.float64)
 
     @property
     def holds_pictures(self) -> bool:
-        """Whether `picture` loses nothing, so that a PNG holds what is stored."""
+        """Whether `picture` is lossless, so that a PNG contains the stored values."""
         return False
 
     @property
     def clip(self) -> Static | Unclipped:
-        """The clipping of x_0 that brings it nearer to the data, whatever they are: to the bounds."""
+        """The clipping of x_0 to the bounds, which reduces the distance to any data."""
         return Unclipped() if self.bounds is None else Static(self.bounds)
 
     def settled(self, load: Callable[[], Any]) -> Mapping[str, Any]:
-        """The fields that the training split itself decides, where they are not set yet, in plain numbers.
+        """The fields that are computed from the training split and not set yet, as plain numbers.
 
-        load: gives its stored values, a tensor (N, C, H, W) or what is indexed like one.
+        load: returns its stored values, a tensor (N, C, H, W) or an object indexed like one.
         """
         return {}

@@ -14,7 +14,7 @@ from diffusion.spaces.base import Space
 @checked
 @dataclass(frozen=True)
 class Pixels(Space):
-    """uint8 in 0..255 is x_0 in [-1, 1]; `decode` rounds, and is the exact inverse of `encode`."""
+    """Maps uint8 in 0..255 to x_0 in [-1, 1]; `decode` rounds, and is the exact inverse of `encode`."""
 
     bounds = (-1.0, 1.0)
     stores = "uint8 in 0..255, which become [-1, 1]"

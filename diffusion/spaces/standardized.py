@@ -1,4 +1,4 @@
-"""Numbers of any range: each channel is shifted and scaled to mean 0 and standard deviation 1."""
+"""Values of any range: each channel is shifted and scaled to mean 0 and standard deviation 1."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,8 +16,8 @@ from diffusion.schedule import precise
 from diffusion.spaces.base import Space
 
 _STATISTICS = ("mean", "std", "low", "high")
-_VALUES = 2**22  # of a part of the training split, read at a time
-_PICTURED = 2**20  # values of a channel, about, of which the quantiles are taken
+_VALUES = 2**22  # of the training split, read at a time
+_PICTURED = 2**20  # approximate number of values per channel from which the quantiles are computed
 _QUANTILES = (0.005, 0.995)
 
 
@@ -26,13 +26,13 @@ _QUANTILES = (0.005, 0.995)
 class Standardized(Space):
     """x_0 = (stored - mean) / std in each channel.
 
-    It is computed in float64 where the device has it, so that values far from 0 keep their digits. A channel that is
-    the same everywhere has std 0, and is only shifted.
+    Computed in float64 if the device has it, so that values far from 0 keep their precision. A constant channel has
+    std 0, and is only shifted.
 
     mean, std:  of each channel over the training split, C numbers each.
-    low, high:  the values of each channel that are black and white in a picture: 0 and 255 of uint8, otherwise the
+    low, high:  the values of each channel that are shown as black and white: 0 and 255 of uint8, otherwise the
                 quantiles 0.005 and 0.995 of (a part of) the training split.
-    All are filled from the data where they are None. Raises UserError for other than C of them.
+    Those that are None are computed from the data. Raises UserError unless there are C of each.
     """
 
     mean: Sequence[float] | None = None
@@ -55,7 +55,7 @@ class Standardized(Space):
         return ((x - _like(self.mean, x)) / _like(self._scale, x)).float()
 
     def decode(self, x_0: Tensor) -> Tensor:
-        """float32, or float64 where x_0 is."""
+        """Returns float32, or float64 if x_0 is."""
         x = precise(x_0)
         return (x * _like(self._scale, x) + _like(self.mean, x)).to(torch.promote_types(torch.float32, x_0.dtype))
 
@@ -94,28 +94,29 @@ def _numbers(name: str, values: Sequence[float] | None, channels: int) -> tuple[
     return tuple(numbers.tolist())
 
 
-@functools.lru_cache  # a copy to the device is one that the host waits for
+@functools.lru_cache  # a copy to the device would synchronise
 def _tensor(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=dtype)[:, None, None].to(device)
 
 
 def _like(values: Sequence[float] | None, x: Tensor) -> Tensor:
-    """(C, 1, 1), in the type and on the device of x."""
+    """`values` as (C, 1, 1), in the type and on the device of x."""
     assert values is not None  # filled before the space is used
     return _tensor(tuple(values), x.dtype, x.device)
 
 
 def _mean_and_std(x: Any) -> tuple[list[float], list[float]]:
-    """Of each channel, in one pass: sums of squares about the mean of each part, joined as in Chan et al. 1979. Of a
-    channel with a single value they are that value and 0, without the rounding of sums."""
+    """Mean and std of each channel, in one pass: sums of squares about the mean of each part, combined as in Chan et
+    al. 1979. For a constant channel they are its value and 0, without rounding errors."""
     first, constant = x[0:1].double()[0, :, 0, 0], torch.ones(x.shape[1], dtype=torch.bool)
     count, mean, squares = 0, torch.zeros_like(first), torch.zeros_like(first)
     for part in _parts(x):
         constant &= (part == first[:, None, None]).all(0).flatten(1).all(1)
         n = part[:, 0].numel()
-        own = part.mean((0, 2, 3))
-        shift = own - mean
-        squares = squares + (part - own[:, None, None]).square().sum((0, 2, 3)) + shift**2 * (count * n / (count + n))
+        part_mean = part.mean((0, 2, 3))
+        shift = part_mean - mean
+        deviations = (part - part_mean[:, None, None]).square().sum((0, 2, 3))
+        squares = squares + deviations + shift**2 * (count * n / (count + n))
         mean = mean + shift * (n / (count + n))
         count += n
     mean, std = torch.where(constant, first, mean), torch.where(constant, 0.0, (squares / count).sqrt())
@@ -123,7 +124,7 @@ def _mean_and_std(x: Any) -> tuple[list[float], list[float]]:
 
 
 def _parts(x: Any) -> Iterator[Tensor]:
-    """float64 (n, C, H, W), each small beside the memory."""
+    """Parts of x that fit in memory, float64 (n, C, H, W)."""
     step = max(1, _VALUES // x.shape[1:].numel())
     for start in range(0, len(x), step):
         yield x[start : start + step].double()
