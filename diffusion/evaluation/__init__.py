@@ -1,1 +1,1 @@
-"""Metrics of a trained model, their results, and curves as pictures."""
+"""Metrics of a trained model, their results, and plots."""

@@ -11,7 +11,7 @@ from diffusion.conditioners.condition import Condition
 from diffusion.denoiser import Prediction
 from diffusion.schedule import Schedule, broadcast, precise
 
-BLOCK = 4096  # images of the set at a time
+BLOCK = 4096  # images of the set per block
 
 
 def _itself(stored: Tensor) -> Tensor:
@@ -20,11 +20,11 @@ def _itself(stored: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Empirical:
-    """The distribution that has 1 / N on each of N images: all that a training set of these is a sample of.
+    """The distribution with probability 1 / N on each of N training images.
 
-    images: (N, C, H, W), as stored, in memory or in a memory map. encode: of them to x_0. condition: of the images,
-    with those names that a denoiser is given. mirrored: each image counts besides with its mirror image, as in a
-    training with `flip`; there are 2 N then.
+    images: (N, C, H, W), as stored, in memory or in a memory map. encode: maps them to x_0. condition: of the images,
+    with the names that the denoiser receives. mirrored: the mirror image of each image is included, as in a training
+    with `flip`; there are 2 N images then.
     """
 
     images: Tensor
@@ -44,12 +44,12 @@ class Empirical:
         return torch.where(broadcast(mirrored, x_0) > 0, x_0.flip(-1), x_0)
 
     def conditions(self, rows: Tensor) -> Condition | None:
-        """Those of some of the images; rows: as for `x_0`."""
+        """The conditions of some of the images; rows: as for `x_0`."""
         return None if self.condition is None else self.condition.rows(rows % len(self.images))
 
     @cached_property
     def kinds(self) -> Tensor:
-        """Numbers that are equal for images with the same condition: int64 (N,), those of `images`."""
+        """Numbers that are equal for images with the same condition: int64 (N,), in the order of `images`."""
         return torch.zeros(len(self.images)).long() if self.condition is None else _kinds(self.condition)
 
 
@@ -63,16 +63,16 @@ def _kinds(condition: Condition) -> Tensor:
 
 
 class EmpiricalDenoiser:
-    """The exact denoiser of an empirical distribution, which no other has a smaller squared error on:
+    """The exact denoiser of an empirical distribution, which has the smallest possible squared error on it:
 
         E[x_0 | x_t] = sum_i softmax_i(-|x_t - alpha_t x_i|^2 / (2 sigma_t^2)) x_i,    t > 0
 
-    (Karras et al. 2022, Eq. 57). Given a condition, the sum is over the images that have the very same.
+    (Karras et al. 2022, Eq. 57). Given a condition, the sum is over the images with exactly that condition.
 
-    The set is read once a call, `block` images at a time, and the softmax is rescaled to the largest exponent so far.
-    All is computed in the precision of x_t and x_0, whichever is wider. In float32 an exponent is off by about
-    1e-7 SNR |x_0|^2, which can only move weight between images that are nearer to each other than the noise: the
-    squared error of eps is off by less than 1e-4, for SNR up to 1e4.
+    The set is read once per call, `block` images at a time, and the softmax is rescaled to the largest exponent so far.
+    The computation is in the wider of the precisions of x_t and x_0. In float32 the error of an exponent is about
+    1e-7 SNR |x_0|^2, which only shifts weight between images that are nearer to each other than the noise: the error
+    of the squared error of eps is less than 1e-4, for SNR up to 1e4.
 
     Raises ValueError for a condition that no image has.
     """
@@ -91,7 +91,7 @@ class EmpiricalDenoiser:
         return Prediction(x_0.to(x_t), x_t, t, alpha, sigma)
 
     def _sources(self, condition: Condition | None) -> Callable[[Tensor], Tensor] | None:
-        """Rows (n,) -> bool (B, n), which of these images x_t may stem from; None: all."""
+        """Rows (n,) -> bool (B, n), the images that are possible origins of x_t; None: all."""
         known = self.data.condition
         if condition is None or known is None:
             return None
@@ -106,7 +106,7 @@ class EmpiricalDenoiser:
         rows = torch.arange(len(self.data)).split(self.block)
         first = self.data.x_0(rows[0], x_t.device).flatten(1)
         x_t = x_t.flatten(1).to(torch.promote_types(x_t.dtype, first.dtype))
-        centre = first.to(x_t).mean(0)  # distances are the same from anywhere, and rounded less from the middle
+        centre = first.to(x_t).mean(0)  # distances are invariant to it, and have smaller rounding errors
         x_t, linear, square = x_t - broadcast(alpha, x_t) * centre, alpha / sigma**2, (alpha / sigma) ** 2 / 2
         top = x_t.new_full((len(x_t), 1), torch.finfo(x_t.dtype).min)
         total, x_0 = torch.zeros_like(top), torch.zeros_like(x_t)

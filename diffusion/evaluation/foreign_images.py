@@ -1,4 +1,4 @@
-"""Images that other programs drew: a folder of files, or a npz."""
+"""Images of other programs: a folder of files, or a npz."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from diffusion.ground.errors import UserError, reading
 
 
 def read(path: Path, shape: tuple[int, ...]) -> Tensor:
-    """The pictures of a folder, in the order of their names, or of a npz (arr_0, uint8 (n, H, W, C)), as uint8
+    """The images of a folder, in the order of their names, or of a npz (arr_0, uint8 (n, H, W, C)), as uint8
     (n, C, H, W).
 
-    shape: (C, H, W) of the dataset, which they must have. Raises UserError for a missing path, a folder without
-    pictures, a picture that cannot be read, or one of another size or number of channels.
+    shape: the required (C, H, W), that of the data set. Raises UserError for a missing path, a folder without images,
+    an unreadable image, or one of another size or number of channels.
     """
     if path.is_dir():
         return _folder(path, shape)
@@ -29,23 +29,23 @@ def read(path: Path, shape: tuple[int, ...]) -> Tensor:
 def _folder(path: Path, shape: tuple[int, ...]) -> Tensor:
     files = listing(path).pictures
     if not files:
-        raise UserError(f"images={path}: no pictures in this folder")
+        raise UserError(f"images={path}: no images in this folder")
     found = torch.empty(len(files), *shape, dtype=torch.uint8)
     with Bar(total=len(files), desc="reading", unit=" images") as bar:
         for row, file in zip(found, files, strict=True):
-            row.copy_(_picture(path / file, shape))
+            row.copy_(_image(path / file, shape))
             bar.update()
     return found
 
 
-def _picture(path: Path, shape: tuple[int, ...]) -> Tensor:
+def _image(path: Path, shape: tuple[int, ...]) -> Tensor:
     channels, height, width = shape
     try:
         found = raw_image.read(path)
-    except Exception as error:  # decoders raise whatever they like
-        raise UserError(f"{path}: not a readable picture ({decoding.reason(error)})") from None
+    except Exception as error:  # decoders raise any exception
+        raise UserError(f"{path}: not a readable image ({decoding.reason(error)})") from None
     if found.values.dtype != np.uint8 or found.alpha is not None:
-        raise UserError(f"{path}: expected 8 bits a channel, without transparency")
+        raise UserError(f"{path}: expected 8 bits per channel, without transparency")
     values = 255 - found.values if found.white_is_zero else found.values
     pixels = torch.from_numpy(np.atleast_3d(values)).permute(2, 0, 1)
     if pixels.shape[0] == 3 and channels == 1 and bool((pixels == pixels[:1]).all()):

@@ -145,7 +145,7 @@ def test_the_clipping_of_the_model_is_not_that_of_the_measurement(tmp_path, eval
     run = command("train", *given, f"run.dir={tmp_path / 'run'}", capsys=capsys).folder
     done = evaluate(f"ckpt={run}", *FAST)
     notes = [line for line in done.err.splitlines() if line.startswith("note: ")]
-    wanted = f"note: metric.bpd.clipping is static; the model's own, {said}, is for sampling"
+    wanted = f"note: metric.bpd.clipping is static; that of the model, {said}, applies to sampling"
     assert notes == ([wanted] if said else [])
     assert rows(done)[0]["protocol"]["clipping"] == "static"
 

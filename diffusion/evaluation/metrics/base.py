@@ -1,4 +1,4 @@
-"""What a metric is: a number for a trained model, and an account of how it came about."""
+"""Base classes of metrics, and the result of a metric."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """A metric's answer.
+    """The result of a metric.
 
-    value: the number itself. details: what JSON can hold of its parts and its error. protocol: all that the number
-    depends on besides the weights and the data; two values can be compared where it is equal. summary: the lines to
-    print. figure: the picture that goes with it, if any.
-    files: name -> text of files to write beside the results.
+    value: the number. details: its parts and its error, as JSON values. protocol: everything that the number depends on
+    besides the weights and the data; two values are comparable if it is equal. summary: the lines to print. figure: the
+    figure of the result, if any. files: name -> text of files to write next to the results.
     """
 
     value: float
@@ -34,34 +33,34 @@ class Score:
 
 class Metric(ABC):
     """Hyperparameters of a measurement: of a model (`ModelMetric`) or of images (`ImageMetric`). A file in this folder
-    and a yaml in conf/metric make a new one."""
+    and a yaml in conf/metric add a new one."""
 
-    name: ClassVar[str]  # of its rows and pictures
+    name: ClassVar[str]  # in its rows and file names
 
 
 class ModelMetric(Metric):
     """A measurement of a trained model. It may draw samples itself."""
 
-    samples: ClassVar[int] = 0  # that it draws where `n` is null; 0: it draws none, and is called without `sampling`
+    samples: ClassVar[int] = 0  # drawn if `n` is null; 0: it draws none, and is called without `sampling`
 
     @abstractmethod
     def check(self, model: LitDiffusion, data: Data) -> None:
-        """Raises UserError for what cannot be measured, and warns of what may not be meant, before any work."""
+        """Raises UserError if it cannot be measured, and warns about questionable settings, before any computation."""
 
     @abstractmethod
     def __call__(
         self, model: LitDiffusion, data: Data, *, seed: int, batch_size: int, sampling: Sampling | None = None
     ) -> Score:
-        """Measures model, which is in eval mode, on the device it is on. data: the set it was trained on. sampling: how
-        to draw `sampling.n` images; the command adds it to the protocol. Raises UserError as `check` does."""
+        """Measures model, which is in eval mode, on its device. data: the training data set. sampling: how to draw
+        `sampling.n` images; the command adds it to the protocol. Raises UserError as `check` does."""
 
 
 class ImageMetric(Metric):
-    """A measurement of images, whatever drew them, beside those of a dataset."""
+    """A measurement of images from any source, compared with those of a data set."""
 
     @abstractmethod
     def check(self, n: int, comparison: Comparison) -> None:
-        """Raises UserError where n images cannot be measured so, before they are drawn; warns of what may mislead."""
+        """Raises UserError if n images cannot be measured, before they are drawn; warns about misleading settings."""
 
     @abstractmethod
     def __call__(self, comparison: Comparison) -> Score:

@@ -26,8 +26,8 @@ from diffusion.sampling.section import Sampling
 from diffusion.schedule import Schedule, broadcast
 from diffusion.spaces.base import Space
 
-_MIX = {"auto": None, "fixed_small": 0.0, "fixed_large": 1.0}  # see `process.reverse_variance`; None: as learnt
-_UNIT = {True: "bits/dim", False: "bits/dim of a density in the data's units"}  # by whether values are discrete
+_MIX = {"auto": None, "fixed_small": 0.0, "fixed_large": 1.0}  # see `process.reverse_variance`; None: as learned
+_UNIT = {True: "bits/dim", False: "bits/dim of a density in the data's units"}  # key: whether values are discrete
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Bound:
     """The bound of each of B images in bits per dimension, float64 on the CPU.
 
     prior: (B,), L_T, the divergence of q(x_T | x_0) from N(0, I). t: int64 (B, steps), the times of the other terms,
-    the decoder's 1 first. terms: (B, steps), L_{t-1}. weights: (B, steps), how often each counts in the sum.
+    first the 1 of the decoder. terms: (B, steps), L_{t-1}. weights: (B, steps), the weight of each in the sum.
     """
 
     prior: Tensor
@@ -59,27 +59,27 @@ class Bound:
         return self.prior + self.diffusion + self.decoder
 
     def by_t(self, T: int) -> Tensor:
-        """The mean L_{t-1} of t = 1..T over the images, float64 (T,); nan where no image has it."""
+        """The mean L_{t-1} of t = 1..T over the images, float64 (T,); nan where no image has a term."""
         k = self.t.flatten() - 1
         return torch.zeros(T).double().index_add(0, k, self.terms.flatten()) / k.bincount(minlength=T)
 
 
 @checked
 class BPD(ModelMetric):
-    """The bound over the validation set, in the order of images that is always the same.
+    """The bound over the validation set, in a fixed order of images.
 
-    Of a space of any number it is the bound of a density, per stored number and in the data's own units, and may be
+    For a continuous space it is the bound of a density, per stored number and in the units of the data, and may be
     negative.
 
-    n: at most so many images, evenly spaced over the set; None means all. steps: network evaluations per image, at
+    n: maximum number of images, evenly spaced over the set; None means all. steps: network evaluations per image, at
     least 2 (the decoder, another term); None means all T terms, fewer give an unbiased estimate. variance: of the
-    reverse process: `fixed_small`, the posterior's; `fixed_large`, beta_t; `auto`, what the network learnt, or
-    fixed_small where it learnt none.
-    clipping: of the predicted x_0; None is to the bounds of the model's space, where it has some, as Nichol & Dhariwal
-    evaluate: x_0 lies within, so that it only ever brings a prediction nearer. At late t an error of eps is multiplied
+    reverse process: `fixed_small`, that of the posterior; `fixed_large`, beta_t; `auto`, the learned one, or
+    fixed_small if none is learned.
+    clipping: of the predicted x_0; None clips to the bounds of the space of the model, if any, as Nichol & Dhariwal
+    evaluate: x_0 lies within, so that clipping only reduces the error. At late t an error of eps is multiplied
     by sigma_t / alpha_t, 157 at T of the linear schedule.
 
-    Raises UserError for what cannot be.
+    Raises UserError for invalid values.
     """
 
     name = "bpd"
@@ -100,7 +100,7 @@ class BPD(ModelMetric):
         clipping = self._clipping(model.space)
         if self.clipping is None and model.clip != clipping:
             warnings.warn(
-                f"metric.bpd.clipping is {clipping}; the model's own, {model.clip}, is for sampling",
+                f"metric.bpd.clipping is {clipping}; that of the model, {model.clip}, applies to sampling",
                 Notice,
                 stacklevel=2,
             )
@@ -135,7 +135,7 @@ class BPD(ModelMetric):
         """The bound of images x_0 (B, C, H, W) of `space`, given their condition.
 
         index: int64 (B,) on the CPU: an image's noise and times are a function of (seed, its index, steps), so that
-        batches may be of any size. tick: told of the images of each network evaluation.
+        the batch size has no effect. tick: called with the number of images of each network evaluation.
         """
         schedule = denoiser.schedule
         denoise = Clip(denoiser, self._clipping(space))
@@ -162,10 +162,10 @@ class BPD(ModelMetric):
         return vlb_term(denoise.schedule, x_0, prediction.x_0, x_t, t - 1, t, mix, log_likelihood)
 
     def _mix(self, prediction: Prediction, discrete: bool) -> Tensor | float:
-        """Where the variance of the reverse step lies, as in `process.reverse_variance`.
+        """The `mix` of `process.reverse_variance` for the variance of the reverse step.
 
-        The decoder of 8-bit values has the small variance, which becomes it better (Nichol & Dhariwal's code). That of
-        a density has the large one, beta_1: the variance of p(x_0 | x_1) where the density of x_0 is smooth.
+        The decoder of 8-bit values has the small variance, which gives a better bound (code of Nichol & Dhariwal). That
+        of a density has the large one, beta_1: the variance of p(x_0 | x_1) if the density of x_0 is smooth.
         """
         if self.mix is None and prediction.variance_mix is not None:
             return prediction.variance_mix
@@ -178,7 +178,7 @@ class BPD(ModelMetric):
         return self.clipping or space.clip
 
     def _images(self, x: Tensor) -> int:
-        """How many of the images x are measured."""
+        """The number of images of x that are measured."""
         n = min(self.n or len(x), len(x))
         if n < 2:
             raise UserError(f"metric=bpd has {n} image(s) to measure: expected at least 2, for the standard error")
@@ -186,7 +186,7 @@ class BPD(ModelMetric):
 
     def _steps(self, schedule: Schedule) -> int:
         if self.steps and self.steps > schedule.T:
-            raise UserError(f"metric.bpd.steps={self.steps}: the bound has T={schedule.T} terms, null takes them all")
+            raise UserError(f"metric.bpd.steps={self.steps}: the bound has T={schedule.T} terms, null uses all")
         return self.steps or schedule.T
 
     def _score(self, bound: Bound, model: LitDiffusion, data: Data, seed: int) -> Score:
@@ -218,11 +218,11 @@ def _prior(schedule: Schedule, x_0: Tensor) -> Tensor:
 
 
 def _times(schedule: Schedule, steps: int, index: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """The times of each image's terms, int64 (B, steps), and their weights: all T, or the decoder and a draw.
+    """The times of the terms of each image, int64 (B, steps), and their weights: all T, or the decoder and a draw.
 
-    The draw takes one of each of steps - 1 equal shares of a density p over 2..T, with weight 1 / ((steps - 1) p):
-    unbiased for any p. The estimate varies the less the nearer p is to the terms; log(sigma_t / sigma_s) is what they
-    are for data N(0, I), and near enough for images, where equal chances would all but miss the few large ones.
+    The draw takes one from each of steps - 1 equal shares of a density p over 2..T, with weight 1 / ((steps - 1) p):
+    unbiased for any p. The variance is smaller the closer p is to the terms; p is log(sigma_t / sigma_s), exact for
+    data N(0, I) and close enough for images, where a uniform p would mostly miss the few large terms.
     """
     T = schedule.T
     if steps == T:
@@ -230,8 +230,8 @@ def _times(schedule: Schedule, steps: int, index: Tensor, seed: int) -> tuple[Te
     p = schedule(torch.arange(1, T + 1))[1].cpu().double().log().diff()
     p = p / p.sum()
     share = torch.arange(steps - 1)
-    place = index[:, None] * steps + share
-    u = (share + random.uniform(seed, "bpd/t", place.flatten()).reshape(place.shape)) / (steps - 1)
+    stream = index[:, None] * steps + share
+    u = (share + random.uniform(seed, "bpd/t", stream.flatten()).reshape(stream.shape)) / (steps - 1)
     drawn = torch.searchsorted(p.cumsum(0), u, right=True).clamp(max=T - 2)
     one = torch.ones(len(index), 1)
     return torch.cat([one.long(), drawn + 2], dim=1), torch.cat([one.double(), 1 / ((steps - 1) * p[drawn])], dim=1)

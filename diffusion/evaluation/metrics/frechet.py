@@ -10,15 +10,15 @@ from diffusion.evaluation.formulas import Moments
 from diffusion.evaluation.metrics.base import ImageMetric, Score
 from diffusion.ground.errors import Notice, UserError
 
-_USUAL = 10_000  # images, below which a distance is mostly compared in vain
+_USUAL = 10_000  # images; with fewer, comparisons with published values are rarely valid
 
 
 @checked
 @dataclass(frozen=True)
 class FrechetDistance(ImageMetric):
-    """|m_a - m_b|^2 + Tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of features (Heusel et al. 2017), FID where they are
-    Inception's. It falls with n: the details have the extrapolation to infinite n (Chong & Forsyth 2020) where n is at
-    least 4 d. Raises UserError for n below 2 d."""
+    """|m_a - m_b|^2 + Tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of features (Heusel et al. 2017), FID with the features
+    of Inception. It decreases with n: the details include the extrapolation to infinite n (Chong & Forsyth 2020) if n
+    is at least 4 d. Raises UserError for n below 2 d."""
 
     name = "fd"
 
@@ -26,11 +26,11 @@ class FrechetDistance(ImageMetric):
         width = comparison.extractor.width
         if n < 2 * width:
             raise UserError(
-                f"metric=fd: {n} images are fewer than twice the {width} features, their covariance means nothing: set "
+                f"metric=fd: {n} images are fewer than twice the {width} features, too few for a covariance: set "
                 f"n={2 * width} or more, or use metric=kid or metric=mind"
             )
         if n < _USUAL:
-            text = f"metric=fd depends on n below {_USUAL:,} images: compare it only with others of n={n}"
+            text = f"metric=fd depends on n below {_USUAL:,} images: compare it only with values of n={n}"
             warnings.warn(text, Notice, stacklevel=2)
 
     def __call__(self, comparison: Comparison) -> Score:

@@ -13,7 +13,7 @@ from diffusion.ground.errors import UserError
 @dataclass(frozen=True)
 class InceptionScore(ImageMetric):
     """exp of the mean divergence of p(class | image) from p(class) (Salimans et al. 2016): the larger the better. It
-    needs features with classes, Inception's or a classifier's. splits: parts whose scores are averaged."""
+    needs features with classes, of Inception or a classifier. splits: number of parts whose scores are averaged."""
 
     splits: Count = 10
 

@@ -16,7 +16,7 @@ from diffusion.ground.errors import UserError
 @dataclass(frozen=True)
 class KernelDistance(ImageMetric):
     """The unbiased MMD^2 with the cubic kernel (x.y / d + 1)^3 (Binkowski et al. 2018), averaged over random subsets:
-    its expectation does not depend on n. subsets: how many. size: images of each, at most."""
+    its expectation does not depend on n. subsets: their number. size: images in each, at most."""
 
     subsets: Count = 100
     size: Annotated[int, Ge(2)] = 1000

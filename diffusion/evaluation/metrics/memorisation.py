@@ -1,4 +1,4 @@
-"""Whether images are copies of training images."""
+"""Detection of images that are copies of training images."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -17,17 +17,17 @@ from diffusion.ground.errors import UserError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SHOWN = 16  # images, nearest to a training image first
+_SHOWN = 16  # images in the figure, nearest to a training image first
 
 
 @checked
 @dataclass(frozen=True)
 class Memorisation(ImageMetric):
-    """The share of images that are copies of training images, by features and by pixels, beside the same share of the
-    validation images; and the authenticity (Alaa et al. 2022). The picture shows the most suspicious images above the
-    training images nearest to them. The value is the larger of both shares.
+    """The share of images that are copies of training images, by features and by pixels, with the same share of the
+    validation images as control; and the authenticity (Alaa et al. 2022). The figure shows the most suspicious images
+    above the training images nearest to them. The value is the larger of both shares.
 
-    k: neighbours that set the usual distance. level: the share of validation images that is called copies.
+    k: number of neighbours that define the usual distance. level: the share of validation images that is called copies.
     """
 
     k: Annotated[int, Ge(2)] = 50
@@ -59,7 +59,7 @@ class Memorisation(ImageMetric):
         }
         summary = (
             f"copies of training images: {by_features.rate:.2%} by features, {by_pixels.rate:.2%} by pixels, "
-            f"{self.level:.0%} of new images would be called so\n"
+            f"{self.level:.0%} of new images would be classified so\n"
             f"authenticity {details['authenticity']:.3f}, of validation images {details['authenticity_of_val']:.3f}"
         )
         figure = _sheet(drawn, pictures(data, "train"), by_features, by_pixels)

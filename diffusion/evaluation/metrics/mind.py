@@ -12,14 +12,14 @@ from diffusion.evaluation.metrics.base import ImageMetric, Score
 @dataclass(frozen=True)
 class MongeDistance(ImageMetric):
     """The sliced Wasserstein distance of features (arXiv:2605.06797), informative from 1,000 images on. projections:
-    random directions, more of them make it steadier."""
+    number of random directions; more of them reduce its variance."""
 
     projections: Count = 1000
 
     name = "mind"
 
     def check(self, n: int, comparison: Comparison) -> None:
-        """Takes any n."""
+        """Any n is valid."""
 
     def __call__(self, comparison: Comparison) -> Score:
         features, reference = comparison.features, comparison.reference_features

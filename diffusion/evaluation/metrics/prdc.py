@@ -8,15 +8,15 @@ from diffusion.evaluation.comparison import Comparison
 from diffusion.evaluation.metrics.base import ImageMetric, Score
 from diffusion.ground.errors import UserError
 
-_MOST = 10_000  # reference images: all pairs are compared
+_MOST = 10_000  # reference images at most: all pairs are compared
 
 
 @checked
 @dataclass(frozen=True)
 class PrecisionRecall(ImageMetric):
     """How many images look real (precision, density) and how much of the reference they cover (recall, coverage):
-    Kynkaanniemi et al. 2019, Naeem et al. 2020. The value is the coverage. Up to 10,000 reference images count, evenly
-    spaced. k: the neighbour that sets the radius of a ball."""
+    Kynkaanniemi et al. 2019, Naeem et al. 2020. The value is the coverage. Up to 10,000 reference images are used,
+    evenly spaced. k: the neighbour that defines the radius of a ball."""
 
     k: Count = 5
 

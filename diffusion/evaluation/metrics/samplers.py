@@ -1,4 +1,4 @@
-"""Samplers x network evaluations -> quality and seconds, of a checkpoint."""
+"""Quality and time of samplers at several numbers of network evaluations, for a checkpoint."""
 
 import csv
 import hashlib
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _VARIANT = "dpm_solver_pp stochastic=true times=trailing"
-_SLACK = 1.05  # of the least distance: what is nearer to it than that is as good
+_SLACK = 1.05  # times the least distance: distances up to this count as equally good
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A sampler, as an override line without `sampler.`, its network evaluations, and what came of them."""
+    """A sampler, as an override line without `sampler.`, its number of network evaluations, and the result."""
 
     sampler: str
     nfe: int
@@ -54,11 +54,11 @@ class Cell:
 @dataclass(frozen=True)
 class Samplers(ModelMetric):
     """The Frechet distance of n images by each sampler at each number of network evaluations, all from the same noise:
-    a table, a picture, and the command line of the cheapest that is as good as the best. The value is the least
-    distance. A cell that was measured before is not measured again.
+    a table, a figure, and the command line of the fastest of those equal to the best. The value is the least distance.
+    A cell that was measured before is read from the cache.
 
-    samplers: choices with values behind them, such as "unipc order=2"; None: every choice but ddpm as it is, and the
-    stochastic dpm_solver_pp. nfe: network evaluations. times: spacings to try each with; None: each as it is.
+    samplers: choices followed by values, such as "unipc order=2"; None: the defaults of every choice except ddpm, and
+    the stochastic dpm_solver_pp. nfe: network evaluations. times: spacings to try with each; None: the default of each.
     """
 
     features: Features
@@ -86,7 +86,7 @@ class Samplers(ModelMetric):
                 cells += self._cell(line, nfe, model, data, extractor, seed, batch_size)
                 bar.update()
         if not cells:
-            raise UserError("metric.samplers: none of the samplers can take these numbers of evaluations")
+            raise UserError("metric.samplers: none of the samplers supports these numbers of evaluations")
         protocol = {"n": self.n, "seed": seed, "features": dict(extractor.recipe), "data": data.fingerprint("train")}
         best = recommended(cells)
         command = f"python sample.py ckpt=RUN {_overrides(best)}"
@@ -100,17 +100,17 @@ class Samplers(ModelMetric):
         lines = [*(self.samplers or [*usual, _VARIANT])]
         if self.times is None:
             return lines
-        bare = dict.fromkeys(" ".join(word for word in line.split() if not word.startswith("times=")) for line in lines)
+        bare = dict.fromkeys(" ".join(part for part in line.split() if not part.startswith("times=")) for line in lines)
         return [f"{line} times={spacing}" for line in bare for spacing in self.times]
 
     def _cell(
         self, line: str, nfe: int, model: LitDiffusion, data: Data, extractor: Extractor, seed: int, batch_size: int
     ) -> list[Cell]:
-        """The cell, from the cache folder if it was measured before; nothing where the sampler cannot take nfe."""
+        """The cell, from the cache folder if it was measured before; empty if the sampler does not support nfe."""
         sampler = _sampler(line, nfe)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Notice)  # which sampler is better is what the table shows
+                warnings.simplefilter("ignore", Notice)  # the table shows which sampler is better
                 sampler.check(model.denoiser.schedule, model.objective.learns_variance)
         except UserError:
             return []
@@ -150,7 +150,7 @@ def _sampler(line: str, nfe: int) -> Sampler:
 
 
 def recommended(cells: Sequence[Cell]) -> Cell:
-    """The quickest of those within 5 % of the least distance."""
+    """The fastest of those within 5 % of the least distance."""
     least = min(each.distance for each in cells)
     return min((each for each in cells if each.distance <= _SLACK * least), key=lambda each: each.seconds)
 
@@ -162,7 +162,7 @@ def _overrides(cell: Cell) -> str:
 
 
 def table(cells: Sequence[Cell]) -> str:
-    """As Markdown: a row a sampler, a column a number of evaluations, distance and seconds."""
+    """A Markdown table: a row per sampler, a column per number of evaluations, with distance and seconds."""
     columns = sorted({each.nfe for each in cells})
     lines = [f"| sampler | {' | '.join(f'{nfe} evaluations' for nfe in columns)} |", "|---" * (1 + len(columns)) + "|"]
     for name in dict.fromkeys(each.sampler for each in cells):

@@ -159,13 +159,13 @@ def test_reference_moments_of_a_file(digits, evaluate, tmp_path):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("images={here}/empty dataset=digits metric=fd", "no pictures in this folder"),
+        ("images={here}/empty dataset=digits metric=fd", "no images in this folder"),
         ("images={here}/none dataset=digits metric=fd", "no such folder or .npz file"),
         ("images={here}/small metric=fd", "with which images are they compared"),
         ("images={here}/small dataset=digits metric=bpd", "metric=bpd measures a model, not images"),
         ("images={here}/large dataset=digits metric=fd", "has 9x9 pixels of 1 channels; the dataset has 8x8 of 1"),
         ("images={here}/deep dataset=digits metric=fd", "expected 8 bits a channel, without transparency"),
-        ("images={here}/broken dataset=digits metric=fd", "not a readable picture"),
+        ("images={here}/broken dataset=digits metric=fd", "not a readable image"),
         (
             "images={here}/small dataset=digits metric=fd features=pixels",
             "4 images are fewer than twice the 64",
