@@ -1,4 +1,4 @@
-"""Curves as pictures: `python -m diffusion.evaluation.plots [FILE]` draws every schedule of conf/ into one PNG."""
+"""Plots; `python -m diffusion.evaluation.plots [FILE]` draws every schedule of conf/ into one PNG."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from diffusion.evaluation.metrics.samplers import Cell
 
-_BINS = 20  # parts of 0..T
-_DEPTH = 1000  # below its highest point a floor of the loss is not shown
+_BINS = 20  # bins of 0..T
+_DEPTH = 1000  # the floor of the loss is shown down to its maximum divided by this
 _BAND = torch.tensor([0.1, 0.9], dtype=torch.float64)
 
 
@@ -40,22 +40,22 @@ def draw_schedules(schedules: Mapping[str, Schedule]) -> "Figure":
 
 
 def draw_training(schedule: Schedule, t: Tensor, weighting: Weighting | None) -> "Figure":
-    """What a training sees of its schedule: alpha_bar_t and log-SNR against t; and how often each t is drawn and how
-    much its loss counts, both relative to L_simple with uniform t.
+    """The schedule in training: alpha_bar_t and log-SNR against t; and the frequency of each t and the weight of its
+    loss, both relative to L_simple with uniform t.
 
-    t: many draws of t, in steps, (n,); weighting: None where the loss has no such weights.
+    t: many draws of t, in steps, (n,); weighting: None if the loss has no such weights.
     """
     figure, axes = _panels(3)
     _draw_schedule(axes, schedule, unit=1)
     density = t.histc(_BINS, min=0, max=schedule.T) * _BINS / len(t)
     axes[2].stairs(density, torch.linspace(0, schedule.T, _BINS + 1), baseline=None, label="draws of t")
     if weighting is not None:
-        of_eps = Simple()  # weights are of the error of v; this is the weight of the error of eps
+        of_eps = Simple()  # weights apply to the error of v; this is the weight of the error of eps
         k = torch.arange(1, schedule.T + 1, dtype=torch.float64)
         axes[2].plot(k, weighting(schedule, k) / of_eps(schedule, k), label="weight")
-    axes[2].set(yscale="log", title="where training looks", ylabel=r"relative to $L_{simple}$, uniform t")
+    axes[2].set(yscale="log", title="weights of t in training", ylabel=r"relative to $L_{simple}$, uniform t")
     low, high = axes[2].get_ylim()
-    axes[2].set_ylim(min(low, 0.1), max(high, 10))  # what is nearly flat looks flat
+    axes[2].set_ylim(min(low, 0.1), max(high, 10))  # nearly constant curves look flat
     axes[2].legend()
     for axis in axes:
         axis.set_xlabel("t")
@@ -65,8 +65,8 @@ def draw_training(schedule: Schedule, t: Tensor, weighting: Weighting | None) ->
 def draw_losses(t: Tensor, losses: Tensor, T: int, floor: tuple[Tensor, Tensor] | None = None) -> "Figure":
     """The losses of single images against t: the mean and the 10th to 90th percentile in each of 20 parts of 0..T.
 
-    t: in steps, (n,); losses: (n,). floor: the smallest mean that is possible on the training images, where it is
-    known: at which t, and what it is, both (m,).
+    t: in steps, (n,); losses: (n,). floor: the smallest possible mean on the training images, if known: t and
+    value, both (m,).
     """
     part = ((t - 1) * _BINS / T).long().clamp(0, _BINS - 1)
     parts = [losses[part == k].double() for k in range(_BINS)]
@@ -80,7 +80,7 @@ def draw_losses(t: Tensor, losses: Tensor, T: int, floor: tuple[Tensor, Tensor] 
         axis.set_yscale("log")
         bottom = min(axis.get_ylim()[0], floor[1].max().item() / _DEPTH)
         axis.plot(*floor, "--", color="black", linewidth=1, label="floor of the training images")
-        axis.set_ylim(bottom=bottom)  # at low noise it falls to 0
+        axis.set_ylim(bottom=bottom)  # at low noise the floor falls to 0
     axis.set(
         yscale="log", xlim=(0, T), xlabel="t", ylabel=r"$|\epsilon - \epsilon_\theta(x_t, t)|^2$, mean over pixels"
     )
@@ -109,15 +109,15 @@ def _draw_schedule(axes: "Sequence[Axes]", schedule: Schedule, unit: float, labe
     t = torch.linspace(0, schedule.T, 501, dtype=torch.float64)
     axes[0].plot(t / unit, schedule.log_alpha_bar(t).exp(), label=label)
     axes[1].plot(t[1:] / unit, schedule.log_snr(t[1:]))
-    axes[0].set(ylabel=r"$\bar\alpha_t$", title="what is left of the image")
+    axes[0].set(ylabel=r"$\bar\alpha_t$", title="remaining signal")
     axes[1].set(ylabel="log SNR", title="log signal-to-noise ratio")
 
 
 def draw_table(
     rows: Mapping[str, Sequence[tuple[Tensor | None, str]]], columns: Sequence[str], lines: Sequence[str] | None = None
 ) -> "Figure":
-    """Pictures, uint8 (C, H, W) or None, each with a line of text under it, in named rows and columns. lines: names of
-    the equally high parts of each picture, from the top."""
+    """Images, uint8 (C, H, W) or None, each with a line of text under it, in named rows and columns. lines: names of
+    the equally high parts of each image, from the top."""
     shapes = [picture.shape for cells in rows.values() for picture, _ in cells if picture is not None]
     height = max(
         1.35 * min(1, max(height / width for _, height, width in shapes)) + 0.15, 0.17 * len(lines or []) + 0.3
@@ -133,8 +133,8 @@ def draw_table(
         shown = [(axis, picture.shape[1]) for axis, (picture, _) in zip(row, cells, strict=True) if picture is not None]
         if lines is not None and shown:
             axis, pixels = shown[0]
-            places = [(number + 0.5) * pixels / len(lines) for number in range(len(lines))]
-            axis.set_yticks(places, lines, fontsize="x-small")
+            positions = [(number + 0.5) * pixels / len(lines) for number in range(len(lines))]
+            axis.set_yticks(positions, lines, fontsize="x-small")
             axis.tick_params(length=0)
     for axis, title in zip(axes[0], columns, strict=True):
         axis.set_title(title, fontsize="medium")
@@ -142,7 +142,8 @@ def draw_table(
 
 
 def draw_samplers(lines: "Mapping[str, Sequence[Cell]]", front: "Sequence[Cell]") -> "Figure":
-    """Distances of samplers against network evaluations and against seconds, with the Pareto line `front` of these."""
+    """Distances of samplers against network evaluations and against seconds, with the Pareto front `front` of the
+    latter."""
     figure, axes = _panels(2)
     for name, cells in lines.items():
         for axis, key in zip(axes, ("nfe", "seconds"), strict=True):
@@ -155,8 +156,8 @@ def draw_samplers(lines: "Mapping[str, Sequence[Cell]]", front: "Sequence[Cell]"
 
 
 def draw_terms(by_t: Tensor, prior: float) -> "Figure":
-    """The terms of the variational bound against t: by_t, L_{t-1} of t = 1..T in bits per dimension, (T,), nan where it
-    is not known; prior: L_T."""
+    """The terms of the variational bound against t: by_t, L_{t-1} of t = 1..T in bits per dimension, (T,), nan if
+    unknown; prior: L_T."""
     figure = _figure(6, 3.6)
     axis = figure.subplots()
     axis.plot(1, by_t[0], "o", label=r"decoder, $L_0$")
@@ -167,7 +168,7 @@ def draw_terms(by_t: Tensor, prior: float) -> "Figure":
 
 
 def write_figure(path: Path | str, figure: "Figure") -> Path:
-    """Writes a figure as a PNG, whole or not at all; returns the path."""
+    """Writes a figure as a PNG, atomically; returns the path."""
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
     return Path(path)

@@ -1,4 +1,4 @@
-"""What was measured: a line for each measurement, and a picture beside it; nothing is ever overwritten."""
+"""Results of measurements: a line for each, and an optional figure file; nothing is overwritten."""
 
 import re
 from collections.abc import Mapping
@@ -19,12 +19,11 @@ FORMAT = 1  # of a row; 0 had no number
 
 
 class Results:
-    """The measurements of a folder, in its `results.jsonl`: one JSON object a line, the newest last. Several processes
-    may add to it at the same time.
+    """The measurements of a folder, in its `results.jsonl`: one JSON object per line, the newest last. Several
+    processes may append at the same time.
 
-    Of a row, `format`, `metric`, `value`, `protocol` (all that the number depends on besides the model) and `model` are
-    always there: two numbers can be compared where metric and protocol are equal. Raises UserError where `folder`
-    cannot be written to.
+    Every row has `format`, `metric`, `value`, `protocol` (everything that the number depends on besides the model) and
+    `model`: two numbers are comparable if metric and protocol are equal. Raises UserError if `folder` is not writable.
     """
 
     def __init__(self, folder: Path):
@@ -38,16 +37,16 @@ class Results:
             raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another output=") from None
 
     def rows(self) -> list[dict[str, Any]]:
-        """All rows that can be read, the oldest first; another line stays as it is."""
+        """All readable rows, the oldest first; other lines are kept in the file."""
         return json_lines(self._bytes())
 
     def add(self, row: Mapping[str, Any], figure: "Figure | None" = None) -> list[dict[str, Any]]:
-        """Adds a row, and its picture if there is one, whose name the row has as `figure`. Returns the earlier rows of
+        """Adds a row and its figure, if any, whose file name becomes `figure` of the row. Returns the earlier rows of
         the same measurement: metric, protocol and weights are equal.
 
-        Raises UserError where the disk does not take it.
+        Raises UserError if it cannot be written.
         """
-        row = dict(json_contents(json_text({"format": FORMAT, **row})))  # as it will be read
+        row = dict(json_contents(json_text({"format": FORMAT, **row})))  # as it is read back
         try:
             with self._lock:
                 same = [earlier for earlier in self.rows() if _measured(earlier) == _measured(row)]
@@ -58,20 +57,20 @@ class Results:
                 with atomic(self.path) as temporary:
                     temporary.write_bytes(before + b"\n" * (before[-1:] not in (b"", b"\n")) + line + b"\n")
         except OSError as error:
-            raise UserError(f"{self.path}: the result was not written ({error.strerror}); make room, repeat") from None
+            raise UserError(f"{self.path}: the result was not written ({error.strerror}); free space, repeat") from None
         return same
 
     def _bytes(self) -> bytes:
         return self.path.read_bytes() if self.path.exists() else b""
 
     def _free(self, metric: str) -> Path:
-        """The path of the next picture."""
+        """The path of the next figure."""
         names = [re.fullmatch(rf"{re.escape(metric)}_(\d+)\.png", file.name) for file in self.path.parent.iterdir()]
         number = 1 + max((int(name[1]) for name in names if name), default=0)
         return self.path.with_name(f"{metric}_{number:04d}.png")
 
 
 def _measured(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What was measured in a row."""
+    """Metric, protocol and weights of a row."""
     model = row.get("model")
     return row.get("metric"), row.get("protocol"), model.get("weights_sha256") if isinstance(model, Mapping) else None

@@ -1,1 +1,1 @@
-"""Embeddings of images, in which their distributions are compared."""
+"""Embeddings of images, in which distributions of images are compared."""

@@ -1,4 +1,4 @@
-"""The best features that are at hand."""
+"""The best available features."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ from diffusion.evaluation.features.pixels import Pixels
 @checked
 @dataclass(frozen=True)
 class Auto(Features):
-    """Inception's where its file of weights is in its place; else those of a classifier of the dataset, if that has
-    labels; else the pixels. Prints the choice."""
+    """Inception if its weights file is in the cache folder; else a classifier of the data set, if that has labels; else
+    the pixels. Prints the choice."""
 
     name = "auto"
 

@@ -1,4 +1,4 @@
-"""What an embedding of images is, and what a number in it depends on."""
+"""Base classes of image embeddings, and digests of what they depend on."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -14,11 +14,11 @@ from diffusion.data.base import Data
 from diffusion.ground.bar import Bar
 from diffusion.ground.errors import UserError
 
-BATCH = 64  # images at a time, always: another batch size rounds differently
+BATCH = 64  # images per batch, fixed: another batch size rounds differently
 
 
 class Embedded(NamedTuple):
-    """features: float32 (n, d). probabilities: of the classes that the network knows, float32 (n, k), or None."""
+    """features: float32 (n, d). probabilities: of the classes of the network, float32 (n, k), or None."""
 
     features: Tensor
     probabilities: Tensor | None
@@ -28,8 +28,8 @@ class Embedded(NamedTuple):
 class Extractor:
     """An embedding that is ready to use.
 
-    network: uint8 (B, C, H, W) -> features (B, d), or features and logits (B, k), on any device. width: d. recipe: all
-    that the features depend on besides the images; numbers with equal recipes can be compared.
+    network: uint8 (B, C, H, W) -> features (B, d), or features and logits (B, k), on any device. width: d. recipe:
+    everything that the features depend on besides the images; values with equal recipes are comparable.
     """
 
     network: nn.Module
@@ -43,7 +43,7 @@ class Extractor:
         network = self.network.to(self.device).eval()
         features, logits = [], []
         with Bar(total=len(images), desc=progress or "", unit=" images", disable=progress is None) as bar:
-            plain = images.flatten(1).contiguous().view(images.shape)  # with other strides convolutions round otherwise
+            plain = images.flatten(1).contiguous().view(images.shape)  # strides change rounding
             for rows in plain.split(BATCH):
                 found = network(rows.to(self.device))
                 found = found if isinstance(found, tuple) else (found, None)
@@ -55,29 +55,29 @@ class Extractor:
 
     @property
     def digest(self) -> str:
-        """Of the recipe."""
+        """Digest of the recipe."""
         return hashlib.blake2b(repr(sorted(self.recipe.items())).encode(), digest_size=12).hexdigest()
 
 
 class Features(ABC):
-    """The choice of an embedding; a file in this folder and a yaml in conf/features make a new one."""
+    """The choice of an embedding; a file in this folder and a yaml in conf/features add a new one."""
 
     name: ClassVar[str]
 
     @abstractmethod
     def extractor(self, data: Data) -> Extractor:
-        """Loads, or trains, what embeds images such as those of `data`. Raises UserError where that cannot be."""
+        """Loads or trains an embedding for images such as those of `data`. Raises UserError if it is not possible."""
 
 
 def to_three_channels(images: Tensor) -> Tensor:
-    """Grey images repeated to RGB; RGB as they are. Raises UserError for other numbers of channels."""
+    """Grey images repeated to RGB; RGB unchanged. Raises UserError for other numbers of channels."""
     if images.shape[1] not in (1, 3):
         raise UserError(f"images of {images.shape[1]} channels: these features take 1 or 3; use features=pixels")
     return images.expand(-1, 3, -1, -1)
 
 
 def sha256(path: Path) -> str:
-    """Of a file. Raises OSError."""
+    """SHA-256 of a file. Raises OSError."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while piece := file.read(2**20):

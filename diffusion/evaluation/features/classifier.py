@@ -1,4 +1,4 @@
-"""Features of a small classifier that is trained on the labelled dataset itself: the ones that need no download."""
+"""Features of a small classifier that is trained on the labelled data set; needs no download."""
 
 import hashlib
 import json
@@ -19,15 +19,15 @@ from diffusion.ground.bar import Bar
 from diffusion.ground.errors import UserError
 from diffusion.ground.files import atomic, cache_folder
 
-VERSION = 1  # of the network and its training below
-_MEASURED = 10_000  # training images, by which features are scaled
-_SIDE = 32  # pixels: larger images are averaged down to it
+VERSION = 1  # of the network and training in this file
+_MEASURED = 10_000  # training images used to scale the features
+_SIDE = 32  # pixels: larger images are downsampled to it by averaging
 
 
 class Network(nn.Module):
     """uint8 (B, C, H, W) -> features (B, width) and logits (B, classes).
 
-    scale: of the features, such that the mean of their variances over the training images is 1.
+    scale: factor of the features such that the mean of their variances over the training images is 1.
     """
 
     scale: Tensor
@@ -57,9 +57,9 @@ class Classifier(Features):
     """The last layer before the logits of a convolutional network, trained on the training split and its labels, scaled
     to a mean variance of 1.
 
-    It is trained at its first use, and kept with its recipe in $XDG_CACHE_HOME/diffusion or ~/.cache/diffusion.
-    width: d. steps: of 128 images, with a learning rate `lr` that falls to 0 as a cosine. seed: of its weights and
-    order.
+    It is trained at its first use, and stored with its recipe in $XDG_CACHE_HOME/diffusion or ~/.cache/diffusion.
+    width: d. steps: of 128 images, with a cosine learning rate from `lr` to 0. seed: of the weights and the order
+    of the images.
     """
 
     width: Count = 64
@@ -84,7 +84,7 @@ class Classifier(Features):
                 about = {"recipe": json.dumps(recipe), "accuracy": repr(accuracy)}
                 safetensors.torch.save_file(network.state_dict(), temporary, metadata=about)
         except (SafetensorError, RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is damaged ({type(error).__name__}): remove it, and it is trained again") from None
+            raise UserError(f"{path} is damaged ({type(error).__name__}): remove it to train it again") from None
         described = {**recipe, "weights": digest_of(network.state_dict()), "accuracy": round(accuracy, 4)}
         return Extractor(network, self.width, described)
 
@@ -93,8 +93,8 @@ class Classifier(Features):
         dtype, (channels, height, width) = data.declaration
         if data.classes is None or len(data.classes) < 2 or dtype != torch.uint8:
             raise UserError(
-                f"features=classifier learns from labels, which {data.name} has not: use features=pixels, or "
-                "features=inception or dinov2 with a file of weights"
+                f"features=classifier needs labels, but {data.name} has none: use features=pixels, or "
+                "features=inception or dinov2 with a weights file"
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -106,14 +106,14 @@ class Classifier(Features):
         y = condition.tensors["label"]
         print(f"features=classifier: trained once on the {len(x):,} training images of {data.name}", flush=True)
         optimizer = torch.optim.AdamW(network.parameters(), lr=self.lr)
-        fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
+        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         with Bar(total=self.steps, desc="classifier", unit=" step") as bar, torch.enable_grad():
             for rows in self._batches(len(x)):
                 loss = F.cross_entropy(network(torch.as_tensor(x[rows]))[1], y[rows], ignore_index=-1)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                fall.step()
+                decay.step()
                 bar.update()
         network.eval()
         rows = torch.arange(0, len(x), -(-len(x) // _MEASURED))
@@ -123,7 +123,7 @@ class Classifier(Features):
         return _accuracy(network, data)
 
     def _batches(self, n: int):
-        """`steps` batches of rows, epoch after epoch, each in an order of its own."""
+        """`steps` batches of rows, epoch after epoch, each in another order."""
         size, done, epoch = min(2 * BATCH, n), 0, 0
         while done < self.steps:
             for rows in random.permutation(self.seed, f"classifier/{epoch}", n).split(size)[: self.steps - done]:

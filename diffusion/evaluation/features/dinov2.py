@@ -1,4 +1,4 @@
-"""DINOv2's features, which agree better with human judgement than Inception's (Stein et al. 2023)."""
+"""Features of DINOv2, which agree better with human judgement than Inception's (Stein et al. 2023)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -49,9 +49,9 @@ class Network(nn.Module):
 class DINOv2(Features):
     """The class token of a ViT-L/14, d = 1024, for images of 1 or 3 channels and any size.
 
-    path: of the file of weights in timm's layout; None: in $XDG_CACHE_HOME/diffusion/features or
-    ~/.cache/diffusion/features. model: timm's name of the architecture. Raises UserError where the file is missing or
-    of another network, and without timm.
+    path: of the weights file in the layout of timm; None: in $XDG_CACHE_HOME/diffusion/features or
+    ~/.cache/diffusion/features. model: name of the architecture in timm. Raises UserError if the file is missing or
+    of another network, or without timm.
     """
 
     path: File | None = None
@@ -65,7 +65,7 @@ class DINOv2(Features):
         except ImportError:
             raise UserError("features=dinov2 needs the package timm: pip install -e '.[eval]'") from None
         weights, digest = PUBLISHED.read(self.path)
-        with reading(PUBLISHED.path(self.path), f"a file of weights of {self.model}"):
+        with reading(PUBLISHED.path(self.path), f"a weights file of {self.model}"):
             vit = timm.create_model(self.model, num_classes=0, img_size=SIDE, dynamic_img_size=True)
             vit.load_state_dict(weights)
         width: Any = vit.num_features

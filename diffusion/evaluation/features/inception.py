@@ -26,8 +26,8 @@ WIDTH = 2048
 
 
 class Network(nn.Module):
-    """uint8 (B, 1 or 3, H, W) -> the 2,048 pooled features and the 1,008 logits without their bias, as the published
-    inception score has them. The resize to 299 x 299 is TensorFlow's, inside."""
+    """uint8 (B, 1 or 3, H, W) -> the 2,048 pooled features and the 1,008 logits without their bias, as in the
+    published inception score. The network includes the resize of TensorFlow to 299 x 299."""
 
     def __init__(self, inception: "FeatureExtractorInceptionV3"):
         super().__init__()
@@ -39,9 +39,9 @@ class Network(nn.Module):
 
 
 def architecture() -> "FeatureExtractorInceptionV3":
-    """torch-fidelity's network with random weights. Raises UserError where the package is missing.
+    """torch-fidelity's network with random weights. Raises UserError if the package is missing.
 
-    Its constructor downloads or unpickles a file: it is given an empty one of ours, which `load_state_dict` ignores.
+    Its constructor downloads or unpickles a file: it receives an empty one, which `load_state_dict` ignores.
     """
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -64,8 +64,8 @@ def architecture() -> "FeatureExtractorInceptionV3":
 class Inception(Features):
     """Pool3 of Inception-v3, d = 2048, for images of 1 or 3 channels and any size.
 
-    path: of the published file of weights; None: in $XDG_CACHE_HOME/diffusion/features or ~/.cache/diffusion/features.
-    Raises UserError where the file is missing or is not the published one, and without torch-fidelity.
+    path: of the published weights file; None: in $XDG_CACHE_HOME/diffusion/features or ~/.cache/diffusion/features.
+    Raises UserError if the file is missing or not the published one, or without torch-fidelity.
     """
 
     path: File | None = None
@@ -77,10 +77,10 @@ class Inception(Features):
 
 
 def extractor(published: Published, path: File | None) -> Extractor:
-    """With the weights of a published file."""
+    """An extractor with the weights of a published file."""
     network = architecture()
     weights, digest = published.read(path)
-    with reading(published.path(path), "a file of weights of this network"):
+    with reading(published.path(path), "a weights file of this network"):
         network.load_state_dict(weights)
     recipe = {"features": Inception.name, "weights": digest, "resize": "tensorflow bilinear 299"}
     return Extractor(Network(network), WIDTH, recipe)

@@ -18,7 +18,7 @@ class _Flat(nn.Module):
 @checked
 @dataclass(frozen=True)
 class Pixels(Features):
-    """The values of an image in [-1, 1], d = C H W. They see blur and noise, and little of what an image shows."""
+    """The values of an image in [-1, 1], d = C H W. They measure blur and noise, and little of the content."""
 
     name = "pixels"
 

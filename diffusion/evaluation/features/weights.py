@@ -1,4 +1,4 @@
-"""Published files of weights: found, checked by their digest, and read without unpickling."""
+"""Published weights files: located, verified by their digest, and read without unpickling."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from diffusion.ground.files import cache_folder
 
 @dataclass(frozen=True)
 class Published:
-    """A file of weights. name: of the file. sha256: of its bytes; None: any. source: where it is published."""
+    """A weights file. name: of the file. sha256: of its bytes; None: any. source: URL of the publication."""
 
     choice: str
     name: str
@@ -24,16 +24,16 @@ class Published:
     source: str
 
     def path(self, given: str | Path | None) -> Path:
-        """The path that is given, or the file's place in the cache folder."""
+        """The given path, or that in the cache folder."""
         return Path(given).expanduser() if given else cache_folder() / "features" / self.name
 
     def read(self, given: str | Path | None) -> tuple[dict[str, Tensor], str]:
-        """The tensors and the SHA-256 of the file. Raises UserError where it is missing, damaged or another file."""
+        """The tensors and the SHA-256 of the file. Raises UserError if it is missing, damaged or another file."""
         path = self.path(given)
         if not path.is_file():
             raise UserError(
-                f"features={self.choice} needs the file {path}, which is not there: download {self.source} to it, or "
-                f"name yours by features.path="
+                f"features={self.choice} needs the file {path}, which does not exist: download {self.source} to it, or "
+                f"set features.path="
             )
         found = sha256(path)
         if self.sha256 is not None and found != self.sha256:

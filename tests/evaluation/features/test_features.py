@@ -66,15 +66,13 @@ def test_a_damaged_classifier_is_one_line(data, cache):
     Classifier(**FAST).extractor(data)
     [file] = cache.iterdir()
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"is damaged .*: remove it, and it is trained again"):
+    with pytest.raises(UserError, match=r"is damaged .*: remove it to train it again"):
         Classifier(**FAST).extractor(data)
 
 
 def test_a_set_without_labels_is_told_what_to_use(data, monkeypatch):
     monkeypatch.setattr(Digits, "classes", None)
-    with pytest.raises(
-        UserError, match="features=classifier learns from labels, which Digits has not: use features=pix"
-    ):
+    with pytest.raises(UserError, match="features=classifier needs labels, but Digits has none: use features=pix"):
         Classifier().extractor(data)
 
 
@@ -99,9 +97,7 @@ def test_auto_takes_the_best_that_is_there(data, cache, capsys, monkeypatch):
 
 
 def test_missing_weights_say_what_to_put_where(data, cache):
-    with pytest.raises(
-        UserError, match=rf"needs the file {cache}.*: download https://.*, or name yours by features.path="
-    ):
+    with pytest.raises(UserError, match=rf"needs the file {cache}.*: download https://.*, or set features.path="):
         inception.Inception().extractor(data)
     with pytest.raises(UserError, match=r"needs the file /nowhere/x\.safetensors"):
         dinov2.DINOv2(path="/nowhere/x.safetensors").extractor(data)
