@@ -1,4 +1,4 @@
-"""Images to judge beside the images of a dataset, and the features of both, each computed once."""
+"""Images to evaluate against those of a data set, and the features of both, each computed once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ Split = Literal["train", "val"]
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """images: uint8 (n, C, H, W). data: the set that they are compared with. extractor: of the features. reference:
-    the split of `data` for distances, or a npz file with the moments (mu, sigma) of another set. seed: of what a
-    metric draws. progress: whether a bar shows the embedding of the images."""
+    """images: uint8 (n, C, H, W). data: the reference data set. extractor: of the features. reference: the split
+    of `data` for distances, or a npz file with the moments (mu, sigma) of another set. seed: of random numbers of
+    metrics. progress: whether to show a progress bar for the embedding of the images."""
 
     images: Tensor
     data: Data
@@ -35,7 +35,7 @@ class Comparison:
     progress: bool = True
 
     def check(self) -> None:
-        """Raises UserError for a dataset of other values than pictures, or a file that holds no moments."""
+        """Raises UserError for a data set of values other than images, or a file without moments."""
         pictures(self.data, self._split)
         if self._file is not None:
             read_moments(self._file, self.extractor.width)
@@ -46,15 +46,15 @@ class Comparison:
 
     @property
     def features(self) -> Tensor:
-        """Of the images, float64 (n, d)."""
+        """Features of the images, float64 (n, d)."""
         return self.embedded.features.double()
 
     @property
     def reference_features(self) -> Tensor:
-        """Of the reference split, float64 (m, d). Raises UserError where only its moments are known."""
+        """Features of the reference split, float64 (m, d). Raises UserError if only its moments are known."""
         if self._file is not None:
             raise UserError(
-                f"reference={self.reference} has the moments of features, not the features: metric=fd alone takes it"
+                f"reference={self.reference} has the moments of features, not the features: only metric=fd accepts it"
             )
         return self.of_split(self._split)
 
@@ -65,7 +65,7 @@ class Comparison:
         return read_moments(self._file, self.extractor.width)
 
     def of_split(self, split: Split) -> Tensor:
-        """The features of all images of a split, float64 (m, d); kept in the cache folder."""
+        """The features of all images of a split, float64 (m, d); cached in the cache folder."""
         path = self._cached(split)
         try:
             return safetensors.torch.load_file(path)["features"].double()
@@ -77,7 +77,7 @@ class Comparison:
         return found.double()
 
     def protocol(self) -> dict[str, Any]:
-        """All that a number depends on besides the images: two numbers are compared only where it is equal."""
+        """Everything that a result depends on besides the images: two results are comparable only if it is equal."""
         _, channels, *size = self.images.shape
         if self._file is not None:
             reference: dict[str, Any] = {"file": self._file.name, "n": self.reference_moments.n}
@@ -110,25 +110,25 @@ def pictures(data: Data, split: Split) -> Tensor:
     """All images of a split, uint8 (m, C, H, W). Raises UserError for a set of other values."""
     dtype, _ = data.declaration
     if dtype != torch.uint8:
-        raise UserError(f"{data.name} stores {dtype}: the metrics of images need pictures of 8 bits")
+        raise UserError(f"{data.name} stores {dtype}: the metrics of images need 8-bit images")
     images, _ = data.split(split)
     return torch.as_tensor(images[:])
 
 
 def read_moments(path: Path, width: int) -> Moments:
-    """The moments in a npz of `mu` and `sigma`, as pytorch-fid and guided-diffusion write them. Raises UserError where
-    it is no such file, or of features of another width."""
+    """The moments in a npz of `mu` and `sigma`, as pytorch-fid and guided-diffusion write them. Raises UserError if
+    it is no such file, or has features of another width."""
     with reading(path, "a npz file with mu (d,) and sigma (d, d)"), np.load(path, allow_pickle=False) as found:
         mean, cov = (torch.from_numpy(np.asarray(found[name], dtype=np.float64)) for name in ("mu", "sigma"))
         if mean.ndim != 1 or cov.shape != (len(mean), len(mean)):
             raise ValueError(f"mu {tuple(mean.shape)}, sigma {tuple(cov.shape)}")
     if len(mean) != width:
-        raise UserError(f"{path} is of {len(mean)} features, but these have {width}: choose other features=")
+        raise UserError(f"{path} has {len(mean)} features, but these have {width}: choose other features=")
     return Moments(0, mean, cov)
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> both values, where two protocols differ: the reason why their numbers cannot be compared."""
+    """Dotted key -> both values, where two protocols differ: the reasons why their results are not comparable."""
     found: dict[str, tuple[Any, Any]] = {}
     for key in sorted({*one, *other}):
         a, b = one.get(key), other.get(key)

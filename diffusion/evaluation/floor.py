@@ -1,11 +1,11 @@
-"""The floor of the loss: the smallest that any denoiser can have on a training set (Xu et al. 2025, arXiv 2506.13763).
+"""The floor of the loss: the smallest of any denoiser on a training set (Xu et al. 2025, arXiv 2506.13763).
 
-At each t it is what is uncertain in x_0 given x_t, of a finite set whose images are known one by one:
+At each t it is the uncertainty of x_0 given x_t, for a finite set of known images:
 
     E|x_0 - E[x_0 | x_t]|^2 = E|x_0|^2 - E|E[x_0 | x_t]|^2.
 
-It is the floor of *memorising*: at low noise x_t tells which image it stems from, and the floor falls to 0. A network
-that generalises stays above it there, and its loss on other images all the more.
+It is the floor for *memorising*: at low noise x_t determines its image, and the floor falls to 0. A network that
+generalises stays above it there, and even more so its loss on other images.
 """
 
 import math
@@ -23,8 +23,8 @@ from diffusion.process import Noised, q_sample
 from diffusion.schedule import Schedule, widest
 
 _SUBSETS = 16
-_DRAWS = 1024  # at a time, for each of which the set is read once
-_EXPONENTS = 2**20  # at a time
+_DRAWS = 1024  # per block; the set is read once per block
+_EXPONENTS = 2**20  # per block
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Floor:
         return self.estimates.std(0) / math.sqrt(len(self.estimates))
 
     def mean(self) -> tuple[float, float]:
-        """Over the times, and its standard error, to which all of them contribute alike."""
+        """The mean over the times, and its standard error; all times have equal weight."""
         means = self.estimates.mean(1)
         return means.mean().item(), (means.std() / math.sqrt(len(means))).item()
 
     def loss(self, objective: Objective, schedule: Schedule) -> "Floor | None":
-        """That of a floor of the x_0 error in another unit: the loss of `objective`, of hybrid its squared error alone.
-        None for what is no squared error: its smallest value is not known."""
+        """A floor of the x_0 error converted to the loss of `objective`, of hybrid only its squared error. None
+        for an objective without a squared error: its smallest value is unknown."""
         if not isinstance(objective, L2):
             return None
         _, sigma = schedule(self.t)
@@ -65,7 +65,8 @@ class Floor:
 
 
 def middles(T: int, parts: int = 20) -> Tensor:
-    """Of equal parts of the steps 1..T, float64: their mean stands for that over all steps. All steps, if not more."""
+    """Midpoints of equal parts of the steps 1..T, float64: their mean approximates that over all steps. All steps if T
+    <= parts."""
     parts = min(parts, T)
     return (torch.arange(parts).double() + 0.5) * T / parts + 0.5
 
@@ -93,11 +94,11 @@ def floor(
     Neither the distance nor the scalar product depends on t: all times share two matrix products with the set. These
     are the weights of -|x_t - alpha_t x_i|^2 / (2 sigma_t^2), relative to that of x_0, whose exponent is 0.
 
-    rows: at most so many images of the set stand for it; None: all of it, and each draw is an unbiased estimate. Else
-    16 random subsets, each with its part of the draws, give one estimate each, so that the standard error has both in
-    it. There an image other than x_0 counts (N - 1) / (rows - 1) times: unbiased in numerator and denominator. Their
-    ratio is still biased, downwards: it misses near images. tick: told of pairs of a draw and an image of the set, of
-    which there are draws x rows, as they are done.
+    rows: maximum number of images that represent the set; None: all, and each draw is an unbiased estimate. Otherwise
+    16 random subsets, each with its part of the draws, give one estimate each, so that the standard error includes
+    both. There an image other than x_0 counts (N - 1) / (rows - 1) times: unbiased in numerator and denominator. The
+    ratio is still biased downwards: it misses near images. tick: called with the number of finished pairs of a draw
+    and an image of the set, draws x rows in total.
     """
     subsets = 1 if rows is None or rows >= len(data) else _SUBSETS
     rows, draws = min(rows or len(data), len(data)), -(-draws // subsets)
@@ -122,13 +123,13 @@ def _estimates(
     rows: Tensor,
     tick: Callable[[int], object],
 ) -> Tensor:
-    """Of each draw, (m, n), float64. drawn: int64 (m,), the rows of its images; eps: (m, C, H, W); rows: int64, of the
-    set."""
+    """Estimates of each draw, (m, n), float64. drawn: int64 (m,), the rows of their images; eps: (m, C, H, W); rows:
+    int64, of the set."""
     x_0 = data.x_0(drawn, eps.device).flatten(1)
     centre = x_0.mean(0)
     x_0, eps = x_0 - centre, eps.to(x_0).flatten(1)
     squares, both = x_0.square().sum(1, keepdim=True), torch.cat([x_0, eps])
-    own = (eps * x_0).sum(1, keepdim=True)
+    with_own = (eps * x_0).sum(1, keepdim=True)
     alpha, sigma = schedule(t)
     coefficients = torch.stack([-((alpha / sigma) ** 2) / 2, -alpha / sigma], dim=1).to(x_0)
     kinds = data.kinds.repeat(1 + data.mirrored)
@@ -137,7 +138,7 @@ def _estimates(
         x = data.x_0(some, eps.device).flatten(1) - centre
         of_x_0, of_eps = (both @ x.T).chunk(2)
         distance = (squares + x.square().sum(1) - 2 * of_x_0).clamp_(min=0)
-        exponents = torch.stack([distance, own - of_eps], dim=1)
+        exponents = torch.stack([distance, with_own - of_eps], dim=1)
         counts = ((drawn[:, None] != some) & (kinds[drawn, None] == kinds[some])).to(x)
         summands = torch.stack([counts * distance, counts], dim=2)
         for few in torch.arange(len(x_0)).split(max(1, _EXPONENTS // (len(t) * len(some)))):
@@ -151,10 +152,10 @@ def _estimates(
 def posterior_means(
     schedule: Schedule, data: Empirical, n: int, seed: int = 0, device: torch.device | str = "cpu"
 ) -> tuple[Noised, Tensor]:
-    """n training images at fixed t, evenly spread over 1..T, and fixed noise, with E[x_0 | x_t] and the eps that
-    belongs to it in the place of their own; and their rows in the set, int64 (n,).
+    """n training images at fixed t, evenly spread over 1..T, and fixed noise, with x_0 replaced by E[x_0 | x_t] and eps
+    by the matching one; and their rows in the set, int64 (n,).
 
-    A squared error on them is what a denoiser D loses on top of the floor, without the noise of a difference:
+    The squared error of a denoiser D on them is its error above the floor, without the noise of a difference:
 
         E|D(x_t) - x_0|^2 = floor + E|D(x_t) - E[x_0 | x_t]|^2.
     """

@@ -1,8 +1,8 @@
-"""Distances between two sets of features, and what tells a new sample from a copy, as pure functions.
+"""Distances between two sets of features, and detection of copies, as pure functions.
 
 Features are float64 (n, d) on the CPU, one row per image; `features` are those of the samples, `reference` or `train`
-those of images. Anything else, a number that is not finite, unequal d or too few rows is a ValueError. What is drawn
-depends on (seed, purpose, index) alone. No function holds more than BLOCK x n distances at a time.
+those of images. Anything else, a non-finite number, unequal d or too few rows raises ValueError. Random numbers
+depend on (seed, purpose, index) only. No function holds more than BLOCK x n distances at a time.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffusion.ground.random import normal, permutation
 
-BLOCK = 256  # rows, or directions, at a time
+BLOCK = 256  # rows or directions per block
 
 
 def _check(least: int, **tensors: Tensor) -> None:
@@ -41,7 +41,7 @@ def _check_count(name: str, count: int, least: int = 1) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """n: how many rows they are of. mean: float64 (d,). cov: float64 (d, d), divided by n - 1."""
+    """n: number of rows. mean: float64 (d,). cov: float64 (d, d), divided by n - 1."""
 
     n: int
     mean: Tensor
@@ -63,26 +63,26 @@ class Moments:
 
 
 def _factor(cov: Tensor) -> Tensor:
-    """F with F F^T = cov. Eigenvalues that rounding could have made are taken for the zeros of a singular cov."""
+    """F with F F^T = cov. Eigenvalues within rounding error are set to 0."""
     values, vectors = torch.linalg.eigh(cov)
     noise = values[-1] * len(values) * torch.finfo(values.dtype).eps
     return vectors * values.where(values > noise, 0).sqrt()
 
 
 def _frechet(a: Moments, b: Moments, factor_b: Tensor) -> float:
-    # The singular values of F_A^T F_B are the roots of the eigenvalues of sqrt(A) B sqrt(A), without the digits that
-    # the product would lose.
+    # The singular values of F_A^T F_B are the roots of the eigenvalues of sqrt(A) B sqrt(A), without the precision
+    # loss of the product.
     overlap = torch.linalg.svdvals(_factor(a.cov).T @ factor_b).sum()
     distance = (a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * overlap
     return max(distance.item(), 0.0)
 
 
 def frechet(a: Moments, b: Moments) -> float:
-    """Fréchet distance of two Gaussians, FID where features are Inception's (Heusel et al. 2017, arXiv:1706.08500):
+    """Fréchet distance of two Gaussians, FID with the features of Inception (Heusel et al. 2017, arXiv:1706.08500):
 
     |mu_a - mu_b|^2 + tr(A) + tr(B) - 2 tr((sqrt(A) B sqrt(A))^(1/2))
 
-    A and B may be singular. It is biased upwards at finite n: by O(1/n), different for each model.
+    A and B may be singular. It is biased upwards at finite n, by O(1/n) with a constant that differs between models.
     """
     _check_widths({"a": len(a.mean), "b": len(b.mean)})
     return _frechet(a, b, _factor(b.cov))
@@ -101,8 +101,8 @@ def frechet_infinity(features: Tensor, reference: Moments, seed: int) -> Extrapo
     """Fréchet distance at infinite n of samples (Chong & Forsyth 2020, arXiv:1911.07023): FD_n = FD_inf + c / n, fitted
     by least squares to 15 random subsets of features (n, d), of sizes evenly spaced from max(n / 10, 2 d) to n.
 
-    ValueError where n < 4 d: FD_n is no line in 1 / n for n of a few d. On Gaussians a tenth of FD_n's bias is left at
-    n = 4 d, and less than the spread at n = 20 d. The bias of `reference`, which is taken as it is, stays.
+    ValueError if n < 4 d: FD_n is not linear in 1 / n for n of a few d. On Gaussians a tenth of the bias of FD_n
+    remains at n = 4 d, and less than the spread at n = 20 d. The bias of `reference` is not corrected.
     """
     _check(15, features=features)
     n, d = features.shape
@@ -160,12 +160,12 @@ def mind(features: Tensor, reference: Tensor, seed: int, projections: int = 1000
 
     (3 d / K) sum_k W_2^2(u_k^T x, u_k^T y),  W_2^2 = int_0^1 (Q_x(t) - Q_y(t))^2 dt,  u_k uniform on the unit sphere
 
-    with the quantile functions Q of the projected rows, which sorting gives. features: (n, d), reference: (m, d).
+    with the quantile functions Q of the projected rows, computed by sorting. features: (n, d), reference: (m, d).
 
-    The definition is that of torch-fidelity's metric_mind.py (newer than 0.4.0) and of copies of the paper's listing,
-    which agree: squared, alpha = 3 d, 1000 directions (100 to 1000 are advised); the paper itself was not at hand. So a
-    translation by v costs 3 |v|^2 where FD is |v|^2. They cut to n = m; here unequal n keeps every row, by the exact
-    integral. It is biased upwards at finite n: compare at equal n.
+    The definition is that of torch-fidelity's metric_mind.py (newer than 0.4.0) and of copies of the listing of the
+    paper, which agree: squared, alpha = 3 d, 1000 directions (100 to 1000 are recommended); the paper itself was not
+    available. A translation by v gives 3 |v|^2, where FD is |v|^2. They truncate to n = m; here all rows are used for
+    unequal n, by the exact integral. It is biased upwards at finite n: compare at equal n.
     """
     _check(1, features=features, reference=reference)
     _check_count("projections", projections)
@@ -184,8 +184,8 @@ def mind(features: Tensor, reference: Tensor, seed: int, projections: int = 1000
 
 
 def _squared_distances(features: Tensor, reference: Tensor) -> Iterator[Tensor]:
-    """Of each BLOCK of features (n, d) to all of reference (m, d): (b, m), as |x|^2 - 2 <x, y> + |y|^2 rounds it about
-    the mean of reference."""
+    """From each BLOCK of features (n, d) to all of reference (m, d): (b, m), computed as |x|^2 - 2 <x, y> + |y|^2 about
+    the mean of reference, with its rounding errors."""
     centre = reference.mean(0)
     y = reference - centre
     norms = y.square().sum(1)
@@ -197,8 +197,8 @@ def _squared_distances(features: Tensor, reference: Tensor) -> Iterator[Tensor]:
 def nearest(features: Tensor, reference: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k nearest rows of reference (m, d), m >= k, to each of features (n, d), by Euclidean distance.
 
-    Returns the distances, float64 (n, k) ascending, and the rows' indices, int64 (n, k). The distances are of the
-    differences, so that a copy's is exactly 0; a row that is itself in reference finds itself.
+    Returns the distances, float64 (n, k) ascending, and the rows' indices, int64 (n, k). The distances are computed
+    from the differences, so that of a copy is exactly 0; a row that is itself in reference finds itself.
     """
     _check(0, features=features)
     _check_count("k", k)
@@ -216,7 +216,7 @@ def nearest(features: Tensor, reference: Tensor, k: int) -> tuple[Tensor, Tensor
 
 @dataclass(frozen=True)
 class Prdc:
-    """What `prdc` returns; each is 0 at worst, and about 1 where the two distributions are equal."""
+    """The result of `prdc`; each is at least 0, and about 1 if the two distributions are equal."""
 
     precision: float
     recall: float
@@ -226,7 +226,8 @@ class Prdc:
 
 def prdc(features: Tensor, reference: Tensor, k: int = 5) -> Prdc:
     """Improved precision and recall (Kynkäänniemi et al. 2019, arXiv:1904.06991), density and coverage (Naeem et al.
-    2020, arXiv:2002.09797). B(x) is the ball about x with its k-th nearest neighbour in its own set on the surface:
+    2020, arXiv:2002.09797). B(x) is the ball about x with the k-th nearest neighbour of x in the same set on its
+    surface:
 
     precision = share of samples x in some B(y)       recall   = share of references y in some B(x)
     density   = mean_x #{y: x in B(y)} / k            coverage = share of references y with some x in B(y)
@@ -250,10 +251,10 @@ def prdc(features: Tensor, reference: Tensor, k: int = 5) -> Prdc:
 
 def inception_score(probabilities: Tensor, splits: int = 10) -> tuple[float, float]:
     """Inception score (Salimans et al. 2016, arXiv:1606.03498): exp(mean_x KL(p(y|x) || p(y))) of each of `splits`
-    consecutive parts, p(y) being the part's mean; their mean and standard deviation (divided by `splits`).
+    consecutive parts, with p(y) the mean of the part; their mean and standard deviation (divided by `splits`).
 
-    probabilities: p(y|x), float64 (n, classes), n >= splits, rows that sum to 1. Images sorted by class have to be
-    shuffled before.
+    probabilities: p(y|x), float64 (n, classes), n >= splits, rows that sum to 1. Images sorted by class must be
+    shuffled first.
     """
     _check_count("splits", splits)
     _check(splits, probabilities=probabilities)
@@ -269,10 +270,10 @@ def inception_score(probabilities: Tensor, splits: int = 10) -> tuple[float, flo
 
 
 def authenticity(features: Tensor, train: Tensor) -> float:
-    """Share of samples that are farther from their nearest training point than that is from its own nearest other one
+    """Share of samples that are farther from their nearest training point than it is from its nearest other one
     (Alaa et al. 2022, arXiv:2102.08921). features: (n, d), train: (m, d), m >= 2.
 
-    It is far below 1 without any copying, as many nearest neighbours are mutual: for new points of the distribution of
+    It is far below 1 even without copying, as many nearest neighbours are mutual: for new points of the distribution of
     train it is 1/3 in one dimension and about 1/2 in many. Compare it with the authenticity of held-out images.
     """
     _check(1, features=features)
@@ -284,8 +285,8 @@ def authenticity(features: Tensor, train: Tensor) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Copies:
-    """ratios: d_1 / mean(d_1, ..., d_k) of each sample, float64 (n,). sources: its nearest training row, int64 (n,).
-    threshold: a sample with a ratio up to it is a copy. copied: bool (n,). rate: their share. control: the share of
+    """ratios: d_1 / mean(d_1, ..., d_k) of each sample, float64 (n,). sources: their nearest training rows, int64 (n,).
+    threshold: samples with a ratio up to it are copies. copied: bool (n,). rate: their share. control: the share of
     held-out images that would be called copies."""
 
     ratios: Tensor
@@ -300,14 +301,14 @@ def copies(features: Tensor, train: Tensor, held_out: Tensor, k: int = 50, level
     """Which samples are copies of training images, with held-out images as the control.
 
     The statistic is that of Carlini et al. 2023 (arXiv:2301.13188): the distance to the nearest training point over the
-    mean distance to the k nearest, d_1 / mean(d_1, ..., d_k), small where a sample is closer to one training point than
-    the density there explains, and 0 for an exact copy. A sample is called a copy where the ratio is at most the
-    floor(level (h + 1))-th smallest of the h held-out images. A new sample distributed like the held-out images is so
-    with a probability of at most `level`, for any distribution (conformal prediction); `control` is the share of the
+    mean distance to the k nearest, d_1 / mean(d_1, ..., d_k), small if a sample is closer to one training point than
+    the local density explains, and 0 for an exact copy. A sample is called a copy if the ratio is at most the
+    floor(level (h + 1))-th smallest of the h held-out images. For a new sample distributed like the held-out images
+    the probability is at most `level`, for any distribution (conformal prediction); `control` is the share of the
     held-out images themselves. Copies show as `rate` above `control`, and first in the order of the ratios.
 
-    features: (n, d); train: (m, d), m >= k; held_out: (h, d), h >= 1 / level - 1, of no image that was trained on. An
-    image that train has k times or more is recognized only by exact copies of it.
+    features: (n, d); train: (m, d), m >= k; held_out: (h, d), h >= 1 / level - 1, without training images. If train
+    contains an image k times or more, only exact copies of it are detected.
     """
     if not 0 < level < 1:
         raise ValueError(f"level: expected a number in (0, 1), got {level}")

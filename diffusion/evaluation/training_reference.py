@@ -1,4 +1,4 @@
-"""What a training is compared with: the floor of the loss on its images, and the exact predictions for some of them."""
+"""References for a training: the floor of the loss on its images, and the exact predictions for some of them."""
 
 import hashlib
 import time
@@ -20,17 +20,17 @@ from diffusion.lit.lightning_module import SIMPLE, LitDiffusion
 from diffusion.process import Noised
 from diffusion.schedule import Schedule
 
-_FORMAT = 1  # of what is kept; another where the same settings would mean other numbers
-_PROBE = 1024  # images, by which the time for all of them is estimated
-_WORTH_A_LINE = 1.0  # seconds
+_FORMAT = 1  # of the cached values; changed if the same settings give other values
+_PROBE = 1024  # images used to estimate the time for all
+_REPORTED = 1.0  # seconds; a longer measurement is announced
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a network is compared with.
+    """The reference values of a network.
 
-    floor: in L_simple, at the middles of 20 parts of 1..T. means: see `posterior_means`; None where the floor is that
-    of a part of the set. condition: of their images.
+    floor: in L_simple, at the midpoints of 20 parts of 1..T. means: see `posterior_means`; None if the floor was
+    measured on a subset. condition: of their images.
     """
 
     floor: Floor
@@ -38,7 +38,7 @@ class Reference:
     condition: Condition
 
     def gap(self, denoiser: Denoiser, batch_size: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """t in steps, and what a denoiser loses on top of the floor at each of them, in L_simple: (n,), (n,)."""
+        """t in steps, and the loss of a denoiser above the floor at each of them, in L_simple: (n,), (n,)."""
         assert self.means is not None
         losses = []
         for rows in torch.arange(len(self.means.t)).split(batch_size):
@@ -49,7 +49,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Settings:
-    """draws: of x_t, for the floor. n: images of `Reference.means`. rows: see `floor`."""
+    """draws: of x_t, for the floor. n: number of images of `Reference.means`. rows: see `floor`."""
 
     draws: int = 512
     n: int = 256
@@ -57,11 +57,11 @@ class Settings:
 
 
 def trained_on(data: Data, model: LitDiffusion) -> Empirical:
-    """The training images of `data` as the denoiser of `model` is trained on them, with what it is told of each."""
+    """The training images of `data` with the conditions that the denoiser of `model` is trained with."""
     images, condition = data.split("train")
     others = {name for name in condition.tensors if name not in model.conditioning}
-    told = condition.without(names=others) if others < condition.tensors.keys() else None
-    return Empirical(images, model.space.encode, told, data.flip)
+    given = condition.without(names=others) if others < condition.tensors.keys() else None
+    return Empirical(images, model.space.encode, given, data.flip)
 
 
 def reference(
@@ -71,14 +71,14 @@ def reference(
     cache: Path | str | None = None,
     device: torch.device | str = "cpu",
 ) -> Reference:
-    """That of the training images of `data`, read from the cache or measured; says how long it will take. cache: the
-    folder, None for that of decoded images. device: where it is measured, and where the model is."""
+    """The reference of the training images of `data`, from the cache or measured; prints the expected time. cache: the
+    folder, None for that of decoded images. device: for the measurement; the model must be on it."""
     schedule, images = model.denoiser.schedule, trained_on(data, model)
     t = middles(schedule.T)
 
     def measured() -> dict[str, Tensor]:
         seconds = _seconds(schedule, images, t, settings, device)
-        if seconds > _WORTH_A_LINE:
+        if seconds > _REPORTED:
             say(f"measuring the floor of the loss on {len(images):,} training images: about {seconds:.0f} s, only once")
         return _measured(schedule, images, t, settings, device)
 
@@ -99,12 +99,12 @@ def _measured(
         found = {"estimates": floor(schedule, data, t, draws, rows=rows, device=device, tick=bar.update).estimates}
     if rows < len(data):
         return found
-    means, places = posterior_means(schedule, data, n, device=device)
-    return {**found, **{name: tensor.float() for name, tensor in vars(means).items()}, "rows": places}
+    means, chosen = posterior_means(schedule, data, n, device=device)
+    return {**found, **{name: tensor.float() for name, tensor in vars(means).items()}, "rows": chosen}
 
 
 def _seconds(schedule: Schedule, data: Empirical, t: Tensor, settings: Settings, device: torch.device | str) -> float:
-    """That `_measured` will take, about: by the time for a few images."""
+    """The estimated time of `_measured`, from the time for a few images."""
     images, start = data.images[:_PROBE], time.perf_counter()
     probe = replace(data, images=images, condition=data.conditions(torch.arange(len(images))))
     floor(schedule, probe, t, settings.draws, device=device)
