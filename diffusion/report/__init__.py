@@ -1,1 +1,1 @@
-"""A report of run folders: one HTML file that needs nothing besides itself."""
+"""A report of run folders: one self-contained HTML file."""

@@ -1,4 +1,4 @@
-"""The commands that repeat a run, and those that make what a report of it lacks."""
+"""Command lines that repeat a run, and those that produce parts missing from its report."""
 
 import shlex
 from collections.abc import Mapping
@@ -7,22 +7,22 @@ from typing import Any
 from diffusion.config import conf_folders
 from diffusion.report.run import Run
 
-NEIGHBOURS = "memorisation"  # the metric whose picture shows them
+NEIGHBOURS = "memorisation"  # the metric whose figure shows them
 _PROGRAMS = {"train.py": "python train.py", "diffusion-train": "diffusion-train", "__main__.py": "python -m diffusion"}
 
 
 def commands(run: Run) -> dict[str, str]:
-    """What each does -> the command."""
+    """Description -> command."""
     found = {}
     if typed := _typed(run):
-        found["the training, as it was typed at first"] = typed
+        found["the training, as first typed"] = typed
     found["the training, from its manifest.json"] = _command("train", f"rerun={run.folder}")
     found["samples of it"] = _command("sample", f"ckpt={run.folder}")
     return found
 
 
 def _typed(run: Run) -> str | None:
-    """None where it was started by another program, such as a notebook, whose arguments were others."""
+    """The original command line; None if it was started by another program, such as a notebook."""
     session = run.manifest["sessions"][0] if run.manifest["sessions"] else run.manifest
     line = str(session.get("command", "") if isinstance(session, Mapping) else "")
     program, space, rest = line.partition(" ")
@@ -30,7 +30,7 @@ def _typed(run: Run) -> str | None:
 
 
 def missing(run: Run) -> dict[str, str]:
-    """What each command would add to the report -> the command."""
+    """Missing part of the report -> the command that adds it."""
     ckpt, metrics = f"ckpt={run.folder}", [*conf_folders.choices("metric")]
     found = {
         "a measured quality": _command("evaluate", ckpt, f"metric={metrics[0]}"),
@@ -41,5 +41,5 @@ def missing(run: Run) -> dict[str, str]:
     return found
 
 
-def _command(name: str, *words: Any) -> str:
-    return f"python {name}.py {shlex.join(map(str, words))}"
+def _command(name: str, *overrides: Any) -> str:
+    return f"python {name}.py {shlex.join(map(str, overrides))}"

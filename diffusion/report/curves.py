@@ -1,4 +1,4 @@
-"""The curves of runs: which metrics go into one chart, and at which steps they are drawn."""
+"""The curves of runs: which metrics share a chart, and at which steps they are drawn."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 from diffusion.report.run import Run, Series
 
 POINTS = 20_000  # of all curves of a page
-_LEAST = 50  # of one
+_LEAST = 50  # points of one curve
 _QUARTER = re.compile(r"(.+)_t\dof\d+")
 _LOSSES = ("train/loss", "val/loss")
 _FIRST = ("loss", "val/loss", "train/loss")
 
 
 class Curve(NamedTuple):
-    """name: in the legend."""
+    """name: legend entry."""
 
     name: str
     series: Series
@@ -35,7 +35,7 @@ def of_one(run: Run) -> dict[str, list[Curve]]:
 
 
 def of_several(runs: Sequence[Run]) -> dict[str, list[Curve]]:
-    """Title -> the curves of a metric, one for each run that has it."""
+    """Title -> the curves of a metric, one per run that has it."""
     names = dict.fromkeys(name for run in runs for name in run.series)
     found = {name: [Curve(run.name, run.series[name]) for run in runs if run.series.get(name)] for name in names}
     return _ordered({name: curves for name, curves in found.items() if curves})
@@ -48,7 +48,7 @@ def _ordered(found: Mapping[str, list[Curve]]) -> dict[str, list[Curve]]:
 
 
 def _floor(run: Run) -> Series | None:
-    """The smallest loss that is possible on the training images, a level line: val/loss less val/excess."""
+    """The smallest possible loss on the training images, as a horizontal line: val/loss minus val/excess."""
     loss, excess = run.series.get("val/loss"), run.series.get("val/excess")
     if not loss or not excess:
         return None
@@ -57,7 +57,7 @@ def _floor(run: Run) -> Series | None:
 
 
 def drawn(charts: Mapping[str, list[Curve]]) -> list[dict[str, Any]]:
-    """Plain data for the script of the page: titles, and the points of each curve, at most `POINTS` of all."""
+    """Plain data for the script of the page: titles, and the points of each curve, about `POINTS` in total."""
     count = sum(map(len, charts.values()))
     most = max(_LEAST, POINTS // max(count, 1))
     return [{"title": title, "curves": [_curve(each, most) for each in curves]} for title, curves in charts.items()]
@@ -74,11 +74,11 @@ def _curve(curve: Curve, most: int) -> dict[str, Any]:
 
 
 def _taken(count: int, most: int) -> Iterable[int]:
-    """Evenly spread, the last among them."""
+    """Evenly spaced indices, including the last."""
     every = -(-count // most)
     return range((count - 1) % every, count, every)
 
 
 def longest(charts: Mapping[str, list[Curve]]) -> int:
-    """The number of points of the curve that has most."""
+    """The number of points of the longest curve."""
     return max((len(curve.series) for curves in charts.values() for curve in curves), default=0)

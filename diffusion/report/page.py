@@ -1,4 +1,4 @@
-"""Runs -> one HTML file, which loads nothing: its script, style, curves and pictures are all inside."""
+"""The report of runs: one HTML file that loads nothing; script, style, curves and images are embedded."""
 
 import base64
 import csv
@@ -21,16 +21,17 @@ from diffusion.report.run import Run, runs
 
 NAME = "report.html"
 LIMIT = 5_000_000  # bytes of a page
-_SPARE = 20_000  # of these, for what is only known with the pictures
-_ROWS = 200  # of a table of samplers
+_SPARE = 20_000  # of these, reserved for text that depends on the images
+_ROWS = 200  # of a table of samplers, at most
 _HERE = Path(__file__).parent
 
 
 def write(folders: Sequence[Path], output: Path | None = None) -> Path:
-    """Writes the report of the runs in `folders`, and returns its file: `output`, or report.html in the run folder; of
-    several runs one beside them, which the same runs have again. Raises UserError for what is no run."""
+    """Writes the report of the runs in `folders`, and returns its file: `output`, or report.html in the run folder; for
+    several runs a file in their common parent, the same for the same runs. Raises UserError for a folder without a
+    run."""
     text = html(runs(folders))
-    path = output or _place(folders)
+    path = output or _default_path(folders)
     try:
         with atomic(path) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")
@@ -39,7 +40,7 @@ def write(folders: Sequence[Path], output: Path | None = None) -> Path:
     return path
 
 
-def _place(folders: Sequence[Path]) -> Path:
+def _default_path(folders: Sequence[Path]) -> Path:
     if len(folders) == 1:
         return folders[0] / NAME
     absolute = sorted(str(folder.resolve()) for folder in folders)
@@ -48,14 +49,14 @@ def _place(folders: Sequence[Path]) -> Path:
 
 
 def html(found: Sequence[Run]) -> str:
-    """The page. Raises UserError where it would be larger than `LIMIT` without any picture."""
+    """The page. Raises UserError if it is larger than `LIMIT` even without images."""
     content = _content(found)
-    room = LIMIT - _SPARE - len(_rendered(content, Album()).encode())
-    if room < 0:
+    budget = LIMIT - _SPARE - len(_rendered(content, Album()).encode())
+    if budget < 0:
         raise UserError(
-            f"the report of {len(found)} would be larger than {LIMIT / 1e6:g} MB without its pictures: give fewer runs"
+            f"the report of {len(found)} run(s) is larger than {LIMIT / 1e6:g} MB even without images: give fewer runs"
         )
-    return _rendered(content, Album.of(_paths(content), room))
+    return _rendered(content, Album.of(_paths(content), budget))
 
 
 def _content(found: Sequence[Run]) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def _session(session: Mapping[str, Any]) -> list[Any]:
 
 
 def _table(path: Path) -> list[list[str]]:
-    """The rows of a CSV file, the names of its columns first; none where there is no such file."""
+    """The rows of a CSV file, starting with the column names; empty if there is no such file."""
     try:
         with open(path, newline="", encoding="utf-8", errors="replace") as file:
             return [row for row, _ in zip(csv.reader(file), range(_ROWS + 1), strict=False)]
@@ -151,7 +152,7 @@ def _summary(run: Run, metrics: Sequence[Any]) -> dict[str, Any]:
 
 
 def _paths(content: Mapping[str, Any]) -> list[Path]:
-    """The pictures of a page."""
+    """The images of a page."""
     found = []
     for each in content["runs"]:
         found += [path for frame in each["frames"] for path in frame.pictures.values()]
@@ -178,7 +179,7 @@ def _template() -> jinja2.Template:
 
 
 def _number(value: Any) -> str:
-    """As a reader takes it in; any other text as it is."""
+    """A number formatted for display; other values as text."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "" if value is None else str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
@@ -186,7 +187,7 @@ def _number(value: Any) -> str:
 
 @cache
 def _inside() -> dict[str, Any]:
-    """What each page has: scripts, style, and the rule that a browser runs these scripts and loads nothing."""
+    """Constant parts of each page: scripts, style, and the policy that allows only these scripts and no requests."""
     licence = _read("uplot/LICENSE").strip()
     scripts = [f"/*\n{licence}\n*/\n{_read('uplot/uPlot.iife.min.js')}", _read("page.js")]
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]

@@ -1,4 +1,4 @@
-"""What a run folder holds, as plain data, and what of it cannot be read."""
+"""The contents of a run folder as plain data, and messages about unreadable files."""
 
 import csv
 import math
@@ -19,7 +19,7 @@ METRICS, CHECKPOINT = "metrics.csv", Path("checkpoints", "last.ckpt")
 
 @dataclass
 class Series:
-    """A metric against the steps done. odd: how many of its values are inf or nan; they are not in `values`."""
+    """A metric against the step. odd: number of values that are inf or nan; they are not in `values`."""
 
     steps: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
@@ -38,7 +38,8 @@ class Series:
 
 @dataclass(frozen=True)
 class Saved:
-    """What the newest checkpoint says of its run. reached: the limit that ended it, such as max_steps=1000, or None."""
+    """Progress of a run from its newest checkpoint. reached: the limit that ended it, such as max_steps=1000, or
+    None."""
 
     step: int
     images: int
@@ -60,8 +61,8 @@ class Saved:
 
 @dataclass(frozen=True)
 class Run:
-    """name: by which it is told from the others of a report. rows: of evaluation/results.jsonl, the oldest first.
-    unread: a line for each file that is there and cannot be read."""
+    """name: unique in the report. rows: of evaluation/results.jsonl, the oldest first. unread: a line for each file
+    that exists but is unreadable."""
 
     folder: Path
     name: str
@@ -76,7 +77,7 @@ class Run:
         return self.manifest["config"]
 
     def about(self, section: str) -> Mapping[str, Any]:
-        """A section of the manifest; empty where there is none."""
+        """A section of the manifest; empty if missing."""
         found = self.manifest.get(section)
         return found if isinstance(found, Mapping) else {}
 
@@ -86,13 +87,13 @@ class Run:
         return series.values[-1] if series else None
 
     def is_a(self, section: str, *names: str) -> bool:
-        """Whether a section of the config is of one of these classes."""
+        """Whether a section of the config names one of these classes."""
         node = self.config.get(section)
         return isinstance(node, Mapping) and str(node.get(TARGET)).rpartition(".")[2] in names
 
 
 def runs(folders: Sequence[Path]) -> list[Run]:
-    """The runs in some folders. Raises UserError where one holds none, or is named twice."""
+    """The runs in some folders. Raises UserError if one contains no run or is given twice."""
     absolute = [folder.resolve() for folder in folders]
     for number, (folder, path) in enumerate(zip(folders, absolute, strict=True)):
         if path in absolute[:number]:
@@ -101,7 +102,7 @@ def runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def names(paths: Sequence[Path]) -> list[str]:
-    """The shortest names by which folders can be told apart."""
+    """The shortest names that distinguish the folders."""
     if len({path.name for path in paths}) == len(paths):
         return [path.name for path in paths]
     common = commonpath(paths)
@@ -150,7 +151,7 @@ def _series(path: Path, unread: list[str]) -> dict[str, Series]:
 
 
 def _add(found: dict[str, Series], row: Mapping[str, Any]) -> None:
-    """A row: Lightning counts the steps of a row from 0."""
+    """Adds a row; Lightning counts its steps from 0."""
     if not (row.get("step") or "").isdecimal():
         return
     for name, text in row.items():

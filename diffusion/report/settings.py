@@ -1,4 +1,4 @@
-"""The config of a run as a table, and what of it differs: from the defaults, and between runs."""
+"""The config of a run as a table, and differences from the defaults and between runs."""
 
 import functools
 import json
@@ -14,7 +14,7 @@ from diffusion.runs import compose, manifest
 
 
 def changed(run: Run) -> dict[str, tuple[str, str]]:
-    """Dotted key -> (default, own) of what a run does not have from the defaults of `train.py`."""
+    """Dotted key -> (default, value) of all settings of a run that differ from the defaults of `train.py`."""
     found = manifest.differences(_defaults(conf_folders.user()), run.config)
     return {key: (text(old), text(new)) for key, (old, new) in found.items() if _is_trained(key)}
 
@@ -27,7 +27,7 @@ def _defaults(_: Path | None) -> Mapping[str, Any]:
 
 
 def between(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Dotted key -> the value of each run, of what is not the same in all; an empty text where one has no such key."""
+    """Dotted key -> the value of each run, if not the same in all; an empty text for a missing key."""
     tables = [flat(run.config) for run in runs]
     keys = dict.fromkeys(key for table in tables for key in table if _is_trained(key))
     rows = {key: [table.get(key, "") for table in tables] for key in keys}
@@ -39,7 +39,7 @@ def _is_trained(key: str) -> bool:
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted key -> value, by key; of a section that names a class, its own key has that name."""
+    """Dotted key -> value, sorted by key; the key of a section that names a class has that name as its value."""
     found: dict[str, str] = {}
     for name, value in config.items():
         key = f"{prefix}{name}"

@@ -1,4 +1,4 @@
-"""What the numbers of a run say, by rule: a few sentences, each of what was measured."""
+"""Findings about a run, derived from its numbers by fixed rules."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,20 +8,20 @@ from diffusion.evaluation import comparison
 from diffusion.report.run import METRICS, Run, Series
 from diffusion.runs import manifest
 
-_LEVEL = 0.01  # a smaller change of the loss, relative to it, is none
-_APART = 0.2  # of the training loss: a gap as wide is worth a look
-_PART = 3  # the last third of a run is its end
+_LEVEL = 0.01  # smaller relative changes of the loss are ignored
+_APART = 0.2  # relative to the training loss: a larger gap is reported as bad
+_PART = 3  # the end of a run is its last third
 
 
 class Finding(NamedTuple):
-    """A sentence. kind: `bad` is what a reader should act on."""
+    """A sentence. kind: `bad` requires attention."""
 
     text: str
     kind: Literal["good", "bad", "plain"] = "plain"
 
 
 def findings(run: Run) -> list[Finding]:
-    """What a run came to: its end, its loss, its gap, its skipped steps, its measured quality."""
+    """Findings about the end of a run, its loss, its gap, its skipped steps and its measured quality."""
     return [*_end(run), *_loss(run), *_gap(run), *_numbers(run), *_quality(run)]
 
 
@@ -58,7 +58,7 @@ def _losses(runs: Sequence[Run]) -> list[Finding]:
         return []
     images = {str(run.about("data").get("fingerprint")) for run in runs}
     if len(images) > 1:
-        return [Finding("The runs have other data: their val/loss cannot be compared.", "bad")]
+        return [Finding("The runs have different data: their val/loss cannot be compared.", "bad")]
     (best, low), (second, next_) = sorted(losses.items(), key=lambda pair: pair[1])[:2]
     return [Finding(f"{best} ends with the lowest val/loss, {low:.4g}; {second} has {next_:.4g}{_by(low, next_)}.")]
 
@@ -67,21 +67,21 @@ def _by(low: float, other: float) -> str:
     if low <= 0:
         return ""
     more = other / low - 1
-    return f", {more:.1%} more{': another seed may turn that around' * (more < _LEVEL)}"
+    return f", {more:.1%} more{': another seed may reverse this' * (more < _LEVEL)}"
 
 
 def _end(run: Run) -> Iterator[Finding]:
     saved = run.saved
     if saved is None:
-        yield Finding("There is no checkpoint that tells how far the run has come.", "bad")
+        yield Finding("There is no checkpoint that records the progress of the run.", "bad")
         return
     done = f"{saved.step:,} steps, {saved.images:,} images, {_time(saved.seconds)}"
     if saved.seconds > 0:
-        done += f", {saved.images / saved.seconds:,.0f} images/s with validations and pictures"
+        done += f", {saved.images / saved.seconds:,.0f} images/s including validations and images"
     if saved.reached:
-        yield Finding(f"Finished, {saved.reached} is reached: {done}.", "good")
+        yield Finding(f"Finished, {saved.reached} reached: {done}.", "good")
     else:
-        yield Finding(f"Not finished, or without a limit; its last checkpoint: {done}.", "bad")
+        yield Finding(f"Not finished, or without a limit; last checkpoint: {done}.", "bad")
 
 
 def _time(seconds: float) -> str:
@@ -109,31 +109,31 @@ def _kept(folder: Path) -> str:
 
 
 def _trend(series: Series) -> str:
-    """How the last third of the steps has changed a loss."""
+    """The change of a loss in the last third of the steps."""
     since = series.steps[-1] * (1 - 1 / _PART)
     before = [value for step, value in zip(series.steps, series.values, strict=True) if step <= since]
     if not before or before[-1] <= 0:
         return ""
     change = series.values[-1] / before[-1] - 1
     if abs(change) < _LEVEL:
-        return f"; level in the last third of the steps ({change:+.1%})"
-    still = ": it still falls" if change < -5 * _LEVEL else ""
+        return f"; constant in the last third of the steps ({change:+.1%})"
+    still = ": still decreasing" if change < -5 * _LEVEL else ""
     return f"; {change:+.1%} in the last third of the steps{still}"
 
 
 def _gap(run: Run) -> Iterator[Finding]:
     if (gap := run.last("train/gap")) is not None:
-        yield Finding(f"On training images the network loses {gap:.3g} more than the exact denoiser (train/gap).")
+        yield Finding(f"On training images the loss is {gap:.3g} above that of the exact denoiser (train/gap).")
     train, val = end_of(run.series.get("train/loss")), run.last("val/loss")
     if train is None or val is None:
         return
     if not is_simple(run):
-        yield Finding("train/loss is of another objective than val/loss: the gap between them says nothing.")
+        yield Finding("train/loss has another objective than val/loss: they are not comparable.")
         return
     apart = val / train - 1
     text = f"val/loss is {abs(apart):.0%} {'above' if apart >= 0 else 'below'} train/loss, {train:.4g} on average"
-    text += " over the last third of what was logged (single batches, and weights that are not averaged)"
-    yield Finding(f"{text}{': it overfits, or the average lags behind' * (apart > _APART)}.", _bad(apart > _APART))
+    text += " over the last third of the logged values (single batches, weights not averaged)"
+    yield Finding(f"{text}{': overfitting, or the average lags behind' * (apart > _APART)}.", _bad(apart > _APART))
 
 
 def is_simple(run: Run) -> bool:
@@ -142,7 +142,7 @@ def is_simple(run: Run) -> bool:
 
 
 def end_of(series: Series | None) -> float | None:
-    """The mean of the last third of the values; None where there is none above 0."""
+    """The mean of the last third of the values; None if there is none or it is not above 0."""
     if not series:
         return None
     last = series.values[-max(1, len(series) // _PART) :]
@@ -157,12 +157,12 @@ def _bad(condition: bool) -> Literal["bad", "plain"]:
 def _numbers(run: Run) -> Iterator[Finding]:
     if run.saved is not None:
         skipped = run.saved.skipped
-        text = f"{skipped:,} steps were skipped, of a loss or gradient that was not finite" if skipped else ""
+        text = f"{skipped:,} steps were skipped because of a non-finite loss or gradient" if skipped else ""
         yield Finding(f"{text or 'No step was skipped'}.", _bad(skipped > 0))
     odd = {name: series.odd for name, series in run.series.items() if series.odd}
     if odd:
-        told = ", ".join(f"{name} {count:,} times" for name, count in odd.items())
-        yield Finding(f"Not finite in {METRICS}: {told}.", "bad")
+        counts = ", ".join(f"{name} {count:,} times" for name, count in odd.items())
+        yield Finding(f"Not finite in {METRICS}: {counts}.", "bad")
 
 
 def _quality(run: Run) -> Iterator[Finding]:

@@ -104,7 +104,7 @@ def test_a_training_ends_with_its_report(tmp_path, capsys):
     done = command("train", *line, capsys=capsys)
     assert done.code == 0, done.err
     text = (done.folder / "report.html").read_text()
-    assert "Finished, max_steps=2 is reached: 2 steps, 256 images" in text
+    assert "Finished, max_steps=2 reached: 2 steps, 256 images" in text
     assert "val/loss is " in text
     assert " at step 2, " in text
 

@@ -16,12 +16,12 @@ def said(*folders):
 def test_a_run_that_went_well(tmp_path):
     found = said(run_folder(tmp_path / "run"))
     assert found == {
-        "Finished, max_steps=300 is reached: 300 steps, 38,400 images, 1.1 minutes, 600 images/s with validations and "
-        "pictures.": "good",
-        "val/loss is 0.11 at step 300, the lowest of 6 validations; -26.7% in the last third of the steps: it still "
-        "falls.": "good",
-        "val/loss is 4% below train/loss, 0.115 on average over the last third of what was logged (single batches, and "
-        "weights that are not averaged).": "plain",
+        "Finished, max_steps=300 reached: 300 steps, 38,400 images, 1.1 minutes, 600 images/s including "
+        "validations and images.": "good",
+        "val/loss is 0.11 at step 300, the lowest of 6 validations; -26.7% in the last third of the steps: still "
+        "decreasing.": "good",
+        "val/loss is 4% below train/loss, 0.115 on average over the last third of the logged values (single batches, "
+        "weights not averaged).": "plain",
         "No step was skipped.": "plain",
     }
 
@@ -29,7 +29,7 @@ def test_a_run_that_went_well(tmp_path):
 @pytest.mark.parametrize(
     ("words", "given", "text"),
     [
-        ([], {"step": 200}, "Not finished, or without a limit; its last checkpoint: 200 steps"),
+        ([], {"step": 200}, "Not finished, or without a limit; last checkpoint: 200 steps"),
         (["trainer.max_steps=null"], {}, "Not finished, or without a limit"),
         (
             [],
@@ -39,7 +39,7 @@ def test_a_run_that_went_well(tmp_path):
         (
             [],
             {"losses": [0.9, 0.2, 0.2, 0.2, 0.2, 0.2005]},
-            "0.2% above its lowest, 0.2 at step 100; level in the last",
+            "0.2% above its lowest, 0.2 at step 100; constant in the last",
         ),
         ([], {"losses": [0.9]}, "val/loss is 0.9 at step 50, the lowest of 1 validations."),
         ([], {"skipped": 3}, "3 steps were skipped"),
@@ -48,9 +48,9 @@ def test_a_run_that_went_well(tmp_path):
             {"losses": [0.9, math.nan, 0.5, 0.4, 0.3, math.inf]},
             "Not finite in metrics.csv: train/loss 2 times, val",
         ),
-        (["loss=l1"], {}, "train/loss is of another objective"),
-        (["weighting=min_snr"], {}, "train/loss is of another objective"),
-        (["timesteps=log_normal"], {}, "train/loss is of another objective"),
+        (["loss=l1"], {}, "train/loss has another objective"),
+        (["weighting=min_snr"], {}, "train/loss has another objective"),
+        (["timesteps=log_normal"], {}, "train/loss has another objective"),
     ],
 )
 def test_a_run_that_did_not(words, given, text, tmp_path):
@@ -63,7 +63,7 @@ def test_a_checkpoint_that_cannot_be_read_is_told(tmp_path):
     [run] = runs([folder])
     assert run.saved is None
     assert "not a checkpoint of this program" in run.unread[0]
-    assert "There is no checkpoint that tells how far the run has come." in said(folder)
+    assert "There is no checkpoint that records the progress of the run." in said(folder)
 
 
 def test_what_is_logged_beyond_is_told(tmp_path):
@@ -72,7 +72,7 @@ def test_what_is_logged_beyond_is_told(tmp_path):
     with open(folder / "metrics.csv") as file:
         head, *rows = file.read().splitlines()
     (folder / "metrics.csv").write_text("\n".join([f"{head},train/gap", *(f"{row},0.01" for row in rows)]))
-    assert any("0.01 more than the exact denoiser" in text for text in said(folder))
+    assert any("0.01 above that of the exact denoiser" in text for text in said(folder))
 
 
 def test_of_a_metric_the_newest_measurement_is_told(tmp_path):
@@ -90,7 +90,7 @@ def test_several_runs_are_compared_where_their_data_are_the_same(tmp_path):
     text = (other / "manifest.json").read_text()
     (other / "manifest.json").write_text(text.replace('"f0"', '"f1"'))
     [found] = verdict.compared(runs([one, other]))
-    assert found.text == "The runs have other data: their val/loss cannot be compared."
+    assert found.text == "The runs have different data: their val/loss cannot be compared."
 
 
 def test_numbers_of_unlike_protocols_are_not_compared(tmp_path):
