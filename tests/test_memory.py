@@ -84,7 +84,7 @@ def test_in_a_training_step_that_before_it_is_saved(error, train, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(LitDiffusion, "training_step", breaking(LitDiffusion.training_step, 3, error))
         line = one_line(train())
-    wanted = " (20.00 GiB more were asked for)" * (str(error) != "")
+    wanted = " (20.00 GiB more were requested)" * (str(error) != "")
     assert line.startswith(f"error: out of memory{wanted}: lower dataset.batch_size and raise trainer.accumulate")
     assert (tmp_path / "run" / "checkpoints" / "step_0000002.ckpt").exists()
     resumed = train("resume=auto")

@@ -223,7 +223,7 @@ def test_guidance_without_trained_drops_is_noticed(own):
     model = lit(drop=0.0, guidance=guidance if own else None)
     [said] = notices(lambda: model.sample(2, y=1, guidance=None if own else guidance, progress=False))
     assert said == (
-        "guidance.scale=3 compares with images without a class, which this network never saw "
+        "guidance.scale=3 compares with images without a class, for which this network was not trained "
         "(conditioning.label.drop=0): use guidance.scale=1, or train with conditioning.label.drop=0.1"
     )
 

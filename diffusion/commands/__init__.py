@@ -1,1 +1,1 @@
-"""The commands, a file each, and the command line that runs them: options, help, completion, reference."""
+"""The commands, one file each, and the command line: options, help, completion, reference."""

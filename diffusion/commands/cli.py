@@ -1,7 +1,7 @@
 """The command line: `python NAME.py`, `diffusion-NAME` and `python -m diffusion NAME`.
 
-Options, sweeps and exit codes are here; `runs/compose.py` makes a config of the overrides, `pages.py` the help page.
-Nothing heavy is imported before the overrides are checked, so `--help` and a typing mistake answer at once.
+Options, sweeps and exit codes are here; `runs/compose.py` composes the config from the overrides, `help_pages.py` the
+help page. Slow imports happen after the overrides are checked, so `--help` and errors in overrides respond immediately.
 """
 
 import importlib
@@ -26,15 +26,15 @@ from diffusion.runs.groups import groups_of
 
 def script() -> int:
     """Entry point of NAME.py and diffusion-NAME. Returns the exit code: 0, 1 (a failed job of a sweep), 2,
-    130 or 141 (nobody reads the output)."""
+    130 (interrupted) or 141 (output closed)."""
     return main(Path(sys.argv[0]).stem.removeprefix("diffusion-"), sys.argv[1:])
 
 
 def main(command: str | None, arguments: Sequence[str]) -> int:
-    """Runs `command` (None: the first argument is its name) with the arguments of the command line. A user's mistake is
-    one line on stderr and exit code 2."""
+    """Runs `command` (None: the first argument is its name) with the arguments of the command line. A user error is one
+    line on stderr and exit code 2."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # for a name that its encoding lacks, as on stderr
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names that the encoding lacks, as on stderr
     show_notices(_is_first_process())
     try:
         return _main(command, arguments)
@@ -45,12 +45,12 @@ def main(command: str | None, arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        mistake = _out_of_memory(command, error) or _mistake(error)
-        if mistake is None:
+        user_error = _out_of_memory(command, error) or _user_error(error)
+        if user_error is None:
             raise
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             traceback.print_exc()
-        print(f"error: {' '.join(str(mistake).split())}", file=sys.stderr)
+        print(f"error: {' '.join(str(user_error).split())}", file=sys.stderr)
         return 2
 
 
@@ -84,7 +84,7 @@ def _main(command: str | None, arguments: Sequence[str]) -> int:
 def run(command: str, *overrides: str) -> Path:
     """Runs a command from Python: `run("train", "dataset=digits")` does what `python train.py dataset=digits` does.
 
-    Returns the path of what it made. Raises UserError for a user's mistake.
+    Returns the path of the result. Raises UserError for user errors.
     """
     _check(command)
     config = configs.compose(command, configs.keyed(command, overrides))
@@ -105,9 +105,9 @@ def _function(path: str) -> Any:
     except (ModuleNotFoundError, AttributeError) as error:
         if isinstance(error, ModuleNotFoundError) and not module.startswith(error.name or "?"):
             raise
-        raise UserError(f"{path}: {error}; a command's file says `_target_: my_module.run`") from error
+        raise UserError(f"{path}: {error}; the file of a command needs `_target_: my_module.run`") from error
     if not callable(found):
-        raise UserError(f"{path} is no function; a command's file says `_target_: my_module.run`")
+        raise UserError(f"{path} is not a function; the file of a command needs `_target_: my_module.run`")
     return found
 
 
@@ -117,28 +117,28 @@ def _out_of_memory(command: str | None, error: BaseException) -> UserError | Non
     if wanted is None:
         return None
     module = sys.modules.get(conf_folders.commands().get(command or "", "").rpartition(".")[0])
-    advice = getattr(module, "LESS_MEMORY", "it takes a machine with more")
-    asked = f" ({wanted} more were asked for)" if wanted else ""
-    return UserError(f"out of memory{asked}: {advice}")
+    advice = getattr(module, "LESS_MEMORY", "use a machine with more")
+    requested = f" ({wanted} more were requested)" if wanted else ""
+    return UserError(f"out of memory{requested}: {advice}")
 
 
-def _mistake(error: BaseException | None) -> UserError | None:
-    """The UserError in the chain of causes: Hydra's instantiate wraps what a constructor raises."""
+def _user_error(error: BaseException | None) -> UserError | None:
+    """The UserError in the chain of causes: the instantiate of Hydra wraps exceptions of constructors."""
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__
     return error
 
 
 def _is_first_process() -> bool:
-    # The names, in the order, by which Lightning tells its processes apart.
+    # The variables, in order, that Lightning reads for the rank.
     names = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
     return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
 
 
 def _multirun(command: str, overrides: Sequence[str]) -> int:
-    """Every combination of the comma-separated values, each in a fresh process: no job inherits another's state."""
+    """Every combination of the comma-separated values, each in a new process: jobs share no state."""
     jobs = [list(job) for job in itertools.product(*(_values(override, command) for override in overrides))]
-    for job in jobs:  # a mistake in the last job is found before the first one runs
+    for job in jobs:  # errors in any job are found before the first one runs
         configs.check_complete(configs.compose(command, job))
     results, failed = [], 0
     for number, job in enumerate(jobs, 1):
@@ -166,26 +166,26 @@ def _values(override: str, command: str) -> list[str]:
 
 
 def _run_job(overrides: Sequence[str]) -> tuple[int, str]:
-    """Runs this program with `overrides`, passing its output on. Returns the exit code and the last line, the run
+    """Runs this program with `overrides`, forwarding its output. Returns the exit code and the last line, the run
     folder."""
     with subprocess.Popen([*_program(), *overrides], stdout=subprocess.PIPE) as process:
         try:
-            tail = _pass_on(process)
+            tail = _forward(process)
         except KeyboardInterrupt:
-            _pass_on(process)  # it was interrupted too, and now writes its checkpoint
+            _forward(process)  # it was interrupted too, and is writing its checkpoint
             raise
     return process.returncode, tail.decode(errors="replace").rstrip().rpartition("\n")[2]
 
 
 def _program() -> list[str]:
-    """How to start this program again."""
+    """The command that starts this program."""
     if Path(sys.argv[0]).name == "__main__.py":
         return [sys.executable, "-m", "diffusion", sys.argv[1]]
     return [sys.executable, sys.argv[0]]
 
 
-def _pass_on(process: subprocess.Popen[bytes]) -> bytes:
-    """Copies the output of a process to stdout as it comes, progress bars included. Returns its end."""
+def _forward(process: subprocess.Popen[bytes]) -> bytes:
+    """Copies the output of a process to stdout without buffering, including progress bars. Returns its end."""
     stream, tail = process.stdout, b""
     assert isinstance(stream, io.BufferedReader)
     while piece := stream.read1():

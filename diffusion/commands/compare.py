@@ -1,4 +1,4 @@
-"""Compare samplers and numbers of steps in one picture, from the same noise.
+"""Compare samplers and numbers of steps in one figure, from the same noise.
 
 usage: python compare.py ckpt=RUN_FOLDER [OPTION] [GROUP=CHOICE] [KEY=VALUE] ...
 
@@ -37,7 +37,7 @@ from diffusion.sampling.samples import Samples
 from diffusion.sampling.section import Sampling, SamplingKeys, refuse
 
 LESS_MEMORY = "lower batch_size"
-_SEVERAL = "compare draws with several samplers: say samplers=[ddim,heun] and steps=[10,20]"
+_SEVERAL = "compare draws with several samplers: set samplers=[ddim,heun] and steps=[10,20]"
 
 
 class CompareKeys(SamplingKeys, TrainedKeys):
@@ -48,8 +48,8 @@ class CompareKeys(SamplingKeys, TrainedKeys):
 
 
 def run(composed: Annotated[DictConfig, CompareKeys]) -> Path:
-    """Draws as the composed `conf/compare.yaml` says. Returns the picture; raises UserError for a user's mistake,
-    before anything is written."""
+    """Draws the comparison that the composed `conf/compare.yaml` describes. Returns the figure; raises UserError for
+    user errors, before anything is written."""
     quiet()
     config = plain(composed)
     trained = Trained.of(config)
@@ -58,7 +58,7 @@ def run(composed: Annotated[DictConfig, CompareKeys]) -> Path:
     samplers = {name: [_possible({**node, "steps": count}, model) for count in steps] for name, node in nodes.items()}
     possible = [sampler for row in samplers.values() for sampler in row if sampler is not None]
     if not possible:
-        raise UserError(f"steps={steps}: none of the samplers can take so many or so few")
+        raise UserError(f"steps={steps}: none of the samplers supports these numbers")
     sampling = Sampling.of(
         config, model, ckpt=trained.ckpt, contents=trained.contents, given=config["given"], sampler=possible[0]
     )
@@ -83,11 +83,11 @@ def _draw(
     columns: Sequence[str],
     batch_size: int,
 ) -> Path:
-    """sampling: with the sampler that the first of all cells has."""
+    """sampling: with the sampler of the first cell."""
     sampling.notify_turns()
     rows = grids.rows(sampling.n, sampling.conditions, sampling.task.columns)
     start = time.perf_counter()
-    _cell(model, sampling, rows, batch_size)  # the first of all pays for what is set up once
+    _cell(model, sampling, rows, batch_size)  # warm-up: excludes one-time setup from the timings
     with Bar(total=len(samplers) * len(columns), desc="comparing", unit=" cell") as bar:
         table = {}
         for name, row in samplers.items():
@@ -112,10 +112,10 @@ def _cell(model: LitDiffusion, sampling: Sampling, rows: Sequence[range], batch_
 
 
 def _possible(node: Mapping[str, Any], model: LitDiffusion) -> Sampler | None:
-    """The sampler of its config; None where it cannot take its number of steps."""
+    """The sampler of its config; None if it does not support its number of steps."""
     sampler = build.instantiate(node)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Notice)  # which sampler would be better is what the picture shows
+        warnings.simplefilter("ignore", Notice)  # the figure shows which sampler is better
         try:
             sampler.check(model.denoiser.schedule, model.objective.learns_variance)
         except UserError:
@@ -124,12 +124,12 @@ def _possible(node: Mapping[str, Any], model: LitDiffusion) -> Sampler | None:
 
 
 def _common(unused: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """The keys without an effect in any of the cells, and why."""
+    """The keys without an effect in any cell, and the reason."""
     return {key: why for key, why in unused[0].items() if all(key in others for others in unused)}
 
 
 def _once(key: str, values: Sequence[Any]) -> list[Any]:
-    """The values of a list that holds each at most once. Raises UserError otherwise."""
+    """The values of a non-empty list without duplicates. Raises UserError otherwise."""
     if not values or len({*values}) < len(values):
-        raise UserError(f"{key}=[{','.join(map(str, values))}]: expected at least one, and each once")
+        raise UserError(f"{key}=[{','.join(map(str, values))}]: expected at least one, and no duplicates")
     return [*values]

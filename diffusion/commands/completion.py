@@ -53,8 +53,8 @@ _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
 
 def answer(command: str | None, asked: str) -> str:
-    """What --shell-completion prints: a script for a shell (install=bash), or what may follow the line that is typed
-    (query, in the environment variable COMP_LINE)."""
+    """The output of --shell-completion: a script for a shell (install=bash), or the completions of the line in the
+    environment variable COMP_LINE (query)."""
     if asked == "query":
         return "\n".join(candidates(command, os.environ.get("COMP_LINE", "")))
     shell = asked.removeprefix("install=")
@@ -66,8 +66,8 @@ def answer(command: str | None, asked: str) -> str:
 
 
 def candidates(command: str | None, line: str) -> list[str]:
-    """What the last word of a command line may become: keys and groups with their `=`, sections with their dot, the
-    choices of a group, options, and files behind a key that takes a path, or where one may stand without a key."""
+    """The completions of the last word of a command line: keys and groups with their `=`, sections with their dot, the
+    choices of a group, options, and files after a key that takes a path, or if a path may be given without a key."""
     word = "" if not line or line[-1].isspace() else line.split()[-1]
     command = command or _command(line)
     if word.startswith("-"):
@@ -107,7 +107,7 @@ def _next(names: list[str], sections: set[str], groups: dict[str, Group], typed:
 
 
 def _chosen(line: str, groups: dict[str, Group]) -> list[str]:
-    """The choices that the line has made already, without those that are wrong."""
+    """The valid choices on the line."""
     try:
         words = shlex.split(line)[:-1]
     except ValueError:  # an open quote

@@ -45,19 +45,19 @@ ConvertKeys = TypedDict(  # conf/convert.yaml; `from` is a keyword of Python
         "rescale_timesteps": bool | None,
     },
 )
-_WRITERS = {  # to=...: what writes it, and the name of what it makes
+_WRITERS = {  # to=...: writer, and default file name
     "diffusers": (diffusers.write, "diffusers"),
     "onnx": (onnx.write, "model.onnx"),
     "safetensors": (safetensors.write, "model.safetensors"),
 }
 _OF_BOTH = {"from", "ckpt", "to", "weights", "output"}  # the other keys are hints for `from`
-# The groups of a training's config that another program's model determines.
+# The groups of a training config that a model of another program determines.
 _FIXED = ("space", "network", "schedule", "prediction", "loss", "weighting", "clipping", "sampler")
 
 
 def run(composed: Annotated[DictConfig, ConvertKeys]) -> Path:
-    """Converts as the composed `conf/convert.yaml` says. Returns the file or folder made; raises UserError for a user's
-    mistake."""
+    """Converts as the composed `conf/convert.yaml` describes. Returns the file or folder made; raises UserError for
+    user errors."""
     quiet()
     config = plain(composed)
     source, ckpt, to = config["from"], config["ckpt"], config["to"]
@@ -73,13 +73,13 @@ def run(composed: Annotated[DictConfig, ConvertKeys]) -> Path:
     if to is None:
         raise UserError(f"to is missing: set to={', '.join(_WRITERS)}")
     if hints:
-        raise UserError(f"{min(hints)}= belongs to from=...; a checkpoint of ours contains it")
+        raise UserError(f"{min(hints)}= belongs to from=...; a checkpoint of this program contains it")
     return _export(ckpt, to, config)
 
 
 def _import(source: Path, output: str | None, hints: Mapping[str, Any]) -> Path:
-    """Makes a checkpoint of another program's model and prints the command that trains it further. hints: what its file
-    does not contain."""
+    """Makes a checkpoint of another program's model and prints the command that trains it further. hints: values that
+    its file does not contain."""
     named = source if source.name.strip(".") else source.resolve()
     path = _free(output or named.with_name(f"{named.name if source.is_dir() else named.stem}.ckpt"))
     model = programs.read(source, hints)
@@ -92,7 +92,7 @@ def _import(source: Path, output: str | None, hints: Mapping[str, Any]) -> Path:
 
 
 def _export(ckpt: str, to: str, config: Mapping[str, Any]) -> Path:
-    """Writes a checkpoint of ours for another program."""
+    """Writes a checkpoint of this program for another program."""
     write, name = _WRITERS[to]
     found, contents = checkpoint.opened(ckpt)
     path = _free(config["output"] or checkpoint.run_folder(found) / "converted" / name)
@@ -114,7 +114,7 @@ def _write(write: Any, model: Any, path: Path) -> None:
 
 
 def _overrides(config: Mapping[str, Any]) -> Iterator[str]:
-    """The overrides with which train.py composes this model; a table of betas is too long and left out."""
+    """The overrides with which train.py composes this model; a table of betas is too long and omitted."""
     dataset = config["dataset"]
     yield "dataset=image_folder" if "size" in dataset else "dataset=arrays"
     yield from (f"dataset.{key}={dataset[key]}" for key in ("channels", "size") if key in dataset)

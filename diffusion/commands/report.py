@@ -1,9 +1,9 @@
-"""Put what is known of a run, or of several beside each other, into one HTML file that needs no network.
+"""Write a report of one or several runs as one HTML file that needs no network.
 
 usage: python report.py RUN_FOLDER [RUN_FOLDER ...] [OPTION] [KEY=VALUE] ...
 
   python report.py runs/mnist/first                      writes runs/mnist/first/report.html
-  python report.py runs/mnist/first runs/mnist/second    a table of both, and their curves over each other
+  python report.py runs/mnist/first runs/mnist/second    a table of both, and their curves in common charts
   python report.py runs/mnist/* output=mnist.html
 """
 
@@ -30,14 +30,14 @@ class ReportKeys(TypedDict):
 
 
 def run(composed: Annotated[DictConfig, ReportKeys]) -> Path:
-    """Writes the report that `conf/report.yaml` describes. Returns its file; raises UserError for a user's mistake."""
+    """Writes the report that `conf/report.yaml` describes. Returns its file; raises UserError for user errors."""
     quiet()
     config = plain(composed)
     return page.write([Path(each) for each in config["runs"]], _file(config["output"]))
 
 
 def _file(output: str | None) -> Path | None:
-    """Raises UserError for what is no name of a page: nothing else is ever replaced."""
+    """The file `output`. Raises UserError unless it ends in .html or .htm: no other file is ever replaced."""
     if output is None or Path(output).suffix in (".html", ".htm"):
         return None if output is None else Path(output)
     raise UserError(f"output={output}: expected a file NAME.html")

@@ -5,7 +5,7 @@ usage: python sample.py ckpt=RUN_FOLDER [OPTION] [GROUP=CHOICE] [KEY=VALUE] ...
   python sample.py ckpt=runs/mnist/first                 64 images and their grid
   python sample.py ckpt=runs/mnist/first n=16 seed=1 output=my/samples
   python sample.py ckpt=runs/mnist/first/best sampler=ddim sampler.steps=50
-  python sample.py ckpt=runs/mnist/first keep=every:100  also pictures of intermediate states
+  python sample.py ckpt=runs/mnist/first keep=every:100  also images of intermediate states
   python sample.py ckpt=runs/digits/labels y=[7,3]       of these classes
 """
 
@@ -34,7 +34,7 @@ class SampleKeys(SamplingKeys, TrainedKeys):
 
 
 def run(composed: Annotated[DictConfig, SampleKeys]) -> Path:
-    """Samples as the composed `conf/sample.yaml` says. Returns the folder; raises UserError for a user's mistake,
+    """Samples as the composed `conf/sample.yaml` describes. Returns the folder; raises UserError for user errors,
     before anything is written."""
     quiet()
     config = plain(composed)

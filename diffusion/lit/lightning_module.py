@@ -1,4 +1,4 @@
-"""LitDiffusion: a denoiser that Lightning trains and that draws images."""
+"""LitDiffusion: the LightningModule that trains a denoiser and samples from it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ from diffusion.spaces.base import Space
 from diffusion.tasks import arguments
 from diffusion.tasks.generate import Generate, generate
 
-SIMPLE = L2(Simple())  # L_simple: the validation loss of every run, whatever its training objective
+SIMPLE = L2(Simple())  # L_simple: the validation loss of every run, for any training objective
 
 
 class LitDiffusion(LightningModule):
@@ -114,7 +114,7 @@ class LitDiffusion(LightningModule):
         loss = self.objective(self.denoiser, noised, self._with_previous(batch, noised))
         self.timesteps.observe(batch.t, loss, self.trainer.strategy.all_gather)
         loss = (batch.importance * loss).mean()
-        size = len(batch.x)  # Lightning would guess it from the condition
+        size = len(batch.x)  # otherwise Lightning infers it from the condition
         self.log("train/loss", loss, prog_bar=True, batch_size=size)
         self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
         return loss
@@ -127,7 +127,7 @@ class LitDiffusion(LightningModule):
 
     @torch.no_grad()
     def _with_previous(self, batch: TrainingPair, noised: Noised) -> Condition:
-        """The condition of a step; with self-conditioning it has the network's own prediction for some images."""
+        """The condition of a step; with self-conditioning it includes the prediction of the network for some images."""
         if PREVIOUS not in self.conditioning:
             return batch.condition
         rows = batch.shown
@@ -213,14 +213,14 @@ class LitDiffusion(LightningModule):
         purpose: str = "sample",
         progress: bool = True,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Draws images in batches. Image i of a seed is always the same; `index` lists the n that are wanted.
+        """Draws images in batches. Image i of a seed is always the same; `index` lists the n images to draw.
 
         condition: of the n images, or values for the conditioners by name, one for all images or one for each; None:
         unconditional. y: short for condition={"label": y}: a class for all images, or one for each, by number or name.
-        task: None is `Generate`. sampler, clip, guidance: override the model's own. keep: the states to keep, from 0
+        task: None is `Generate`. sampler, clip, guidance: override those of the model. keep: the states to keep, from 0
         (x_T) up to that of x_0, such as range(51) for all of 50 steps; None is x_0 alone.
         Yields indices (B,) and kept states (kept, B, C, H, W), float32 on the CPU, x_0 last; the state and its noise
-        are float32 whatever the network was cast to.
+        are float32 for any precision of the network.
         Raises UserError for invalid arguments before the first image is drawn; warns about questionable ones.
         """
         arguments.check_objects(self.space, task=task, sampler=sampler, clip=clip, guidance=guidance)

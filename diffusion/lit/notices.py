@@ -9,7 +9,7 @@ from diffusion.conditioners.condition import PREVIOUS, Condition
 from diffusion.ground.errors import Notice
 from diffusion.guidance import Guidance
 
-_FAR = 1.5  # times the data's own size: less is common, to reach a size that divides well
+_FAR = 1.5  # times the size of the data: smaller factors are common, to reach a divisible size
 
 
 def of_training(clip: Clipping, usual: Clipping, guidance: Guidance, conditioning: Mapping[str, Conditioner]) -> None:
@@ -17,7 +17,7 @@ def of_training(clip: Clipping, usual: Clipping, guidance: Guidance, conditionin
     space's default clipping."""
     if PREVIOUS in conditioning and clip != usual:
         _notice(
-            f"self_conditioning=true: in training, too, the network receives its x_0 after the clipping, {clip}; "
+            f"self_conditioning=true: in training, too, the network receives its x_0 after the clipping {clip}; "
             f"self_conditioning_clipping={usual} keeps that x_0 within the range of the data"
         )
     asked = {name: conditioner.drop for name, conditioner in conditioning.items() if name != PREVIOUS}
@@ -59,9 +59,9 @@ def of_size(name: str, size: int, own: int | None) -> None:
 
 
 def of_pictures(channels: int) -> None:
-    """channels: of a stored value, of which pictures show three at most."""
+    """channels: of a stored value; images show at most three of them."""
     if channels > 3:
-        _notice(f"pictures show the first three of the {channels} channels")
+        _notice(f"images show the first three of the {channels} channels")
 
 
 def _of_drops(guidance: Guidance, drops: Mapping[str, float]) -> None:
@@ -70,8 +70,8 @@ def _of_drops(guidance: Guidance, drops: Mapping[str, float]) -> None:
         if not drop and guidance.needs(None):
             what = "a class" if name == "label" else f"a {name}"
             _notice(
-                f"guidance.scale={guidance.scale:g} compares with images without {what}, which this network never saw "
-                f"(conditioning.{name}.drop=0): use guidance.scale=1, or train with conditioning.{name}.drop=0.1"
+                f"guidance.scale={guidance.scale:g} compares with images without {what}, for which this network was not "
+                f"trained (conditioning.{name}.drop=0): use guidance.scale=1, or train with conditioning.{name}.drop=0.1"
             )
 
 

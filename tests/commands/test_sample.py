@@ -129,7 +129,7 @@ REFUSED = {
     **{(task, key): (value, "no such key") for task in WAYS for key, value in OF_OTHERS.items()},
     **{("compare", key): (value, f"{key} has no effect: compare draws") for key, value in OF_OTHERS.items()},
     ("compare", "sampler.eta"): ("1", "sampler.eta has no effect"),
-    ("compare", "sampler"): ("ddim", "sampler has no effect: compare draws with several samplers: say samplers="),
+    ("compare", "sampler"): ("ddim", "sampler has no effect: compare draws with several samplers: set samplers="),
     ("compare", "sampler.steps"): ("3", "and steps=[10,20]"),
     ("compare", "sampler.times"): ("quadratic", "sampler.times has no effect"),
     ("interpolate", "seed"): ("5", "seed has no effect: task.start and task.end set the noise"),

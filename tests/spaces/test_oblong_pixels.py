@@ -55,7 +55,7 @@ def test_oblong_pictures(tmp_path, capsys):
 @pytest.mark.parametrize(("channels", "noticed"), [(2, False), (5, True)])
 def test_other_channels_are_kept_beside_the_pictures(tmp_path, capsys, channels, noticed):
     done = trained(tmp_path, (channels, 8, 8), capsys)
-    assert ("pictures show the first three of the 5 channels" in done.err) == noticed
+    assert ("images show the first three of the 5 channels" in done.err) == noticed
     done, x = drawn(done.folder, f"output={tmp_path / 'out'}", capsys=capsys)
     assert (x.shape, x.dtype) == ((2, channels, 8, 8), np.uint8)
     picture = np.asarray(Image.open(done.folder / "images" / "000000.png"))
