@@ -282,7 +282,7 @@ def test_weights_alone_cannot_be_gone_on_with(write, capsys, tmp_path):
     line = tiny(f"resume={write({})}", f"run.root={tmp_path}")
     done = command("train", *line, capsys=capsys)
     assert done.code == 2
-    assert "use its weights alone, resume_mode=weights" in done.err
+    assert "use only its weights, resume_mode=weights" in done.err
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

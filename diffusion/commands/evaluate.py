@@ -1,12 +1,12 @@
-"""Measure a trained model, or images that any program drew.
+"""Measure a trained model, or images from any program.
 
 usage: python evaluate.py ckpt=RUN_FOLDER [OPTION] [GROUP=CHOICE] [KEY=VALUE] ...
        python evaluate.py images=FOLDER_OR_NPZ dataset=NAME metric=fd [KEY=VALUE] ...
 
   python evaluate.py ckpt=runs/mnist/first metric=bpd    the variational bound in bits per dimension, estimated
-  python evaluate.py ckpt=runs/mnist/first metric=[fd,kid,prdc] n=2000 sampler=ddim   several, of the same images
-  python evaluate.py ckpt=runs/mnist/first metric=memorisation    copies of training images, with their picture
-  python evaluate.py images=my/samples dataset=mnist metric=fd    images of another program, by the same rule
+  python evaluate.py ckpt=runs/mnist/first metric=[fd,kid,prdc] n=2000 sampler=ddim   several, on the same images
+  python evaluate.py ckpt=runs/mnist/first metric=memorisation    copies of training images, with a figure
+  python evaluate.py images=my/samples dataset=mnist metric=fd    images of another program, by the same protocol
 """
 
 import hashlib
@@ -42,7 +42,7 @@ from diffusion.sampling.samples import Samples, read
 from diffusion.sampling.section import Sampling, SamplingKeys, refuse, unused_all
 
 LESS_MEMORY = "lower batch_size"
-_N = 1000  # images that are drawn where n is null
+_N = 1000  # images to draw if n is null
 
 
 class EvaluateKeys(SamplingKeys, DeviceKeys):
@@ -58,11 +58,11 @@ class EvaluateKeys(SamplingKeys, DeviceKeys):
 
 
 def run(composed: Annotated[DictConfig, EvaluateKeys]) -> Path:
-    """Measures as the composed `conf/evaluate.yaml` says. Returns the file of results; raises UserError for a user's
-    mistake."""
+    """Measures as the composed `conf/evaluate.yaml` describes. Returns the results file; raises UserError for user
+    errors."""
     quiet()
     config = plain(composed)
-    refuse(config["given"], {"space": "the model, or the dataset, has its own"})
+    refuse(config["given"], {"space": "it is determined by the model or the data set"})
     if (config["ckpt"] is None) == (config["images"] is None):
         raise UserError("ckpt is missing: set ckpt=..., or images=FOLDER and dataset=...")
     return _of_model(config) if config["images"] is None else _of_images(config)
@@ -78,7 +78,7 @@ def _of_model(config: Mapping[str, Any]) -> Path:
     for metric in of_model:
         metric.check(model, data)
     if not of_images:
-        refuse(config["given"], dict.fromkeys(("features", "reference", "keep_images"), "no metric judges images"))
+        refuse(config["given"], dict.fromkeys(("features", "reference", "keep_images"), "no metric evaluates images"))
     if not of_images and not any(metric.samples for metric in of_model):
         names = ",".join(metric.name for metric in of_model)
         refuse(config["given"], unused_all(f"metric={names} draws no samples"))
@@ -103,20 +103,20 @@ def _of_model(config: Mapping[str, Any]) -> Path:
         for metric in of_images:
             metric.check(sampling.n, comparison)
         with _drawn(config, trained, sampling, protocol, results.path.parent) as found:
-            _judge(of_images, _comparison(config, data, found, comparison), results, protocol, about)
+            _measure(of_images, _comparison(config, data, found, comparison), results, protocol, about)
     return results.path
 
 
 def _of_images(config: Mapping[str, Any]) -> Path:
-    """Judges the images of another program."""
+    """Evaluates the images of another program."""
     path = Path(config["images"]).expanduser()
     metrics = [_metric(node, None) for node in config["metric"].values()]
     for metric in metrics:
         if not isinstance(metric, ImageMetric):
             raise UserError(f"metric={metric.name} measures a model, not images: set ckpt=..., or choose metric=fd")
     if config["dataset"] is None or TARGET not in config["dataset"]:
-        raise UserError(f"images={path}: with which images are they compared? Set dataset=mnist, or another dataset")
-    why = "images= are judged as they are: nothing is drawn"
+        raise UserError(f"images={path} needs a data set to compare with: set dataset=mnist, or another one")
+    why = "images= are evaluated unchanged: nothing is drawn"
     refuse(config["given"], {**unused_all(why), **dict.fromkeys(("weights", "keep_images", "kernels", "compile"), why)})
     data = build.instantiate(config["dataset"], seed=0)
     data.prepare_data()
@@ -127,21 +127,21 @@ def _of_images(config: Mapping[str, Any]) -> Path:
         assert isinstance(metric, ImageMetric)
         metric.check(len(found), comparison)
     results = Results(Path(config["output"]) if config["output"] else path.parent / "evaluation")
-    _judge(metrics, comparison, results, {}, {"images": str(path.absolute())})
+    _measure(metrics, comparison, results, {}, {"images": str(path.absolute())})
     return results.path
 
 
-def _judge(
+def _measure(
     metrics: list[Any], comparison: Comparison, results: Results, protocol: Mapping[str, Any], about: Mapping[str, Any]
 ) -> None:
-    """Measures the same images by each metric; a row each."""
+    """Measures the same images by each metric; one row each."""
     for metric in metrics:
         score = metric(comparison)
         _add(results, metric, score, {**comparison.protocol(), **score.protocol, **protocol}, about)
 
 
 def _comparison(config: Mapping[str, Any], data: Data, found: Tensor, like: Comparison | None = None) -> Comparison:
-    """like: a comparison whose extractor is used again."""
+    """like: a comparison whose extractor is reused."""
     reference = config["reference"]
     if reference not in ("train", "val") and not Path(reference).is_file():
         raise UserError(f"reference={reference}: expected train, val, or a npz file with mu and sigma")
@@ -154,8 +154,8 @@ def _comparison(config: Mapping[str, Any], data: Data, found: Tensor, like: Comp
 def _drawn(
     config: Mapping[str, Any], trained: Trained, sampling: Sampling, protocol: Mapping[str, Any], folder: Path
 ) -> Iterator[Tensor]:
-    """The images to judge, uint8 (n, C, H, W): drawn into a folder that an interrupted command finds again, and that is
-    removed in the end unless keep_images."""
+    """The images to evaluate, uint8 (n, C, H, W): drawn into a folder that an interrupted command resumes from, and
+    that is removed at the end unless keep_images."""
     settings = {**trained.settings(), **protocol["sampling"]}
     digest = hashlib.blake2b(json_text(settings).encode(), digest_size=6).hexdigest()
     samples = Samples(folder / f"images_{digest}", settings, trained.model.space)
@@ -203,8 +203,8 @@ def _metric(node: Mapping[str, Any], model: LitDiffusion | None) -> Metric:
 
 
 def _sampling(config: Mapping[str, Any], n: int, trained: Trained) -> tuple[dict[str, Sampling], dict[str, Any]]:
-    """The sampling of n images unless the config has another number, and its entries of the protocol. Raises UserError
-    for a key without an effect."""
+    """The sampling of n images unless the config sets another number, and its entries in the protocol. Raises UserError
+    for keys without an effect."""
     section = {**config, "n": config["n"] or n}
     sampling = Sampling.of(section, trained.model, ckpt=trained.ckpt, contents=trained.contents, given=config["given"])
     unused = sampling.unused(trained.model)
@@ -214,7 +214,7 @@ def _sampling(config: Mapping[str, Any], n: int, trained: Trained) -> tuple[dict
 
 
 def _training_data(model: LitDiffusion, given: Mapping[str, Any] | None) -> Data:
-    """The dataset of the training, with the values that are given, such as another path."""
+    """The training data set, with the given values changed, such as the path."""
     node = model.config["dataset"]
     given = given or {}
     if TARGET in given:
@@ -234,7 +234,7 @@ def _training_data(model: LitDiffusion, given: Mapping[str, Any] | None) -> Data
 
 
 def _report_changes(now: Mapping[str, Any], ckpt: Path) -> None:
-    """Prints a line where the data differ from those that the run of the checkpoint recorded."""
+    """Prints a line if the data differ from those recorded by the run of the checkpoint."""
     if ckpt.parent.name != "checkpoints" or not (checkpoint.run_folder(ckpt) / manifest.NAME).exists():
         return
     try:
@@ -245,5 +245,5 @@ def _report_changes(now: Mapping[str, Any], ckpt: Path) -> None:
     old, new = ({key: each.get(key) for key in now if key != "name"} for each in (before, now))
     found = manifest.differences(old, new)
     if found:
-        same = "" if found.keys() - {"fingerprint"} else " (as many images, others)"
+        same = "" if found.keys() - {"fingerprint"} else " (same number of images, different content)"
         print(f"the data differ from those of the training: {manifest.text(found)}{same}")

@@ -1,4 +1,4 @@
-"""Help pages, made from the commands' docstrings and the comments of the yaml files."""
+"""Help pages, made from the docstrings of the commands and the comments of the yaml files."""
 
 import ast
 import itertools
@@ -15,7 +15,7 @@ from diffusion.config.signatures import docstrings, parameters
 from diffusion.runs.groups import Group, groups_of, root_files, several
 
 _LINE = re.compile(r"^(?P<space> *)(?P<key>[\w.]+):(?P<value>[^#]*?)(?:\s+#\s*(?P<comment>.*))?$")
-_NONE = re.compile(r"\bNone\b")  # its name on the command line
+_NONE = re.compile(r"\bNone\b")  # written `null` on the command line
 _WIDTH, _COLUMN = 120, 30
 
 
@@ -28,7 +28,7 @@ def overview() -> str:
 
 
 def documentation(path: str) -> str:
-    """The docstring of the module of an import path, which is not imported; without one that of the function."""
+    """The docstring of the module of an import path, without importing it; if there is none, that of the function."""
     found = definition(path)
     of_module = ast.get_docstring(ast.parse(found.module.file.read_text(encoding="utf-8")))
     return of_module or next(iter(docstrings(path)), "")
@@ -59,7 +59,7 @@ def _entry(name: str, meaning: str) -> list[str]:
 
 
 def keys(command: str) -> dict[str, str]:
-    """The keys of a command, of its groups with a single choice, and of what is chosen by name: what each means."""
+    """Key -> meaning, for the keys of a command, of its groups with a single choice, and of parts chosen by name."""
     groups = groups_of(command)
     found = {key: meaning for file in reversed(root_files(command)) for key, meaning in meanings(file).items()}
     for group in groups.values():
@@ -77,7 +77,7 @@ def section_meanings(group: Group, choice: str) -> dict[str, str]:
 
 
 def description(file: Path) -> str:
-    """The comment at the top of a yaml file; without one the first line of the docstring of what it names."""
+    """The comment at the top of a yaml file; if there is none, the first paragraph of the docstring of its target."""
     lines = itertools.takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines())
     comment = " ".join(line.lstrip("# ") for line in lines if "@package" not in line)
     roots = [path for indent, path in conf_folders.targets(file) if not indent]
@@ -87,7 +87,7 @@ def description(file: Path) -> str:
 
 
 def documented(target: str) -> dict[str, str]:
-    """Argument -> what the docstring of a constructor says of it, as `name: text` or `one, other: text`."""
+    """Argument -> its description in the docstring of a constructor, as `name: text` or `one, other: text`."""
     names = "|".join(map(re.escape, sorted(parameters(target), key=len, reverse=True)))
     if not names:
         return {}
@@ -103,28 +103,28 @@ def documented(target: str) -> dict[str, str]:
 
 
 def meanings(file: Path) -> dict[str, str]:
-    """Dotted key -> the comment of its line, or else what the docstring of the constructor says of it, for each key of
-    a yaml file that has a value."""
+    """Dotted key -> the comment of its line, or else its description in the docstring of the constructor, for each key
+    of a yaml file that has a value."""
     return dict(_commented(file))
 
 
 def _commented(file: Path) -> Iterator[tuple[str, str]]:
-    above: list[tuple[int, str]] = []  # indentation and key of the sections around a line
-    told: dict[int, dict[str, str]] = {}  # by indentation: what the docstring of the constructor there says
+    above: list[tuple[int, str]] = []  # indentation and key of the enclosing sections of a line
+    texts: dict[int, dict[str, str]] = {}  # by indentation: descriptions from the docstring of the constructor
     for line in file.read_text(encoding="utf-8").splitlines():
         found = _LINE.match(line)
         if found is None:
             continue
         indent, key = len(found["space"]), found["key"]
         above = [section for section in above if section[0] < indent]
-        told = {depth: texts for depth, texts in told.items() if depth <= indent}
+        texts = {depth: known for depth, known in texts.items() if depth <= indent}
         if key == TARGET:
-            told[indent] = documented(found["value"].strip())
+            texts[indent] = documented(found["value"].strip())
         if key.startswith("_"):
             continue
         if found["value"].strip():
             yield (
                 ".".join([*(section for _, section in above), key]),
-                found["comment"] or told.get(indent, {}).get(key, ""),
+                found["comment"] or texts.get(indent, {}).get(key, ""),
             )
         above.append((indent, key))

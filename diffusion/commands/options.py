@@ -1,4 +1,4 @@
-"""Options of the command line: those of all commands, and what to use instead of Hydra's other options."""
+"""Options of the command line, and replacements for the other options of Hydra."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ FLAGS = {
     "--resolve": "with --print: interpolations such as ${seed} are replaced by their values",
 }
 VALUED = {
-    "--config-dir": "-cd FOLDER: choices, parts and commands of your own (README.md, Extend)",
+    "--config-dir": "-cd FOLDER: additional choices, parts and commands (README.md, Extend)",
     "--package": "-p KEY: with --print, only this section",
     "--info": "-i defaults: the choice of every group; searchpath: the folders that are searched",
     "--shell-completion": "-sc install=bash, zsh or fish: see docs/configuration.md",
@@ -33,18 +33,18 @@ _SHORT = {
     "-sc": "--shell-completion",
 }
 _INSTEAD = {
-    **dict.fromkeys(("--config-name", "-cn"), "each command has one config, of its own name; use python NAME.py"),
-    **dict.fromkeys(("--config-path", "-cp"), "--config-dir adds a folder of your own"),
+    **dict.fromkeys(("--config-name", "-cn"), "each command has one config of the same name; use python NAME.py"),
+    **dict.fromkeys(("--config-path", "-cp"), "--config-dir adds a folder"),
     **dict.fromkeys(("--run", "-r"), "a single run needs no option"),
-    "--hydra-help": "--help is the page of this program",
+    "--hydra-help": "--help shows the help of this program",
     "--experimental-rerun": "rerun=RUN_FOLDER repeats a run",
 }
 
 
 @dataclass
 class Given:
-    """The options of a command line. shown: makes the text that is printed instead of running, from command, overrides
-    and config."""
+    """The options of a command line. shown: returns the text to print instead of running, from command, overrides and
+    config."""
 
     help: bool = False
     multirun: bool = False
@@ -58,30 +58,30 @@ def read(arguments: Sequence[str]) -> tuple[Given, list[str]]:
     given: dict[str, Any] = {}
     rest, left = [], list(arguments)
     while left:
-        word = left.pop(0)
-        if not word.startswith("-"):
-            rest.append(word)
+        argument = left.pop(0)
+        if not argument.startswith("-"):
+            rest.append(argument)
             continue
-        name, equals, value = word.partition("=")
+        name, equals, value = argument.partition("=")
         name = _SHORT.get(name, name)
         if name in FLAGS and not equals:
             given[name] = True
         elif name in VALUED or name == "--cfg":
             if not equals and (not left or left[0].startswith("-")):
-                raise UserError(f"{word}: expected a value; {name} {VALUED.get(name, 'job')}")
+                raise UserError(f"{argument}: expected a value; {name} {VALUED.get(name, 'job')}")
             if name in given:
                 raise UserError(f"{name} is given twice: give it once")
             given[name] = value if equals else left.pop(0)
         else:
-            raise UserError(_unknown(word, name))
+            raise UserError(_unknown(argument, name))
     return _given(given), rest
 
 
-def _unknown(word: str, name: str) -> str:
+def _unknown(argument: str, name: str) -> str:
     if name in _INSTEAD:
-        return f"{word}: not an option here; {_INSTEAD[name]}"
+        return f"{argument}: not an option here; {_INSTEAD[name]}"
     known = [*FLAGS, *VALUED]
-    return f"{word}: no such option; choose one of {', '.join(known)}{suggest(name, known)}; values are key=value"
+    return f"{argument}: no such option; choose one of {', '.join(known)}{suggest(name, known)}; values are key=value"
 
 
 def _given(options: dict[str, Any]) -> Given:
@@ -111,7 +111,7 @@ def _printed(package: str | None, resolve: bool) -> Callable[..., str]:
             return OmegaConf.to_yaml(config, resolve=resolve)
         section = OmegaConf.select(config, package)
         if section is None and package in config:
-            raise UserError(f"--package {package}: it is null here")
+            raise UserError(f"--package {package}: this section is null")
         if not OmegaConf.is_dict(section):
             raise UserError(f"--package {package}: no such section{suggest(package, map(str, config))}")
         return f"# @package {package}\n{OmegaConf.to_yaml(section, resolve=resolve)}"

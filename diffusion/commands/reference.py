@@ -30,7 +30,7 @@ docstrings; a test fails when it is stale.*
 `conf/sampler/ddim.yaml` with another number of steps. Every value is checked before anything is
 built. `--print` shows the composed config, `--help` the keys of a command, `-m` runs several values one after another.
 
-`--config-dir my/conf`, or the environment variable `DIFFUSION_CONFIG_DIR`, adds choices, parts and commands of your own
+`--config-dir my/conf`, or the environment variable `DIFFUSION_CONFIG_DIR`, adds choices, parts and commands
 to any group: see Extend in the README.
 
 ## Completion in the shell
@@ -39,14 +39,14 @@ to any group: see Extend in the README.
 eval "$(python train.py --shell-completion install=bash)"    # or zsh; for fish: ... install=fish | source
 ```
 
-It completes commands, groups, their choices, keys, options, and files behind a key that takes a path. Put the line into
-the shell's start-up file to keep it.
+It completes commands, groups, their choices, keys, options, and files behind a key that takes a path. Add the line to
+the start-up file of the shell to make it permanent.
 """
 _OF_EXPERIMENTS = ("experiment", "debug")
 
 
 def page() -> str:
-    """The whole text, in Markdown."""
+    """The whole page in Markdown."""
     return "\n".join([_TOP, *_commands(), *_groups(), *_renamed()]) + "\n"
 
 
@@ -63,7 +63,7 @@ def _commands() -> Iterator[str]:
 
 
 def _is_chosen(key: str) -> bool:
-    """Whether a key is of a choice by name, which the groups have below."""
+    """Whether a key belongs to a part chosen by name, which is documented with its group."""
     return key.partition(".")[0] in NAMED
 
 
@@ -88,7 +88,8 @@ def _groups() -> Iterator[str]:
 
 
 def _where(folder: str) -> tuple[str, str] | None:
-    """A command with this group, train first, and the group's key there; None of a group without a key, `sampling`."""
+    """A command with this group, preferably train, and the key of the group; None for a group without a key,
+    `sampling`."""
     for command in sorted(conf_folders.commands(), key=lambda name: name != "train"):
         for key, group in groups_of(command).items():
             if group.folder == folder:
@@ -116,7 +117,7 @@ def _table(command: str, config: DictConfig, meanings: Mapping[str, str]) -> Ite
 
 
 def _at(tree: Any, key: str) -> Any:
-    """As it is written: references and missing values too."""
+    """The unresolved value, including references and missing values."""
     for part in key.split("."):
         tree = tree[part]
     return tree

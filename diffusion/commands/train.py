@@ -45,7 +45,7 @@ LESS_MEMORY = (
     "lower callbacks.preview.n"
 )
 _LIMITS = ("max_steps", "max_minutes", "max_epochs")
-# Besides the weights, what an exact resume needs.
+# Parts of a checkpoint that an exact resume needs besides the weights.
 _PARTS = {"callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states"}
 
 
@@ -72,7 +72,7 @@ class TrainKeys(TypedDict):
 
 
 def run(composed: Annotated[DictConfig, TrainKeys]) -> Path:
-    """Trains as the composed `conf/train.yaml` says. Returns the run folder; raises UserError for a user's mistake."""
+    """Trains as the composed `conf/train.yaml` describes. Returns the run folder; raises UserError for user errors."""
     quiet()
     launch.check()
     config = plain(composed)
@@ -86,7 +86,7 @@ def run(composed: Annotated[DictConfig, TrainKeys]) -> Path:
         data = build.instantiate(config["dataset"], seed=config["seed"])
         _settle_space(config, data, saved)
         _settle_conditioning(config["conditioning"], data, given)
-        if saved is not None:  # the weights belong to them
+        if saved is not None:  # the weights depend on them
             _keep_rules(config, saved["config"], folder.STATISTICS)
         model = build.trainable(config)
         use_kernels(model, config["kernels"] == "auto")
@@ -106,22 +106,22 @@ def _train(
 ) -> None:
     around = callbacks(config, this.folder)
     trainer = make_trainer(config, this.folder, around.values())
-    # Mistakes are found before the run folder is made.
+    # Errors are found before the run folder is made.
     model.sampler.check(model.denoiser.schedule, model.objective.learns_variance)
     for key, callback in around.items():
         if isinstance(callback, Pictures):
             callback.check(model, given, f"{key}.")
-    trainer.precision_plugin.convert_module(model)  # Lightning does, but after it has loaded the weights of a resume
-    goes_on = saved is not None and config["resume_mode"] == "full"
+    trainer.precision_plugin.convert_module(model)  # Lightning converts only after loading the weights of a resume
+    continues = saved is not None and config["resume_mode"] == "full"
     if config["compile"]:
         compile_network(model.denoiser.network, trainer.strategy.root_device)
     if saved is not None:
         raw = saved["state_dict"]
-        if goes_on:
+        if continues:
             checkpoint.put_state(model, raw)
         else:
             checkpoint.put_weights(model, saved.get("ema_state_dict", raw))
-    step = saved["global_step"] if saved is not None and goes_on else 0
+    step = saved["global_step"] if saved is not None and continues else 0
     if trainer.is_global_zero:
         data.prepare_data()
         config["dataset"] |= data.settled()  # for later sessions and evaluations
@@ -132,20 +132,20 @@ def _train(
         contents = manifest.describe(config, data.describe())
         checkpoints = next(each for each in around.values() if isinstance(each, Checkpoints))
         checkpoints.validated_on = [data.fingerprint("val"), data.val_images]
-        _say_changes(config, contents, this, saved)
+        _report_changes(config, contents, this, saved)
         this.create(contents, step)
         forget_after(this.folder, step)
     try:
         name = config["run"]["name"] or this.folder.name
         trainer.loggers = build_loggers(config["logger"], this.folder, name, config)
         if trainer.is_global_zero:
-            say(summary.text(config, model, data, trainer, this.folder, saved if goes_on else None))
-        trainer.fit(model, datamodule=data, ckpt_path=this.ckpt if goes_on else None, weights_only=True)
+            say(summary.text(config, model, data, trainer, this.folder, saved if continues else None))
+        trainer.fit(model, datamodule=data, ckpt_path=this.ckpt if continues else None, weights_only=True)
     except BaseException as error:
         done = max(step, trainer.global_step)
         if not done:
             this.abandon()
-        if not isinstance(error, SystemExit):  # Lightning ends an interrupted run by it
+        if not isinstance(error, SystemExit):  # Lightning raises it on an interrupt
             raise
         say(f"stopped at step {done}" + f"; resume={this.folder} continues from there" * bool(done))
         raise KeyboardInterrupt from None
@@ -157,26 +157,26 @@ def _keep_rules(config: Mapping[str, Any], old: Mapping[str, Any], rules: Sequen
 
 
 def _check_end(config: Mapping[str, Any]) -> None:
-    """Raises UserError where the learning rate falls to the end of a run without a limit."""
+    """Raises UserError if the learning rate decays until the end of a run without a limit."""
     limits = [f"trainer.{name}" for name in _LIMITS]
     if config["lr_schedule"].get("steps", 0) is None and all(config["trainer"][name] is None for name in _LIMITS):
         raise UserError(
-            "lr_schedule=cosine falls to the end of the run, but the run has no limit: "
+            "lr_schedule=cosine decays until the end of the run, but the run has no limit: "
             f"set {'=, '.join(limits)}=, or lr_schedule.steps="
         )
 
 
 def _fit_sampler(config: dict[str, Any], given: Sequence[str]) -> None:
-    """Limits the default number of steps to that of the schedule."""
+    """Limits the default number of sampler steps to that of the schedule."""
     if "sampler.steps" not in given:
         config["sampler"] = build.with_steps_of(build.schedule(config["schedule"]), config["sampler"])
 
 
 def _settle_space(config: dict[str, Any], data: Data, saved: Mapping[str, Any] | None) -> None:
     """Fills the shape and the statistics of the space from the data; a resumed run keeps its statistics. Raises
-    UserError where the space does not take the stored type."""
+    UserError if the space does not accept the stored type."""
     dtype, shape = data.declaration
-    if not isinstance(data, ImageData):  # which has channels and size instead
+    if not isinstance(data, ImageData):  # ImageData has channels and size instead
         config["dataset"]["shape"] = list(shape)
     if saved is not None and config["resume_mode"] == "full":
         folder.keep_statistics(config, saved["config"])
@@ -192,10 +192,10 @@ def _settle_space(config: dict[str, Any], data: Data, saved: Mapping[str, Any] |
 
 
 def _settle_conditioning(conditioning: Mapping[str, dict], data: Data, given: Sequence[str]) -> None:
-    """Fills the settings of each condition that the data determine. Raises UserError where such a setting was typed."""
+    """Fills the settings of each condition that the data determine. Raises UserError if such a setting was given."""
     for name, node in conditioning.items():
-        made_by = cast("type[Conditioner]", build.class_at(node["_target_"]))
-        settled = made_by.settle(name, data)
+        conditioner = cast("type[Conditioner]", build.class_at(node["_target_"]))
+        settled = conditioner.settle(name, data)
         for key in settled:
             if f"conditioning.{name}.{key}" in given:
                 raise UserError(f"conditioning.{name}.{key} has no effect: it is filled from the data")
@@ -203,16 +203,14 @@ def _settle_conditioning(conditioning: Mapping[str, dict], data: Data, given: Se
 
 
 def _finished(config: Mapping[str, Any], saved: Mapping[str, Any], this: folder.Run) -> bool:
-    """Reports what a resume starts from; True where nothing is left to train."""
+    """Reports the starting point of a resume; returns True if nothing is left to train."""
     folder.check_same_model(saved["config"], config, config["resume_mode"])
     if config["resume_mode"] == "full" and (missing := _PARTS - saved.keys()):
-        raise UserError(
-            f"{this.ckpt} holds no {', '.join(sorted(missing))}: use its weights alone, resume_mode=weights"
-        )
+        raise UserError(f"{this.ckpt} has no {', '.join(sorted(missing))}: use only its weights, resume_mode=weights")
     step, averaged = saved.get("global_step"), "ema_state_dict" in saved
     if config["resume_mode"] == "weights":
         weights = "averaged weights" if averaged else "weights"
-        say(f"starting from the {weights} of {this.ckpt} (step {step}); everything else starts anew")
+        say(f"starting from the {weights} of {this.ckpt} (step {step}); everything else starts from scratch")
         return False
     if reached := limit_reached(config["trainer"], saved):
         say(f"nothing left to train: {reached} reached (step {step} in {this.ckpt})")
@@ -224,10 +222,10 @@ def _finished(config: Mapping[str, Any], saved: Mapping[str, Any], this: folder.
     return False
 
 
-def _say_changes(
+def _report_changes(
     config: Mapping[str, Any], contents: Mapping[str, Any], this: folder.Run, saved: Mapping[str, Any] | None
 ) -> None:
-    """Reports what differs from the run that is resumed or repeated."""
+    """Reports differences from the run that is resumed or repeated."""
     found = folder.changed(saved["config"], config) if saved else {}
     before = config["rerun"] or this.folder
     if config["rerun"] or (saved and (this.folder / manifest.NAME).exists()):

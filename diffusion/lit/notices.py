@@ -70,8 +70,9 @@ def _of_drops(guidance: Guidance, drops: Mapping[str, float]) -> None:
         if not drop and guidance.needs(None):
             what = "a class" if name == "label" else f"a {name}"
             _notice(
-                f"guidance.scale={guidance.scale:g} compares with images without {what}, for which this network was not "
-                f"trained (conditioning.{name}.drop=0): use guidance.scale=1, or train with conditioning.{name}.drop=0.1"
+                f"guidance.scale={guidance.scale:g} compares with images without {what}, for which this network was "
+                f"not trained (conditioning.{name}.drop=0): use guidance.scale=1, or train with "
+                f"conditioning.{name}.drop=0.1"
             )
 
 

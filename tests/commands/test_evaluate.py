@@ -109,7 +109,10 @@ def test_other_data_than_those_of_the_training_are_said(run, evaluate):
     )
     assert expected in done.out.splitlines()
     edit(run / "manifest.json", lambda contents: contents["data"].update(train=1500, val=297))
-    expected = f"the data differ from those of the training: fingerprint 0123 -> {now} (as many images, others)"
+    expected = (
+        f"the data differ from those of the training: fingerprint 0123 -> {now} "
+        "(same number of images, different content)"
+    )
     assert expected in evaluate(f"ckpt={run}", *FAST).out.splitlines()
     assert rows(done)[0]["protocol"]["data"]["fingerprint"] == now
 

@@ -186,7 +186,7 @@ def test_minutes_by_the_command_and_from_one_of_its_checkpoints(train, monkeypat
 def test_a_fall_without_an_end_is_refused(train, tmp_path):
     done = train("trainer.max_steps=null")
     assert done.code == 2
-    assert "lr_schedule=cosine falls to the end of the run, but the run has no limit: set trainer." in done.err
+    assert "lr_schedule=cosine decays until the end of the run, but the run has no limit: set trainer." in done.err
     assert not (tmp_path / "run").exists()
 
 

@@ -161,7 +161,7 @@ def test_reference_moments_of_a_file(digits, evaluate, tmp_path):
     [
         ("images={here}/empty dataset=digits metric=fd", "no images in this folder"),
         ("images={here}/none dataset=digits metric=fd", "no such folder or .npz file"),
-        ("images={here}/small metric=fd", "with which images are they compared"),
+        ("images={here}/small metric=fd", "needs a data set to compare with"),
         ("images={here}/small dataset=digits metric=bpd", "metric=bpd measures a model, not images"),
         ("images={here}/large dataset=digits metric=fd", "has 9x9 pixels of 1 channels; the dataset has 8x8 of 1"),
         ("images={here}/deep dataset=digits metric=fd", "expected 8 bits a channel, without transparency"),
@@ -182,7 +182,7 @@ def test_reference_moments_of_a_file(digits, evaluate, tmp_path):
         ),
         ("metric=fd", "ckpt is missing"),
         ("ckpt={here}/model.ckpt metric=fd n=50 features=pixels", "50 images are fewer than twice"),
-        ("ckpt={here}/model.ckpt metric=bpd features=pixels", "features has no effect: no metric judges images"),
+        ("ckpt={here}/model.ckpt metric=bpd features=pixels", "features has no effect: no metric evaluates images"),
         ("ckpt={here}/model.ckpt metric.n=5", "this key is now called metric.bpd.n; use metric.bpd.n=5"),
     ],
 )
