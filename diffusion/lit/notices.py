@@ -49,12 +49,12 @@ def of_turns(asked: int, drawn: int, n: int, enough: int) -> None:
         _notice(f"y has {asked} classes, but n={n} images cover only the first {drawn}: n={enough} covers all")
 
 
-def of_size(name: str, size: int, own: int | None) -> None:
-    """size: of the images in training; own: of those in the dataset `name`, None if unknown. Both in pixels."""
-    if own is not None and size > _FAR * own:
+def of_size(name: str, size: int, original: int | None) -> None:
+    """size: of the images in training; original: of those in the data set `name`, None if unknown. Both in pixels."""
+    if original is not None and size > _FAR * original:
         _notice(
-            f"dataset.size={size}, but the images of {name} are {own} pixels wide: padding or upscaling costs time and "
-            "adds no information"
+            f"dataset.size={size}, but the images of {name} are {original} pixels wide: padding or upscaling costs "
+            "time and adds no information"
         )
 
 
