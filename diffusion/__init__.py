@@ -4,7 +4,7 @@
 >>> run = diffusion.run("train", "dataset=digits", "trainer.max_steps=2000")   # what `python train.py` does
 >>> model = diffusion.load(run)                     # a run folder or a checkpoint
 >>> x_0 = model.sample(16, seed=0)                  # float (16, C, H, W), in [-1, 1] for a model of images
->>> model.space.decode(x_0)                         # in the units of the data set: uint8 for images
+>>> model.space.decode(x_0)                         # in the units of the dataset: uint8 for images
 
 Every part also works on its own; see "From Python" in the README.
 """

@@ -62,7 +62,7 @@ def run(composed: Annotated[DictConfig, EvaluateKeys]) -> Path:
     errors."""
     quiet()
     config = plain(composed)
-    refuse(config["given"], {"space": "it is determined by the model or the data set"})
+    refuse(config["given"], {"space": "it is determined by the model or the dataset"})
     if (config["ckpt"] is None) == (config["images"] is None):
         raise UserError("ckpt is missing: set ckpt=..., or images=FOLDER and dataset=...")
     return _of_model(config) if config["images"] is None else _of_images(config)
@@ -115,7 +115,7 @@ def _of_images(config: Mapping[str, Any]) -> Path:
         if not isinstance(metric, ImageMetric):
             raise UserError(f"metric={metric.name} measures a model, not images: set ckpt=..., or choose metric=fd")
     if config["dataset"] is None or TARGET not in config["dataset"]:
-        raise UserError(f"images={path} needs a data set to compare with: set dataset=mnist, or another one")
+        raise UserError(f"images={path} needs a dataset to compare with: set dataset=mnist, or another one")
     why = "images= are evaluated unchanged: nothing is drawn"
     refuse(config["given"], {**unused_all(why), **dict.fromkeys(("weights", "keep_images", "kernels", "compile"), why)})
     data = build.instantiate(config["dataset"], seed=0)
@@ -214,7 +214,7 @@ def _sampling(config: Mapping[str, Any], n: int, trained: Trained) -> tuple[dict
 
 
 def _training_data(model: LitDiffusion, given: Mapping[str, Any] | None) -> Data:
-    """The training data set, with the given values changed, such as the path."""
+    """The training dataset, with the given values changed, such as the path."""
     node = model.config["dataset"]
     given = given or {}
     if TARGET in given:

@@ -42,9 +42,9 @@ class Conditioner(ABC):
 
     @classmethod
     def settle(cls, name: str, data: Any) -> dict[str, Any]:
-        """The arguments of this class that the data set (`data.base.ImageData`) determines, by name.
+        """The arguments of this class that the dataset (`data.base.ImageData`) determines, by name.
 
-        Raises UserError if the data set has no such condition.
+        Raises UserError if the dataset has no such condition.
         """
         return {}
 
@@ -71,7 +71,7 @@ class Conditioner(ABC):
 
 
 def told(name: str, data: Any) -> Tensor:
-    """The column `name` of the training split, one row per image, (N, ...). Raises UserError if the data set has no
+    """The column `name` of the training split, one row per image, (N, ...). Raises UserError if the dataset has no
     such column."""
     tensors = data.split("train")[1].tensors
     if name not in tensors:

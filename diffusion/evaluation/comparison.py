@@ -1,4 +1,4 @@
-"""Images to evaluate against those of a data set, and the features of both, each computed once."""
+"""Images to evaluate against those of a dataset, and the features of both, each computed once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ Split = Literal["train", "val"]
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """images: uint8 (n, C, H, W). data: the reference data set. extractor: of the features. reference: the split
+    """images: uint8 (n, C, H, W). data: the reference dataset. extractor: of the features. reference: the split
     of `data` for distances, or a npz file with the moments (mu, sigma) of another set. seed: of random numbers of
     metrics. progress: whether to show a progress bar for the embedding of the images."""
 
@@ -35,7 +35,7 @@ class Comparison:
     progress: bool = True
 
     def check(self) -> None:
-        """Raises UserError for a data set of values other than images, or a file without moments."""
+        """Raises UserError for a dataset of values other than images, or a file without moments."""
         pictures(self.data, self._split)
         if self._file is not None:
             read_moments(self._file, self.extractor.width)

@@ -16,7 +16,7 @@ def read(path: Path, shape: tuple[int, ...]) -> Tensor:
     """The images of a folder, in the order of their names, or of a npz (arr_0, uint8 (n, H, W, C)), as uint8
     (n, C, H, W).
 
-    shape: the required (C, H, W), that of the data set. Raises UserError for a missing path, a folder without images,
+    shape: the required (C, H, W), that of the dataset. Raises UserError for a missing path, a folder without images,
     an unreadable image, or one of another size or number of channels.
     """
     if path.is_dir():

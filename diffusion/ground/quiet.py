@@ -19,7 +19,7 @@ def quiet() -> None:
     """Called once by a command before it starts to work; importing this package silences nothing."""
     # Lightning calls a torch function that torch has renamed.
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*deprecated")
-    # Intended: the module draws the noise for any data set.
+    # Intended: the module draws the noise for any dataset.
     warnings.filterwarnings("ignore", message="You have overridden `on_before_batch_transfer`")
     # Such an image is skipped, and listed with the reason.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit", module="PIL")

@@ -50,7 +50,7 @@ def of_turns(asked: int, drawn: int, n: int, enough: int) -> None:
 
 
 def of_size(name: str, size: int, original: int | None) -> None:
-    """size: of the images in training; original: of those in the data set `name`, None if unknown. Both in pixels."""
+    """size: of the images in training; original: of those in the dataset `name`, None if unknown. Both in pixels."""
     if original is not None and size > _FAR * original:
         _notice(
             f"dataset.size={size}, but the images of {name} are {original} pixels wide: padding or upscaling costs "

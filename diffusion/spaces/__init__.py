@@ -1,1 +1,1 @@
-"""Spaces: maps between the stored values of a data set and x_0."""
+"""Spaces: maps between the stored values of a dataset and x_0."""

@@ -1,4 +1,4 @@
-"""Base class of spaces, the maps between the stored values of a data set and x_0 of the model."""
+"""Base class of spaces, the maps between the stored values of a dataset and x_0 of the model."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ class Space(ABC):
     bounds: ClassVar[Bounds | None] = None
     """The range of x_0; None if it is unbounded."""
     stores: ClassVar[str]
-    """A description of the values that the data set has to store."""
+    """A description of the values that the dataset has to store."""
     discrete: ClassVar[bool] = False
     """Whether `log_likelihood` is a log-probability of discrete values; otherwise it is a log-density."""
 

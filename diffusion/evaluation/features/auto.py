@@ -14,7 +14,7 @@ from diffusion.evaluation.features.pixels import Pixels
 @checked
 @dataclass(frozen=True)
 class Auto(Features):
-    """Inception if its weights file is in the cache folder; else a classifier of the data set, if that has labels; else
+    """Inception if its weights file is in the cache folder; else a classifier of the dataset, if that has labels; else
     the pixels. Prints the choice."""
 
     name = "auto"

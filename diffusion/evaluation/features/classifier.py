@@ -1,4 +1,4 @@
-"""Features of a small classifier that is trained on the labelled data set; needs no download."""
+"""Features of a small classifier that is trained on the labelled dataset; needs no download."""
 
 import hashlib
 import json

@@ -51,12 +51,12 @@ class ModelMetric(Metric):
     def __call__(
         self, model: LitDiffusion, data: Data, *, seed: int, batch_size: int, sampling: Sampling | None = None
     ) -> Score:
-        """Measures model, which is in eval mode, on its device. data: the training data set. sampling: how to draw
+        """Measures model, which is in eval mode, on its device. data: the training dataset. sampling: how to draw
         `sampling.n` images; the command adds it to the protocol. Raises UserError as `check` does."""
 
 
 class ImageMetric(Metric):
-    """A measurement of images from any source, compared with those of a data set."""
+    """A measurement of images from any source, compared with those of a dataset."""
 
     @abstractmethod
     def check(self, n: int, comparison: Comparison) -> None:

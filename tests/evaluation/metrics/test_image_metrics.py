@@ -161,7 +161,7 @@ def test_reference_moments_of_a_file(digits, evaluate, tmp_path):
     [
         ("images={here}/empty dataset=digits metric=fd", "no images in this folder"),
         ("images={here}/none dataset=digits metric=fd", "no such folder or .npz file"),
-        ("images={here}/small metric=fd", "needs a data set to compare with"),
+        ("images={here}/small metric=fd", "needs a dataset to compare with"),
         ("images={here}/small dataset=digits metric=bpd", "metric=bpd measures a model, not images"),
         ("images={here}/large dataset=digits metric=fd", "has 9x9 pixels of 1 channels; the dataset has 8x8 of 1"),
         ("images={here}/deep dataset=digits metric=fd", "expected 8 bits a channel, without transparency"),
