@@ -43,9 +43,9 @@ def entered(device):
     return Accelerator() if device == DEVICE else nullcontext(SimpleNamespace(waits=Counter()))
 
 
-def model(*words):
+def model(*overrides):
     """The model of these words, the same each time, with weights that are not 0 anywhere."""
-    composed = OmegaConf.to_container(compose.compose("train", [*WORDS, *words]), resolve=True)
+    composed = OmegaConf.to_container(compose.compose("train", [*WORDS, *overrides]), resolve=True)
     composed["conditioning"]["label"]["classes"] = list("0123456789")
     made = build.trainable(composed)
     generator = torch.Generator().manual_seed(0)
@@ -91,7 +91,7 @@ WAITS = {
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         *choices("schedule", "table"),
         *choices("prediction"),
@@ -101,11 +101,11 @@ WAITS = {
         "self_conditioning=true",
     ],
 )
-def test_a_training_step_is_that_of_the_cpu(words):
-    there, waits = step(model(words), DEVICE)
-    here, _ = step(model(words), CPU)
+def test_a_training_step_is_that_of_the_cpu(overrides):
+    there, waits = step(model(overrides), DEVICE)
+    here, _ = step(model(overrides), CPU)
     assert_close(there, here)
-    assert waits == WAITS.get(words, {})
+    assert waits == WAITS.get(overrides, {})
 
 
 FLOATS = [
@@ -123,19 +123,19 @@ def test_floats_are_standardised_on_the_device(dtype):
     assert not waits
 
 
-def sampled(*words, **options):
+def sampled(*overrides, **options):
     """What is drawn on both devices, and the waits on the imitated one."""
     found = []
     for device in CPU, DEVICE:
         with entered(device) as accelerator:
-            made = model(*words).to(device)
+            made = model(*overrides).to(device)
             accelerator.waits.clear()
             found.append(made.sample(2, y=[1, 2], progress=False, **options))
     return found, accelerator.waits
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         *(f"schedule={name}" for name in ("vp", "cosine_continuous")),  # in closed form
         *choices("prediction"),
@@ -147,25 +147,25 @@ def sampled(*words, **options):
         "guidance.of=sigma",
     ],
 )
-def test_an_image_is_that_of_the_cpu(words):
-    (here, there), _ = sampled(words)
+def test_an_image_is_that_of_the_cpu(overrides):
+    (here, there), _ = sampled(overrides)
     assert_close([there], [here])
 
 
-@pytest.mark.parametrize("words", choices("sampler"))
-def test_a_sampling_step_waits_for_its_noise_alone(words):
-    (here, there), waits = sampled(words, "sampler.steps=4")
+@pytest.mark.parametrize("overrides", choices("sampler"))
+def test_a_sampling_step_waits_for_its_noise_alone(overrides):
+    (here, there), waits = sampled(overrides, "sampler.steps=4")
     assert_close([there], [here])
-    noise = 4 if words == "sampler=ddpm" else 0
+    noise = 4 if overrides == "sampler=ddpm" else 0
     assert waits == Counter({TO_DEVICE: 2 + noise, FROM_DEVICE: 1})  # x_T and y, and x_0
 
 
 @pytest.mark.parametrize("churn", [0.0, 2.0])
 def test_churn_and_a_stochastic_solver(churn):
-    words = (
+    overrides = (
         ["sampler=euler", f"sampler.churn={churn}"] if churn else ["sampler=dpm_solver_pp", "sampler.stochastic=true"]
     )
-    (here, there), _ = sampled(*words, "sampler.steps=4")
+    (here, there), _ = sampled(*overrides, "sampler.steps=4")
     assert_close([there], [here])
 
 
@@ -188,12 +188,12 @@ def test_a_task_is_that_of_the_cpu(name, tmp_path):
     assert_close([there], [here], tolerance=2e-3)  # the way back to the noise multiplies what float32 has rounded
 
 
-@pytest.mark.parametrize("words", [["loss=l2"], ["loss=hybrid"], FLOATS])
-def test_the_bound_is_that_of_the_cpu(words):
+@pytest.mark.parametrize("overrides", [["loss=l2"], ["loss=hybrid"], FLOATS])
+def test_the_bound_is_that_of_the_cpu(overrides):
     data, found = Digits(channels=1, size=8, batch_size=8), []
     for device in CPU, DEVICE:
         with entered(device):
-            score = BPD(n=3, steps=4)(model(*words).to(device), data, seed=0, batch_size=2)
+            score = BPD(n=3, steps=4)(model(*overrides).to(device), data, seed=0, batch_size=2)
         found.append(torch.tensor([score.value, *score.details["parts"].values()]))
     assert_close(found[:1], found[1:])
 

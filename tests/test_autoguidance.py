@@ -69,7 +69,7 @@ def test_at_scale_1_the_images_are_those_without_guidance(sample):
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (["guidance.step=5"], "step=5: no such snapshot in "),
         (["guidance.step=4", "guidance.weights=raw"], "guidance.step=4 selects averaged weights"),
@@ -78,10 +78,10 @@ def test_at_scale_1_the_images_are_those_without_guidance(sample):
         ([f"guidance.ckpt={FIXTURES / 'label'}"], "is a model with another schedule, image shape or scale"),
     ],
 )
-def test_what_is_no_weaker_model_is_one_line(sample, given, said):
+def test_what_is_no_weaker_model_is_one_line(sample, given, message):
     done, images, _ = sample("guidance=auto", *given)
     assert done.code == 2
-    assert said in done.err
+    assert message in done.err
     assert len(done.err.splitlines()) == 1
     assert not images
 

@@ -35,8 +35,8 @@ def test_the_networks_compared_give_the_same(benchmark):
 
 def test_the_bare_loop_learns_and_averages(benchmark):
     loop = benchmark("loop")
-    words = ["experiment=digits", "network.widths=[8,8]", "network.norm_groups=4", "ema.decay=0.5"]
-    config = OmegaConf.to_container(compose("train", [*words, "optimizer.warmup_steps=1"]), resolve=True)
+    overrides = ["experiment=digits", "network.widths=[8,8]", "network.norm_groups=4", "ema.decay=0.5"]
+    config = OmegaConf.to_container(compose("train", [*overrides, "optimizer.warmup_steps=1"]), resolve=True)
     model = build.trainable(config)
     start = [weight.detach().clone() for weight in model.parameters()]
     pictures = torch.full((128, 1, 8, 8), 255, dtype=torch.uint8)

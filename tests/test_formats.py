@@ -69,8 +69,8 @@ def test_a_converted_file_is_read_again(name, tmp_path, capsys):
 @pytest.mark.parametrize("run", RUNS, indirect=True)
 def test_a_resumed_run_takes_the_steps_it_would_have_taken(run, capsys):
     folder, expected = run
-    words = renamed(expected["words"])
-    done = command("train", *words, f"run.dir={folder}", "resume=auto", capsys=capsys)
+    overrides = renamed(expected["words"])
+    done = command("train", *overrides, f"run.dir={folder}", "resume=auto", capsys=capsys)
     assert done.code == 0, done.err
     steps = losses(folder, expected["step"])
     np.testing.assert_allclose(steps, expected["losses"], rtol=1e-4)

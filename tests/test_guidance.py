@@ -83,7 +83,7 @@ def test_guidance_stands_inside_clipping_and_works_with_a_sampler(denoiser):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"of": "snr"}, "guidance.of='snr'"),
         ({"interval": (5, 1)}, "guidance.interval="),
@@ -91,8 +91,8 @@ def test_guidance_stands_inside_clipping_and_works_with_a_sampler(denoiser):
         ({"rescale": 2}, "guidance.rescale=2"),
     ],
 )
-def test_options_are_checked(options, said):
-    with pytest.raises(UserError, match=said):
+def test_options_are_checked(options, message):
+    with pytest.raises(UserError, match=message):
         ClassifierFree(**options)
 
 

@@ -79,11 +79,11 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("text", "names", "said"), REFUSED, ids=lambda value: str(value)[:20])
-def test_what_is_no_class_is_refused_with_the_list(text, names, said):
+@pytest.mark.parametrize(("text", "names", "message"), REFUSED, ids=lambda value: str(value)[:20])
+def test_what_is_no_class_is_refused_with_the_list(text, names, message):
     with pytest.raises(UserError) as refused:
         read("y", text, names)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert len(str(refused.value)) < 1000
 
 
@@ -112,6 +112,6 @@ def test_without_a_class_there_is_none():
 )
 def test_multirun_takes_several_classes_as_they_were_typed(text, jobs, monkeypatch):
     run = []
-    monkeypatch.setattr(cli, "_run_job", lambda words: (run.append(words) or 0, "folder"))
+    monkeypatch.setattr(cli, "_run_job", lambda arguments: (run.append(arguments) or 0, "folder"))
     cli.main("sample", ["-m", "ckpt=run", f"y={text}"])
     assert run == [["ckpt=run", f"y={job}"] for job in jobs]

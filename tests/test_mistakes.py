@@ -15,36 +15,36 @@ ODD = "epoch=9, größe 数"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def root(tmp_path_factory):
     """A folder of things to stumble over, a trained run among them."""
-    place = tmp_path_factory.mktemp("place")
-    (place / "empty").mkdir()
-    (place / "notes").mkdir()
-    (place / "notes" / "a.txt").write_text("no picture")
-    (place / "broken").mkdir()
+    root = tmp_path_factory.mktemp("root")
+    (root / "empty").mkdir()
+    (root / "notes").mkdir()
+    (root / "notes" / "a.txt").write_text("no picture")
+    (root / "broken").mkdir()
     for k in range(3):
-        (place / "broken" / f"{k}.png").write_bytes(b"")
-    (place / "floats").mkdir()
+        (root / "broken" / f"{k}.png").write_bytes(b"")
+    (root / "floats").mkdir()
     for k in range(3):
-        Image.fromarray(np.eye(8, dtype=np.float32) / (k + 1)).save(place / "floats" / f"{k}.tif")
-    (place / "file").write_text("a file")
-    (place / "run without checkpoints" / "checkpoints").mkdir(parents=True)
-    torch.save({"state_dict": {"weight": torch.zeros(1)}}, place / "other.ckpt")
-    torch.save(torch.nn.Linear(1, 1), place / "module.ckpt")
-    (place / f"{ODD}.ckpt").write_bytes(b"nothing")
-    return place
+        Image.fromarray(np.eye(8, dtype=np.float32) / (k + 1)).save(root / "floats" / f"{k}.tif")
+    (root / "file").write_text("a file")
+    (root / "run without checkpoints" / "checkpoints").mkdir(parents=True)
+    torch.save({"state_dict": {"weight": torch.zeros(1)}}, root / "other.ckpt")
+    torch.save(torch.nn.Linear(1, 1), root / "module.ckpt")
+    (root / f"{ODD}.ckpt").write_bytes(b"nothing")
+    return root
 
 
 @pytest.fixture(scope="module")
-def run(place):
+def run(root):
     from diffusion.commands import cli
 
-    assert cli.main("train", tiny("trainer.max_steps=1", "callbacks.preview.n=0", f"run.dir={place / 'run'}")) == 0
-    return place / "run"
+    assert cli.main("train", tiny("trainer.max_steps=1", "callbacks.preview.n=0", f"run.dir={root / 'run'}")) == 0
+    return root / "run"
 
 
 def train(*given):
-    return ["train", *tiny("trainer.max_steps=1", "run.root={place}/new", *given)]
+    return ["train", *tiny("trainer.max_steps=1", "run.root={root}/new", *given)]
 
 
 def folder(*given):
@@ -242,29 +242,29 @@ OPTIONS = [
 
 # The same with files and folders: {place} is a folder of them.
 FILES = [
-    (["sample", "ckpt={place}/missing"], "no such file or run folder"),
-    (["sample", "ckpt={place}/{odd}"], "no such file or run folder"),
-    (["sample", "ckpt={place}/{odd}.ckpt"], "{odd}.ckpt: not a readable checkpoint"),
-    (["sample", "ckpt={place}/empty"], "expected a run folder that train.py wrote"),
-    (["sample", "ckpt={place}/run without checkpoints"], "expected a run folder that train.py wrote"),
-    (["sample", "ckpt={place}/run/best/last"], "no such file or run folder"),
-    (["sample", "ckpt={place}/run", "guidance.scale=3"], "guidance needs a class: set y=..."),
-    (["sample", "ckpt={place}/other.ckpt"], "not a checkpoint of this program"),
-    (["sample", "ckpt={place}/module.ckpt"], "not a readable checkpoint"),
-    (["sample", "ckpt={place}/file"], "not a readable checkpoint"),
-    (["sample", "ckpt={place}/run", "weights=half_life_5"], "has ema, raw"),
-    (["sample", "ckpt={place}/run", "accelerator=abacus"], "no such device here"),
-    (["sample", "ckpt={place}/run", "sampler.steps=5000"], "sampler.steps=5000"),
-    (["sample", "ckpt={place}/run", "keep=5000"], "keep=5000: expected 1 to 1001"),
-    (["sample", "ckpt={place}/run", "sampler=ddim", "keep=every:52"], "keep=every:52: expected 1 to 51"),
-    (["sample", "ckpt={place}/run", "sampler.variance=learned"], "this network predicts no variance; use fixed_small"),
-    (["sample", "ckpt={place}/run", "y=3"], "trained without classes"),
-    (["sample", "ckpt={place}/run", "output={place}/file"], "is a file: expected a folder"),
-    (["sample", "ckpt={place}/run", "output={place}/file/below"], "cannot be written"),
-    (["sample", "ckpt={place}/run", "output={place}/notes"], "not a folder of samples"),
-    (train("resume={place}/missing"), "no such file or run folder"),
-    (train("resume={place}/other.ckpt"), "not a checkpoint of this program"),
-    (train("resume={place}/empty"), "expected a run folder"),
+    (["sample", "ckpt={root}/missing"], "no such file or run folder"),
+    (["sample", "ckpt={root}/{odd}"], "no such file or run folder"),
+    (["sample", "ckpt={root}/{odd}.ckpt"], "{odd}.ckpt: not a readable checkpoint"),
+    (["sample", "ckpt={root}/empty"], "expected a run folder that train.py wrote"),
+    (["sample", "ckpt={root}/run without checkpoints"], "expected a run folder that train.py wrote"),
+    (["sample", "ckpt={root}/run/best/last"], "no such file or run folder"),
+    (["sample", "ckpt={root}/run", "guidance.scale=3"], "guidance needs a class: set y=..."),
+    (["sample", "ckpt={root}/other.ckpt"], "not a checkpoint of this program"),
+    (["sample", "ckpt={root}/module.ckpt"], "not a readable checkpoint"),
+    (["sample", "ckpt={root}/file"], "not a readable checkpoint"),
+    (["sample", "ckpt={root}/run", "weights=half_life_5"], "has ema, raw"),
+    (["sample", "ckpt={root}/run", "accelerator=abacus"], "no such device here"),
+    (["sample", "ckpt={root}/run", "sampler.steps=5000"], "sampler.steps=5000"),
+    (["sample", "ckpt={root}/run", "keep=5000"], "keep=5000: expected 1 to 1001"),
+    (["sample", "ckpt={root}/run", "sampler=ddim", "keep=every:52"], "keep=every:52: expected 1 to 51"),
+    (["sample", "ckpt={root}/run", "sampler.variance=learned"], "this network predicts no variance; use fixed_small"),
+    (["sample", "ckpt={root}/run", "y=3"], "trained without classes"),
+    (["sample", "ckpt={root}/run", "output={root}/file"], "is a file: expected a folder"),
+    (["sample", "ckpt={root}/run", "output={root}/file/below"], "cannot be written"),
+    (["sample", "ckpt={root}/run", "output={root}/notes"], "not a folder of samples"),
+    (train("resume={root}/missing"), "no such file or run folder"),
+    (train("resume={root}/other.ckpt"), "not a checkpoint of this program"),
+    (train("resume={root}/empty"), "expected a run folder"),
     (train("sampler.variance=learned"), "this network predicts no variance"),
     (
         train("callbacks.preview.sampler=ddpm", "callbacks.preview.sampler.variance=learned"),
@@ -276,10 +276,10 @@ FILES = [
     (train("run.name=.."), "run.name=..: expected the name of a folder"),
     (train("resume=auto", "resume_mode=weights"), "from which checkpoint? Set resume=RUN"),
     (train("resume_mode=some"), "expected full or weights"),
-    (train("rerun={place}/empty"), "no manifest.json"),
-    (train("run.dir={place}/run"), "exists: resume=auto continues this run"),
-    (train("run.dir={place}/notes"), "exists: resume=auto continues this run"),
-    (train("run.dir={place}/file/below"), "cannot be written"),
+    (train("rerun={root}/empty"), "no manifest.json"),
+    (train("run.dir={root}/run"), "exists: resume=auto continues this run"),
+    (train("run.dir={root}/notes"), "exists: resume=auto continues this run"),
+    (train("run.dir={root}/file/below"), "cannot be written"),
     (
         train("schedule.T=20", "callbacks.preview.sampler.steps=50"),
         "error: callbacks.preview.sampler.steps=50: expected 1 to 20",
@@ -300,13 +300,13 @@ FILES = [
     (train("callbacks.preview.every_n_epochs=0"), "expected a whole number, 1 or more, or null"),
     (train("trainer.val_every_n_epochs=3"), "is now called validate.every_n_epochs; use validate.every_n_epochs=3"),
     (train("trainer.max_skipped=0"), "expected a whole number, 1 or more"),
-    (folder("dataset.path={place}/missing"), "is not a folder"),
-    (folder("dataset.path={place}/missing", "run.dir={place}/empty"), "is not a folder"),
-    (folder("dataset.path={place}/empty"), "has no images: 0 files seen"),
-    (folder("dataset.path={place}/notes"), "has no images: 1 files seen"),
-    (folder("dataset.path={place}/broken", "dataset.cache={place}/cache"), "0 of 3 images can be read"),
-    (folder("dataset.path={place}/broken", "dataset.cache={place}/file/x"), "cannot be kept in"),
-    (folder("dataset.path={place}/floats", "dataset.cache={place}/cache"), "set dataset.range=auto or [low,high]"),
+    (folder("dataset.path={root}/missing"), "is not a folder"),
+    (folder("dataset.path={root}/missing", "run.dir={root}/empty"), "is not a folder"),
+    (folder("dataset.path={root}/empty"), "has no images: 0 files seen"),
+    (folder("dataset.path={root}/notes"), "has no images: 1 files seen"),
+    (folder("dataset.path={root}/broken", "dataset.cache={root}/cache"), "0 of 3 images can be read"),
+    (folder("dataset.path={root}/broken", "dataset.cache={root}/file/x"), "cannot be kept in"),
+    (folder("dataset.path={root}/floats", "dataset.cache={root}/cache"), "set dataset.range=auto or [low,high]"),
 ]
 
 
@@ -315,20 +315,20 @@ def overrides(line):
     return line.split() if line.count("=") > 1 and ": " not in line else [line] if line else []
 
 
-MISTAKES = [*(([name, *overrides(line)], said) for name, line, said in OVERRIDES), *OPTIONS, *FILES]
+MISTAKES = [*(([name, *overrides(line)], message) for name, line, message in OVERRIDES), *OPTIONS, *FILES]
 
 
-@pytest.mark.parametrize(("line", "said"), MISTAKES, ids=[" ".join(line[:1] + line[-2:]) for line, _ in MISTAKES])
-def test_a_mistake_is_one_line(line, said, place, run, capsys):
-    before = sorted(place.rglob("*"))
-    fill = {"{place}": str(place), "{odd}": ODD}
-    done = command(*(re.sub(r"{place}|{odd}", lambda found: fill[found[0]], word) for word in line), capsys=capsys)
+@pytest.mark.parametrize(("line", "message"), MISTAKES, ids=[" ".join(line[:1] + line[-2:]) for line, _ in MISTAKES])
+def test_a_mistake_is_one_line(line, message, root, run, capsys):
+    before = sorted(root.rglob("*"))
+    fill = {"{root}": str(root), "{odd}": ODD}
+    done = command(*(re.sub(r"{root}|{odd}", lambda found: fill[found[0]], word) for word in line), capsys=capsys)
     assert done.code == 2
-    [told] = [told for told in done.err.splitlines() if told.startswith("error: ")]
-    assert re.search(".*".join(map(re.escape, said.replace("{odd}", ODD).split("*"))), told), told
+    [error] = [error for error in done.err.splitlines() if error.startswith("error: ")]
+    assert re.search(".*".join(map(re.escape, message.replace("{odd}", ODD).split("*"))), error), error
     assert "Traceback" not in done.err
-    assert not (place / "new").exists()
-    left = {path.relative_to(place).parts[0] for path in {*place.rglob("*")} - {*before}}
+    assert not (root / "new").exists()
+    left = {path.relative_to(root).parts[0] for path in {*root.rglob("*")} - {*before}}
     assert left <= {"cache"}
 
 

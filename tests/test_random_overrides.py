@@ -54,10 +54,10 @@ def test_odd_words_are_taken_or_refused_in_a_line(name, capsys):
 
     @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(word, max_size=3))
-    def check(words):
-        code = cli.main(name, [*words, "--print"])
+    def check(overrides):
+        code = cli.main(name, [*overrides, "--print"])
         out, err = capsys.readouterr()
-        assert code in (0, 2), (words, err)
-        assert code == 0 or (out == "" and err.startswith("error: ") and err.count("\n") == 1), (words, out, err)
+        assert code in (0, 2), (overrides, err)
+        assert code == 0 or (out == "" and err.startswith("error: ") and err.count("\n") == 1), (overrides, out, err)
 
     check()

@@ -66,7 +66,7 @@ def test_a_class_is_a_number_or_a_name_for_all_images_or_for_each(y, labels):
 
 
 @pytest.mark.parametrize(
-    ("y", "said"),
+    ("y", "reported"),
     [
         (3, "y=3: no such class; choose among 0 \\(cat\\), 1 \\(dog\\), 2 \\(7\\)"),
         (-1, "y=-1: no such class.*; y=None draws without a class"),
@@ -85,8 +85,8 @@ def test_a_class_is_a_number_or_a_name_for_all_images_or_for_each(y, labels):
         (object(), "y=<object.*>: no such class"),
     ],
 )
-def test_what_is_no_class_is_refused(y, said):
-    with pytest.raises(UserError, match=said):
+def test_what_is_no_class_is_refused(y, reported):
+    with pytest.raises(UserError, match=reported):
         lit().sample(3, y=y, progress=False)
 
 
@@ -96,7 +96,7 @@ def test_a_model_without_classes_takes_none():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "reported"),
     [
         ({"sampler": "ddim"}, r"sampler='ddim': expected an object, such as diffusion.samplers.ddim.DDIM\(steps=50\)"),
         ({"sampler": DDIM}, r"sampler=<class .*DDIM'>: expected an object, such as"),
@@ -132,8 +132,8 @@ def test_a_model_without_classes_takes_none():
         ({"sampler": DDPM(steps=500)}, "sampler.steps=500"),
     ],
 )
-def test_options_of_the_wrong_kind_are_refused_in_one_line(options, said):
-    with pytest.raises(UserError, match=said) as refused:
+def test_options_of_the_wrong_kind_are_refused_in_one_line(options, reported):
+    with pytest.raises(UserError, match=reported) as refused:
         lit().sample(**{"n": 2, "progress": False} | options)
     assert "\n" not in str(refused.value)
 
@@ -211,18 +211,18 @@ def test_what_is_meant_needs_no_word():
 
 
 def test_a_model_of_classes_without_y_is_noticed():
-    [said] = notices(lambda: lit().sample(2, progress=False))
-    assert said == "y is not given: the images are drawn without a class"
-    [said] = notices(lambda: lit(drop=0.0).sample(2, progress=False))
-    assert said.endswith(", for which this network was not trained (conditioning.label.drop=0)")
+    [reported] = notices(lambda: lit().sample(2, progress=False))
+    assert reported == "y is not given: the images are drawn without a class"
+    [reported] = notices(lambda: lit(drop=0.0).sample(2, progress=False))
+    assert reported.endswith(", for which this network was not trained (conditioning.label.drop=0)")
 
 
 @pytest.mark.parametrize("own", [False, True])
 def test_guidance_without_trained_drops_is_noticed(own):
     guidance = ClassifierFree(3.0)
     model = lit(drop=0.0, guidance=guidance if own else None)
-    [said] = notices(lambda: model.sample(2, y=1, guidance=None if own else guidance, progress=False))
-    assert said == (
+    [reported] = notices(lambda: model.sample(2, y=1, guidance=None if own else guidance, progress=False))
+    assert reported == (
         "guidance.scale=3 compares with images without a class, for which this network was not trained "
         "(conditioning.label.drop=0): use guidance.scale=1, or train with conditioning.label.drop=0.1"
     )

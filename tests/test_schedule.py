@@ -120,9 +120,9 @@ def test_betas_outside_0_1_are_refused(betas):
         schedule.Table(torch.tensor(betas))
 
 
-@pytest.mark.parametrize(("betas", "said"), [([], "at least 1 step"), (0.1, "each a number above 0")])
-def test_a_table_needs_steps(betas, said):
-    with pytest.raises(UserError, match=said):
+@pytest.mark.parametrize(("betas", "message"), [([], "at least 1 step"), (0.1, "each a number above 0")])
+def test_a_table_needs_steps(betas, message):
+    with pytest.raises(UserError, match=message):
         schedule.Table(betas)
 
 

@@ -134,8 +134,8 @@ HOSTILE = [
 def test_only_what_is_registered_is_built(write, target, monkeypatch):
     """It is refused by name before anything is built: the network, which comes first, is never asked for."""
     monkeypatch.setattr(build, "instantiate", lambda *_, **__: pytest.fail("something was built"))
-    for place in ("network", "schedule", "prediction", "sampler", "clipping", "optimizer", "dataset"):
-        path = write({f"config.{place}": {"_target_": target, "args": ["touch written"], "steps": 3}})
+    for group in ("network", "schedule", "prediction", "sampler", "clipping", "optimizer", "dataset"):
+        path = write({f"config.{group}": {"_target_": target, "args": ["touch written"], "steps": 3}})
         with pytest.raises(UserError, match="which no file of conf/ names") as refused:
             checkpoint.load(path)
         assert repr(target) in str(refused.value)
@@ -262,7 +262,7 @@ def test_an_odd_config_is_built_or_refused_in_words(write, changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"config": {3: 1, "a": 2}}, "not a config of this program"),
         ({"config": [1]}, "not a checkpoint of this program"),
@@ -273,8 +273,8 @@ def test_an_odd_config_is_built_or_refused_in_words(write, changes):
         ({"ema_state_dict": {"denoiser.network.conv_in.weight": torch.zeros(2)}}, "do not fit its network"),
     ],
 )
-def test_what_is_inside_must_be_ours(write, changes, said):
-    with pytest.raises(UserError, match=said):
+def test_what_is_inside_must_be_ours(write, changes, message):
+    with pytest.raises(UserError, match=message):
         checkpoint.load(write(changes))
 
 

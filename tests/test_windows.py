@@ -19,7 +19,7 @@ def test_every_command_writes_what_it_has_to(tmp_path, monkeypatch, capsys):
         assert command("train", *tiny(*given, limit), capsys=capsys).code == 0
     [kept] = (run / "checkpoints").glob("step_*.ckpt")
     assert kept.stem == "step_0000006"
-    for name, *said in (
+    for name, *message in (
         ("sample", "n=2", "sampler.steps=2", "npz=true", "keep=all"),
         ("sample", "n=3", "sampler.steps=2", "npz=true", "keep=all"),  # goes on in the same folder
         ("evaluate", "metric.bpd.n=2", "metric.bpd.steps=2"),
@@ -27,7 +27,7 @@ def test_every_command_writes_what_it_has_to(tmp_path, monkeypatch, capsys):
         ("convert", "to=diffusers"),
     ):
         output = [f"output={tmp_path / 'drawn'}"] if name == "sample" else []
-        done = command(name, f"ckpt={run}", *said, *output, capsys=capsys)
+        done = command(name, f"ckpt={run}", *message, *output, capsys=capsys)
         assert done.code == 0, done.err
         assert done.folder.exists()
     assert not [file for file in tmp_path.rglob("*") if file.name.endswith(".tmp")]

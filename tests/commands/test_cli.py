@@ -43,9 +43,9 @@ def command(monkeypatch):
     return put
 
 
-def script(name, *words, **environment):
+def script(name, *overrides, **environment):
     return subprocess.run(
-        [sys.executable, ROOT / f"{name}.py", *words],
+        [sys.executable, ROOT / f"{name}.py", *overrides],
         capture_output=True,
         text=True,
         env={**os.environ, **environment},
@@ -183,11 +183,11 @@ sys.exit(main("train", sys.argv[1:]))
 """
 
 
-def sweep(tmp_path, *words):
+def sweep(tmp_path, *overrides):
     job = tmp_path / "job.py"
     job.write_text(JOB)
     path = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, job, *words], env=path, capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, job, *overrides], env=path, capture_output=True, text=True, timeout=60)
 
 
 def test_multirun_is_every_combination_in_fresh_processes(tmp_path):
@@ -229,7 +229,7 @@ def test_ctrl_c_ends_a_multirun_after_its_job_has_saved(tmp_path):
 
 @pytest.mark.parametrize("word", ["seed=1,x", "schedule=linear,linaer", "seed=interval(1,2)", "seed=1,(", "zzz=1,2"])
 def test_multirun_checks_every_job_before_the_first(word, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_run_job", lambda words: pytest.fail("a job was started"))
+    monkeypatch.setattr(cli, "_run_job", lambda overrides: pytest.fail("a job was started"))
     assert cli.main("train", ["-m", word]) == 2
     assert capsys.readouterr().err.startswith("error: ")
 

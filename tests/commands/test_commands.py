@@ -32,11 +32,11 @@ SMALL = [
 SMALL += ["validate.every_n_epochs=1"]
 
 
-def command(script, *words, cwd=ROOT, **environment):
+def command(script, *overrides, cwd=ROOT, **environment):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", **environment}
     environment.pop("WANDB_API_KEY", None)
     return subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, words)],
+        [sys.executable, str(ROOT / script), *map(str, overrides)],
         cwd=cwd,
         env=environment,
         capture_output=True,
@@ -45,11 +45,11 @@ def command(script, *words, cwd=ROOT, **environment):
     )
 
 
-def interrupt(number, *words):
+def interrupt(number, *overrides):
     """Starts a training, sends it a signal once it trains, and returns what it printed and its exit code."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *words],
+        [sys.executable, str(ROOT / "train.py"), *overrides],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -61,8 +61,8 @@ def interrupt(number, *words):
     return output.decode(), started.returncode
 
 
-def succeed(script, *words, **options):
-    done = command(script, *words, **options)
+def succeed(script, *overrides, **options):
+    done = command(script, *overrides, **options)
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.splitlines()[-1]), done
 
@@ -152,9 +152,9 @@ def test_sample_needs_nothing_but_the_checkpoint(run, tmp_path):
 
 def test_the_same_seed_gives_the_same_images_in_any_batch_size_and_in_python(run, tmp_path):
     folder, _ = run
-    words = [f"ckpt={folder}", "n=5", "seed=3", "sampler=ddim", "sampler.steps=5", "npz=true"]
-    one, _ = succeed("sample.py", *words, f"output={tmp_path / 'one'}", "batch_size=1")
-    all_, _ = succeed("sample.py", *words, f"output={tmp_path / 'all'}", "batch_size=5")
+    overrides = [f"ckpt={folder}", "n=5", "seed=3", "sampler=ddim", "sampler.steps=5", "npz=true"]
+    one, _ = succeed("sample.py", *overrides, f"output={tmp_path / 'one'}", "batch_size=1")
+    all_, _ = succeed("sample.py", *overrides, f"output={tmp_path / 'all'}", "batch_size=5")
     arrays = [np.load(made / "samples.npz")["arr_0"].astype(int) for made in (one, all_)]
     assert abs(arrays[0] - arrays[1]).max() <= 1  # matrix products of another size round differently
     from diffusion.samplers.ddim import DDIM
@@ -177,8 +177,8 @@ def test_raw_and_averaged_weights_differ_and_both_are_used(run):
 
 def test_compare_draws_every_sampler_at_every_number_of_steps(run, tmp_path):
     folder, _ = run
-    words = [f"ckpt={folder}", "steps=[2,3]", "samplers=[ddpm,heun,unipc]", "n=1"]
-    picture, _ = succeed("compare.py", *words, f"output={tmp_path / 'out'}")
+    overrides = [f"ckpt={folder}", "steps=[2,3]", "samplers=[ddpm,heun,unipc]", "n=1"]
+    picture, _ = succeed("compare.py", *overrides, f"output={tmp_path / 'out'}")
     assert picture == tmp_path / "out" / "compare.png"
     assert Image.open(picture).size[0] > 300
 
@@ -186,8 +186,8 @@ def test_compare_draws_every_sampler_at_every_number_of_steps(run, tmp_path):
 @pytest.mark.slow
 def test_tasks_start_from_pictures_and_seeds(run, tmp_path):
     folder, _ = run
-    words = [f"ckpt={folder}", "sampler=ddim", "sampler.steps=10", "npz=true"]
-    seeds, _ = succeed("sample.py", *words, "n=1", "seed=4", f"output={tmp_path / 'seed'}")
+    overrides = [f"ckpt={folder}", "sampler=ddim", "sampler.steps=10", "npz=true"]
+    seeds, _ = succeed("sample.py", *overrides, "n=1", "seed=4", f"output={tmp_path / 'seed'}")
     picture = seeds / "images" / "000000.png"
     mask = Image.new("L", (8, 8))
     mask.paste(255, (4, 0, 8, 8))
@@ -198,7 +198,7 @@ def test_tasks_start_from_pictures_and_seeds(run, tmp_path):
         ["img2img", f"task.image={picture}", "task.t=300", "n=2"],
         ["inpaint", f"task.image={picture}", f"task.mask={tmp_path / 'mask.png'}", "n=2"],
     ):
-        out, _ = succeed("sample.py", *words, f"task={task[0]}", *task[1:], f"output={tmp_path / task[0]}")
+        out, _ = succeed("sample.py", *overrides, f"task={task[0]}", *task[1:], f"output={tmp_path / task[0]}")
         made[task[0]] = np.load(out / "samples.npz")["arr_0"][..., 0].astype(int)
         assert json.loads((out / "samples.json").read_text())["task"]["class"].lower() == task[0]
     original = np.asarray(Image.open(picture)).astype(int)
@@ -211,9 +211,9 @@ def test_tasks_start_from_pictures_and_seeds(run, tmp_path):
 
 def test_without_a_compiler_one_line_says_so_and_kernels_off_does_not_ask(run, tmp_path):
     none = {"CXX": "no-such-compiler", "XDG_CACHE_HOME": str(tmp_path)}
-    words = ["sample.py", f"ckpt={run[0]}", "n=2", "sampler.steps=3"]
+    overrides = ["sample.py", f"ckpt={run[0]}", "n=2", "sampler.steps=3"]
     for asked in "auto", "off":
-        made, done = succeed(*words, f"kernels={asked}", f"output={tmp_path / asked}", **none)
+        made, done = succeed(*overrides, f"kernels={asked}", f"output={tmp_path / asked}", **none)
         assert (made / "grid.png").exists()
         assert done.stderr.count("no-such-compiler does not compile the network's kernels") == (asked == "auto")
 
@@ -222,8 +222,8 @@ def test_without_a_compiler_one_line_says_so_and_kernels_off_does_not_ask(run, t
 def test_what_is_asked_for_and_cannot_be_compiled_is_one_line_before_anything_is_written(run, tmp_path, script):
     caches = {"XDG_CACHE_HOME": str(tmp_path / "c"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "i")}
     out = tmp_path / "out"
-    words = [*SMALL, f"run.root={out}"] if script == "train" else [f"ckpt={run[0]}", f"output={out}"]
-    refused = command(f"{script}.py", *words, "compile=true", CXX="no-such-compiler", **caches)
+    overrides = [*SMALL, f"run.root={out}"] if script == "train" else [f"ckpt={run[0]}", f"output={out}"]
+    refused = command(f"{script}.py", *overrides, "compile=true", CXX="no-such-compiler", **caches)
     assert refused.returncode == 2
     assert refused.stderr.splitlines()[-1].startswith("error: compile=true: ")
     assert "set compile=false" in refused.stderr
@@ -232,28 +232,28 @@ def test_what_is_asked_for_and_cannot_be_compiled_is_one_line_before_anything_is
 
 def test_samples_are_completed_and_never_overwritten(run, tmp_path):
     folder, _ = run
-    words = [f"ckpt={folder}", "sampler.steps=3", f"output={tmp_path / 'out'}"]
-    made, _ = succeed("sample.py", *words, "n=2")
+    overrides = [f"ckpt={folder}", "sampler.steps=3", f"output={tmp_path / 'out'}"]
+    made, _ = succeed("sample.py", *overrides, "n=2")
     before = (made / "images" / "000001.png").stat().st_mtime_ns
-    succeed("sample.py", *words, "n=4")
+    succeed("sample.py", *overrides, "n=4")
     assert (made / "images" / "000001.png").stat().st_mtime_ns == before
     assert json.loads((made / "samples.json").read_text())["n"] == 4
-    refused = command("sample.py", *words, "n=4", "seed=1")
+    refused = command("sample.py", *overrides, "n=4", "seed=1")
     assert refused.returncode == 2
     assert "holds samples of another seed (0)" in refused.stderr
 
 
 def test_resume_auto_goes_on_and_says_so(run, tmp_path):
-    words = [*SMALL, "logger=none", f"run.root={tmp_path}", "run.name=a", "resume=auto"]
-    first, done = succeed("train.py", *words, "trainer.max_steps=5")
+    overrides = [*SMALL, "logger=none", f"run.root={tmp_path}", "run.name=a", "resume=auto"]
+    first, done = succeed("train.py", *overrides, "trainer.max_steps=5")
     assert "resuming" not in done.stdout
-    again, done = succeed("train.py", *words, "trainer.max_steps=8", "optimizer.lr=1e-5")
+    again, done = succeed("train.py", *overrides, "trainer.max_steps=8", "optimizer.lr=1e-5")
     assert first == again == tmp_path / "digits" / "a"
     assert "resuming" in done.stdout
     assert "step 5" in done.stdout
     assert "learning rate: 0.0002 -> 1e-05" in done.stdout + done.stderr
     assert torch.load(first / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 8
-    _, done = succeed("train.py", *words, "trainer.max_steps=8")
+    _, done = succeed("train.py", *overrides, "trainer.max_steps=8")
     assert "nothing left to train: max_steps=8 reached" in done.stdout
 
 
@@ -261,15 +261,15 @@ def test_resume_auto_goes_on_and_says_so(run, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_saves_its_step_and_ends_as_if_it_had_not_been_stopped(number, tmp_path):
     # a warm-up that is a share of the run would depend on where the run was to end
-    words = [*SMALL[:-1], "logger=none", "validate.every_n_epochs=3", "optimizer.warmup_share=null"]
+    overrides = [*SMALL[:-1], "logger=none", "validate.every_n_epochs=3", "optimizer.warmup_share=null"]
     stopped = tmp_path / "stopped"
-    output, code = interrupt(number, *words, f"run.dir={stopped}")
+    output, code = interrupt(number, *overrides, f"run.dir={stopped}")
     assert code == 130
     step = torch.load(stopped / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert f"stopped at step {step}" in output
     last = f"trainer.max_steps={step + 7}"
-    succeed("train.py", *words, last, f"run.dir={stopped}", "resume=auto")
-    whole, _ = succeed("train.py", *words, last, f"run.dir={tmp_path / 'whole'}")
+    succeed("train.py", *overrides, last, f"run.dir={stopped}", "resume=auto")
+    whole, _ = succeed("train.py", *overrides, last, f"run.dir={tmp_path / 'whole'}")
     ends = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (stopped, whole)]
     for weights in ("state_dict", "ema_state_dict"):
         assert all(torch.equal(value, ends[1][weights][key]) for key, value in ends[0][weights].items())
@@ -279,15 +279,15 @@ def test_a_stopped_run_saves_its_step_and_ends_as_if_it_had_not_been_stopped(num
 def conditional(tmp_path_factory):
     """A network that has been told the classes of the digits for a minute or so."""
     folder = tmp_path_factory.mktemp("conditional") / "run"
-    words = ["experiment=digits", "conditioning=label", "prediction=v", "timesteps=stratified", "optimizer.lr=2e-3"]
-    words += [
+    overrides = ["experiment=digits", "conditioning=label", "prediction=v", "timesteps=stratified", "optimizer.lr=2e-3"]
+    overrides += [
         "network.widths=[16,32]",
         "trainer.max_steps=400",
         "ema.decay=0.98",
         "callbacks.preview.n=10",
         "logger=none",
     ]
-    return succeed("train.py", *words, f"run.dir={folder}")[0]
+    return succeed("train.py", *overrides, f"run.dir={folder}")[0]
 
 
 @pytest.mark.slow
@@ -298,13 +298,13 @@ def test_a_classifier_agrees_with_the_label_that_was_asked_for(conditional, tmp_
     digits = Digits(channels=1, size=8, batch_size=1)
     images, labels = digits.split("train")[0], digits.split("train")[1].tensors["label"]
     judge = SVC(C=10).fit(images.flatten(1).numpy() / 255, labels.numpy())
-    words = [f"ckpt={conditional}", "n=200", "sampler=dpm_solver_pp", "guidance.scale=2", "npz=true"]
-    made, _ = succeed("sample.py", *words, "y=all", f"output={tmp_path / 'all'}")
+    overrides = [f"ckpt={conditional}", "n=200", "sampler=dpm_solver_pp", "guidance.scale=2", "npz=true"]
+    made, _ = succeed("sample.py", *overrides, "y=all", f"output={tmp_path / 'all'}")
     drawn = np.load(made / "samples.npz")["arr_0"].reshape(200, -1) / 255
     assert (judge.predict(drawn) == np.arange(200) % 10).mean() >= 0.95
     width, height = Image.open(made / "grid.png").size
     assert width > 1.5 * height  # a row a class, 16 images in each, with its name in front
-    some, _ = succeed("sample.py", *words[:1], "n=6", "y=[7,3]", "sampler.steps=20", f"output={tmp_path / 'some'}")
+    some, _ = succeed("sample.py", *overrides[:1], "n=6", "y=[7,3]", "sampler.steps=20", f"output={tmp_path / 'some'}")
     assert json.loads((some / "samples.json").read_text())["y"] == [7, 3]
 
 
@@ -333,13 +333,13 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "said"), MISTAKES, ids=lambda value: value if isinstance(value, str) else "")
-def test_a_mistake_is_one_line_and_leaves_no_run_folder(words, said, tmp_path):
-    base = ["dataset=digits", "network=unet_tiny"] if not any(word.startswith("dataset=") for word in words) else []
-    done = command("train.py", *base, *words, "logger=none", f"run.root={tmp_path / 'runs'}")
+@pytest.mark.parametrize(("overrides", "message"), MISTAKES, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_mistake_is_one_line_and_leaves_no_run_folder(overrides, message, tmp_path):
+    base = ["dataset=digits", "network=unet_tiny"] if not any(word.startswith("dataset=") for word in overrides) else []
+    done = command("train.py", *base, *overrides, "logger=none", f"run.root={tmp_path / 'runs'}")
     assert done.returncode == 2, done.stderr
     [line] = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert said in line
+    assert message in line
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
 
@@ -348,7 +348,7 @@ def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path):
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.ckpt")
     (tmp_path / "garbage.ckpt").write_bytes(b"not a checkpoint")
     (tmp_path / "empty").mkdir()
-    for ckpt, said in [
+    for ckpt, message in [
         ("other.ckpt", "not a checkpoint of this program"),
         ("garbage.ckpt", "not a readable checkpoint"),
         ("empty", "no checkpoint"),
@@ -356,22 +356,22 @@ def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path):
     ]:
         done = command("sample.py", f"ckpt={tmp_path / ckpt}")
         assert done.returncode == 2
-        assert said in done.stderr
+        assert message in done.stderr
         assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "MNIST").is_dir(), reason="needs MNIST in ../shared/data")
 def test_mnist_trains_and_samples(tmp_path):
-    words = [
+    overrides = [
         f"dataset.path={DATA}",
         "trainer.max_steps=3",
         "logger=csv",
         f"run.dir={tmp_path / 'run'}",
         "callbacks.preview.n=2",
     ]
-    words += ["callbacks.preview.sampler.steps=2", "dataset.val_images=64", "dataset.batch_size=16"]
-    folder, _ = succeed("train.py", *words)
+    overrides += ["callbacks.preview.sampler.steps=2", "dataset.val_images=64", "dataset.batch_size=16"]
+    folder, _ = succeed("train.py", *overrides)
     made, _ = succeed("sample.py", f"ckpt={folder}", "n=2", "sampler=ddim", "sampler.steps=2")
     assert Image.open(made / "images" / "000000.png").size == (28, 28)
 
@@ -379,9 +379,9 @@ def test_mnist_trains_and_samples(tmp_path):
 @pytest.mark.slow
 def test_two_processes_train_like_one(tmp_path):
     """ddp_cpu sees the same global batches, t and noise as one process: the weights agree to rounding."""
-    words = [*SMALL, "logger=none", "trainer.max_steps=6", "optimizer.warmup_steps=0"]
-    one, _ = succeed("train.py", *words, f"run.dir={tmp_path / 'one'}")
-    two, done = succeed("train.py", *words, f"run.dir={tmp_path / 'two'}", "strategy=ddp_cpu")
+    overrides = [*SMALL, "logger=none", "trainer.max_steps=6", "optimizer.warmup_steps=0"]
+    one, _ = succeed("train.py", *overrides, f"run.dir={tmp_path / 'one'}")
+    two, done = succeed("train.py", *overrides, f"run.dir={tmp_path / 'two'}", "strategy=ddp_cpu")
     assert "site-packages" not in done.stderr  # no warning of Lightning's
     weights = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in (one, two)]
     for key, value in weights[0].items():
@@ -435,10 +435,10 @@ def test_evaluate_measures_the_validation_images_with_the_weights_asked_for(run,
 
     folder, _ = run
     ema = json.loads(evaluated[0].read_text().splitlines()[0])["value"]
-    words = [f"ckpt={folder}", "metric.bpd.n=40", "metric.bpd.steps=5", "batch_size=7", f"output={tmp_path}"]
+    overrides = [f"ckpt={folder}", "metric.bpd.n=40", "metric.bpd.steps=5", "batch_size=7", f"output={tmp_path}"]
     measured = {}
     for weights in "ema", "raw":
-        assert cli.main("evaluate", [*words, f"weights={weights}"]) == 0
+        assert cli.main("evaluate", [*overrides, f"weights={weights}"]) == 0
         assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "results.jsonl")
         measured[weights] = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[-1])["value"]
     assert measured["ema"] == pytest.approx(ema, rel=1e-5)  # in batches of another size
@@ -455,7 +455,7 @@ def test_evaluate_measures_the_validation_images_with_the_weights_asked_for(run,
 def test_a_mistake_in_evaluate_is_one_line(run, tmp_path, capsys):
     folder, _ = run
     (tmp_path / "file").touch()
-    for words, said in [
+    for overrides, message in [
         ([f"ckpt={tmp_path / 'nowhere'}"], "no such file or run folder"),
         ([f"ckpt={folder}", "weights=best"], "weights=best: "),
         ([f"ckpt={folder}", "metric.bpd.variance=large"], "metric.bpd.variance=large: expected auto, fixed_small or"),
@@ -465,6 +465,6 @@ def test_a_mistake_in_evaluate_is_one_line(run, tmp_path, capsys):
         ([f"ckpt={folder}", f"output={tmp_path / 'file' / 'x'}"], "cannot be written"),
         ([f"ckpt={folder}", "accelerator=abacus"], "accelerator=abacus: no such device here"),
     ]:
-        assert cli.main("evaluate", words) == 2
+        assert cli.main("evaluate", overrides) == 2
         [line] = capsys.readouterr().err.splitlines()
-        assert said in line
+        assert message in line

@@ -15,9 +15,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(scope="module")
 def ckpt(tmp_path_factory):
-    words = ["schedule.T=20", "prediction=v", "sampler=ddpm", "guidance.scale=2"]
+    overrides = ["schedule.T=20", "prediction=v", "sampler=ddpm", "guidance.scale=2"]
     classes = ["zero", "one", "two", "three"]
-    return random_model(tmp_path_factory.mktemp("model") / "model.ckpt", *words, classes=classes)
+    return random_model(tmp_path_factory.mktemp("model") / "model.ckpt", *overrides, classes=classes)
 
 
 @pytest.fixture
@@ -27,9 +27,9 @@ def compare(ckpt, tmp_path, capsys, monkeypatch):
     draw = plots.draw_table
     monkeypatch.setattr(plots, "draw_table", lambda *table: drawn.append(table) or draw(*table))
 
-    def run(*words):
+    def run(*overrides):
         drawn.clear()
-        done = command("compare", f"ckpt={ckpt}", *words, f"output={tmp_path / 'out'}", capsys=capsys)
+        done = command("compare", f"ckpt={ckpt}", *overrides, f"output={tmp_path / 'out'}", capsys=capsys)
         return done, *(drawn[0] if drawn else [])
 
     return run
@@ -40,7 +40,7 @@ def images(folder):
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         [],
         ["y=[one,three]", "guidance.scale=3", "clipping=none", "weights=raw", "seed=4"],
@@ -49,22 +49,22 @@ def images(folder):
         ["task=interpolate", "task.start=3", "task.end=8", "task.points=2", "y=[one,three]"],
     ],
 )
-def test_a_cell_shows_what_sample_draws(words, compare, ckpt, tmp_path, capsys):
+def test_a_cell_shows_what_sample_draws(overrides, compare, ckpt, tmp_path, capsys):
     Image.fromarray(np.full((8, 8), 90, np.uint8)).save(tmp_path / "picture.png")
-    words = ["n=4", *(word.format(picture=tmp_path / "picture.png") for word in words)]
-    done, rows, columns, titles = compare(*words, "samplers=[heun,ddim]", "steps=[2,4]")
+    overrides = ["n=4", *(word.format(picture=tmp_path / "picture.png") for word in overrides)]
+    done, rows, columns, titles = compare(*overrides, "samplers=[heun,ddim]", "steps=[2,4]")
     assert done.code == 0, done.err
     assert done.folder == tmp_path / "out" / "compare.png"
     assert (list(rows), columns) == (["heun", "ddim"], ["2 steps", "4 steps"])
-    asked = next((word.partition("=")[2].strip("[]").split(",") for word in words if word.startswith("y=")), None)
+    asked = next((word.partition("=")[2].strip("[]").split(",") for word in overrides if word.startswith("y=")), None)
     assert titles == asked
     out = f"output={tmp_path / 'samples'}"
-    sampled = command("sample", f"ckpt={ckpt}", *words, "sampler=ddim", "sampler.steps=4", out, capsys=capsys)
+    sampled = command("sample", f"ckpt={ckpt}", *overrides, "sampler=ddim", "sampler.steps=4", out, capsys=capsys)
     grid = rows["ddim"][1][0][0].numpy().astype(int)
-    order = [0, 2, 1, 3] if len(asked or []) == 2 and "task=interpolate" not in words else [0, 1, 2, 3]
+    order = [0, 2, 1, 3] if len(asked or []) == 2 and "task=interpolate" not in overrides else [0, 1, 2, 3]
     shape = (1, 4) if len(asked or []) == 1 else (2, 2)
-    for place, number in enumerate(order):
-        top, left = (58 * k + 1 for k in divmod(place, shape[1]))
+    for index, number in enumerate(order):
+        top, left = (58 * k + 1 for k in divmod(index, shape[1]))
         cell = grid[top : top + 56 : 7, left : left + 56 : 7]
         assert abs(cell - images(sampled.folder)[number]).max() <= 1
 

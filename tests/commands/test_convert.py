@@ -47,20 +47,26 @@ def test_what_it_makes_can_be_sampled_and_evaluated(ckpt, tmp_path, capsys):
     assert done.code == 0
     assert len(list((done.folder / "images").glob("*.png"))) == 2
     _write_pictures(tmp_path / "pictures")
-    words = [f"dataset.path={tmp_path / 'pictures'}", "metric.bpd.n=2", "metric.bpd.steps=2"]
-    assert command("evaluate", f"ckpt={ckpt}", *words, capsys=capsys).code == 0
+    overrides = [f"dataset.path={tmp_path / 'pictures'}", "metric.bpd.n=2", "metric.bpd.steps=2"]
+    assert command("evaluate", f"ckpt={ckpt}", *overrides, capsys=capsys).code == 0
 
 
 def test_the_words_it_says_train_on(theirs, tmp_path, capsys):
     done = command("convert", f"from={theirs}", f"output={tmp_path / 'my model.ckpt'}", capsys=capsys)
     line = done.out.splitlines()[-2]
-    said = shlex.split(line[line.index("python train.py ") :])[2:]
-    assert {"schedule=cosine", "sampler.variance=fixed_large", "network.widths=[8,16]"} < set(said)
+    message = shlex.split(line[line.index("python train.py ") :])[2:]
+    assert {"schedule=cosine", "sampler.variance=fixed_large", "network.widths=[8,16]"} < set(message)
     _write_pictures(tmp_path / "pictures")
-    said = [word.replace("FOLDER", str(tmp_path / "pictures")) for word in said]
-    said += ["trainer.max_steps=1", "optimizer.lr=1e-9", "dataset.batch_size=8", "callbacks.preview.n=0", "logger=none"]
-    said += ["strategy=cpu", f"run.root={tmp_path}", f"dataset.cache={tmp_path}"]
-    done = command("train", *said, capsys=capsys)
+    message = [word.replace("FOLDER", str(tmp_path / "pictures")) for word in message]
+    message += [
+        "trainer.max_steps=1",
+        "optimizer.lr=1e-9",
+        "dataset.batch_size=8",
+        "callbacks.preview.n=0",
+        "logger=none",
+    ]
+    message += ["strategy=cpu", f"run.root={tmp_path}", f"dataset.cache={tmp_path}"]
+    done = command("train", *message, capsys=capsys)
     assert done.code == 0, done.err
     before, after = checkpoint.load(tmp_path / "my model.ckpt"), checkpoint.load(done.folder, "raw")
     for name, weight in before.state_dict().items():
@@ -113,7 +119,7 @@ def test_the_checkpoint_is_named_after_the_folder(theirs, capsys):
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ([], "expected either from=FOLDER_OR_FILE (of another program), or ckpt=RUN to=diffusers|onnx|safetensors"),
         (["from=a", "ckpt=b"], "expected either from=FOLDER_OR_FILE"),
@@ -125,12 +131,12 @@ def test_the_checkpoint_is_named_after_the_folder(theirs, capsys):
     ],
     ids=str,
 )
-def test_a_mistake_is_one_line(given, said, tmp_path, monkeypatch, capsys):
+def test_a_mistake_is_one_line(given, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     done = command("convert", *given, capsys=capsys)
     assert done.code == 2
     assert done.out == ""
-    assert done.err.startswith(f"error: {said}")
+    assert done.err.startswith(f"error: {message}")
     assert done.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 

@@ -140,21 +140,21 @@ def test_nothing_is_written_before_a_refusal(run, capsys, given):
     assert sorted(run.rglob("*")) == before
 
 
-@pytest.mark.parametrize(("clipping", "said"), [("static", None), ("dynamic", "dynamic(percentile=0.995)")])
-def test_the_clipping_of_the_model_is_not_that_of_the_measurement(tmp_path, evaluate, capsys, clipping, said):
+@pytest.mark.parametrize(("clipping", "message"), [("static", None), ("dynamic", "dynamic(percentile=0.995)")])
+def test_the_clipping_of_the_model_is_not_that_of_the_measurement(tmp_path, evaluate, capsys, clipping, message):
     given = tiny(
         "trainer.max_steps=1", "callbacks.preview.n=0", "schedule.T=20", "sampler.steps=5", f"clipping={clipping}"
     )
     run = command("train", *given, f"run.dir={tmp_path / 'run'}", capsys=capsys).folder
     done = evaluate(f"ckpt={run}", *FAST)
     notes = [line for line in done.err.splitlines() if line.startswith("note: ")]
-    wanted = f"note: metric.bpd.clipping is static; that of the model, {said}, applies to sampling"
-    assert notes == ([wanted] if said else [])
+    wanted = f"note: metric.bpd.clipping is static; that of the model, {message}, applies to sampling"
+    assert notes == ([wanted] if message else [])
     assert rows(done)[0]["protocol"]["clipping"] == "static"
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (["metric.bpd.clipping=static"], "static"),
         (["metric.bpd.clipping=none"], "none"),
@@ -162,9 +162,9 @@ def test_the_clipping_of_the_model_is_not_that_of_the_measurement(tmp_path, eval
     ],
     ids=str,
 )
-def test_the_clipping_of_the_measurement_is_named_with_the_number(run, evaluate, given, said):
+def test_the_clipping_of_the_measurement_is_named_with_the_number(run, evaluate, given, message):
     usual, done = rows(evaluate(f"ckpt={run}", *FAST))[0], evaluate(f"ckpt={run}", *FAST, *given)
     row = rows(done)[-1]
-    assert row["protocol"]["clipping"] == said
-    assert f"variational bound with clipping {said}, " in done.out
-    assert (row["value"] == usual["value"]) == (said == "static")
+    assert row["protocol"]["clipping"] == message
+    assert f"variational bound with clipping {message}, " in done.out
+    assert (row["value"] == usual["value"]) == (message == "static")

@@ -9,9 +9,9 @@ from diffusion.runs.groups import groups_of
 from tests.helpers.commands import command
 
 
-@pytest.mark.parametrize("words", [["--print"], ["--cfg", "job"], ["--cfg=job"], ["-c", "job"]])
-def test_the_config_is_shown(words, capsys):
-    done = command("train", "seed=5", *words, capsys=capsys)
+@pytest.mark.parametrize("overrides", [["--print"], ["--cfg", "job"], ["--cfg=job"], ["-c", "job"]])
+def test_the_config_is_shown(overrides, capsys):
+    done = command("train", "seed=5", *overrides, capsys=capsys)
     assert OmegaConf.create(done.out) == configs.compose("train", ["seed=5"])
 
 

@@ -28,7 +28,7 @@ ODD = [
 
 @pytest.fixture
 def report(capsys):
-    return lambda *words: command("report", *words, capsys=capsys)
+    return lambda *arguments: command("report", *arguments, capsys=capsys)
 
 
 def test_a_run_gets_its_report(report, tmp_path):
@@ -68,22 +68,22 @@ def test_a_path_is_completed_without_the_key(tmp_path, monkeypatch):
     ("line", "message"),
     [
         ("", "error: runs is missing: set runs=..."),
-        ("{place}/missing", "error: {place}/missing: no such folder; expected a run folder"),
+        ("{root}/missing", "error: {root}/missing: no such folder; expected a run folder"),
         (
-            "{place}/empty",
-            "error: {place}/empty: no manifest.json (No such file or directory); expected a run folder *",
+            "{root}/empty",
+            "error: {root}/empty: no manifest.json (No such file or directory); expected a run folder *",
         ),
-        ("{place}/file", "error: {place}/file: a file; expected a run folder"),
-        ("{place}/run {place}/run/", "error: {place}/run: this run is given twice: give it once"),
-        ("{place}/run {place}/empty/../run", "error: {place}/empty/../run: this run is given twice: give it once"),
-        ("{place}/run runs=[{place}/run]", "error: runs is given twice: give it once"),
-        ("{place}/damaged", "error: {place}/damaged/manifest.json: not a manifest of this program (*"),
-        ("{place}/run output={place}/x.txt", "error: output={place}/x.txt: expected a file NAME.html"),
-        ("{place}/run output={place}/file/x.html", "error: {place}/file/x.html: cannot be written (*"),
-        ("runs={place}/run", "error: runs={place}/run: expected a list such as [a,b], each a path, at least 1 of them"),
+        ("{root}/file", "error: {root}/file: a file; expected a run folder"),
+        ("{root}/run {root}/run/", "error: {root}/run: this run is given twice: give it once"),
+        ("{root}/run {root}/empty/../run", "error: {root}/empty/../run: this run is given twice: give it once"),
+        ("{root}/run runs=[{root}/run]", "error: runs is given twice: give it once"),
+        ("{root}/damaged", "error: {root}/damaged/manifest.json: not a manifest of this program (*"),
+        ("{root}/run output={root}/x.txt", "error: output={root}/x.txt: expected a file NAME.html"),
+        ("{root}/run output={root}/file/x.html", "error: {root}/file/x.html: cannot be written (*"),
+        ("runs={root}/run", "error: runs={root}/run: expected a list such as [a,b], each a path, at least 1 of them"),
         ("runs=[]", "error: runs=[]: expected a list such as [a,b], each a path, at least 1 of them"),
-        ("{place}/run outptu=x", "error: outptu: no such key; did you mean output?"),
-        ("{place}/run ckpt=x", "error: ckpt=x: belongs to *"),
+        ("{root}/run outptu=x", "error: outptu: no such key; did you mean output?"),
+        ("{root}/run ckpt=x", "error: ckpt=x: belongs to *"),
     ],
 )
 def test_a_mistake_is_one_line(line, message, report, tmp_path):
@@ -92,11 +92,11 @@ def test_a_mistake_is_one_line(line, message, report, tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "manifest.json").write_text(json.dumps({"config": 3}))
-    done = report(*line.format(place=tmp_path).split())
+    done = report(*line.format(root=tmp_path).split())
     assert done.code == 2
-    [said] = done.err.splitlines()
-    start, star, _ = message.format(place=tmp_path).partition("*")
-    assert said.startswith(start) if star else said == start
+    [reported] = done.err.splitlines()
+    start, star, _ = message.format(root=tmp_path).partition("*")
+    assert reported.startswith(start) if star else reported == start
 
 
 def test_a_training_ends_with_its_report(tmp_path, capsys):

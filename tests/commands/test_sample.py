@@ -23,18 +23,18 @@ TRAINED = ["schedule.T=20", "prediction=v", "sampler=ddim", "sampler.steps=4", "
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def root(tmp_path_factory):
     """Two models, two pictures and two masks."""
-    place = tmp_path_factory.mktemp("place")
-    random_model(place / "model.ckpt", *TRAINED)
+    root = tmp_path_factory.mktemp("root")
+    random_model(root / "model.ckpt", *TRAINED)
     for seed, name in enumerate(["labels.ckpt", "others.ckpt"]):
-        random_model(place / name, *TRAINED, f"seed={seed}", classes=["zero", "one", "two", "three"])
+        random_model(root / name, *TRAINED, f"seed={seed}", classes=["zero", "one", "two", "three"])
     for k in range(2):
-        Image.fromarray(np.full((8, 8), 80 * k + 40, np.uint8)).save(place / f"picture{k}.png")
+        Image.fromarray(np.full((8, 8), 80 * k + 40, np.uint8)).save(root / f"picture{k}.png")
         mask = np.zeros((8, 8), np.uint8)
         mask[:, 2 + 2 * k :] = 255
-        Image.fromarray(mask).save(place / f"mask{k}.png")
-    return place
+        Image.fromarray(mask).save(root / f"mask{k}.png")
+    return root
 
 
 class Drawn(NamedTuple):
@@ -48,16 +48,16 @@ class Drawn(NamedTuple):
 
 
 @pytest.fixture
-def sample(place, tmp_path, capsys, monkeypatch):
+def sample(root, tmp_path, capsys, monkeypatch):
     """Runs `sample.py`, or `compare.py` where that is the first word, into a folder."""
     table = []
     draw = plots.draw_table
     monkeypatch.setattr(plots, "draw_table", lambda rows, *names: table.append(rows) or draw(rows, *names))
 
-    def run(*words, output=tmp_path / "out"):
+    def run(*overrides, output=tmp_path / "out"):
         table.clear()
-        name, words = ("compare", words[1:]) if words[0] == "compare" else ("sample", words)
-        done = command(name, *(word.format(place=place) for word in words), f"output={output}", capsys=capsys)
+        name, overrides = ("compare", overrides[1:]) if overrides[0] == "compare" else ("sample", overrides)
+        done = command(name, *(word.format(root=root) for word in overrides), f"output={output}", capsys=capsys)
         if done.code:
             return Drawn(done.code, done.err, [], {}, [])
         if table:
@@ -76,12 +76,12 @@ def differ(one, two, by=1):
     )
 
 
-BASE = ["ckpt={place}/labels.ckpt", "n=2", "y=[zero,one]"]
+BASE = ["ckpt={root}/labels.ckpt", "n=2", "y=[zero,one]"]
 WAYS = {  # what is run, and the words of each
     "generate": ["task=generate"],
-    "img2img": ["task=img2img", "task.image={place}/picture0.png", "task.t=12"],
+    "img2img": ["task=img2img", "task.image={root}/picture0.png", "task.t=12"],
     "inpaint": [
-        *("task=inpaint", "task.image={place}/picture0.png", "task.mask={place}/mask0.png"),
+        *("task=inpaint", "task.image={root}/picture0.png", "task.mask={root}/mask0.png"),
         *("task.resamples=2", "task.jump=2"),
     ],
     "interpolate": ["task=interpolate", "task.start=3", "task.end=8", "task.points=2", "sampler.steps=4"],
@@ -89,7 +89,7 @@ WAYS = {  # what is run, and the words of each
 }
 # Another value of every key, and the words that it needs beside it: the images differ, and samples.json does.
 OTHERS = {
-    "ckpt": ["{place}/others.ckpt"],
+    "ckpt": ["{root}/others.ckpt"],
     "n": ["3"],
     "seed": ["5"],
     "y": ["three"],
@@ -105,15 +105,15 @@ OTHERS = {
     "guidance.interval": ["[11,20]"],
     "guidance.of": ["sigma", "guidance.interval=[0,1]"],
     "guidance.rescale": ["0.7"],
-    "guidance.ckpt": ["{place}/others.ckpt", "guidance=auto"],
+    "guidance.ckpt": ["{root}/others.ckpt", "guidance=auto"],
     "guidance.weights": ["raw", "guidance=auto"],
-    "task.image": ["{place}/picture1.png"],
-    "task.mask": ["{place}/mask1.png"],
+    "task.image": ["{root}/picture1.png"],
+    "task.mask": ["{root}/mask1.png"],
     "task.t": ["6"],
     "task.resamples": ["3"],
     "task.jump": ["1"],
     "task.start": ["4"],
-    "task.end": ["{place}/picture1.png"],
+    "task.end": ["{root}/picture1.png"],
     "task.points": ["3", "n=3"],
     "samplers": ["[ddim,heun]"],
     "steps": ["[2,4]"],
@@ -143,8 +143,8 @@ REFUSED = {
 
 def keys_of(task):
     name = "compare" if task == "compare" else "sample"
-    words = [word.format(place="x") for word in WAYS[task]]
-    keys = known_keys(configs.compose(name, words), groups_of(name))
+    overrides = [word.format(root="x") for word in WAYS[task]]
+    keys = known_keys(configs.compose(name, overrides), groups_of(name))
     return [key for key in keys if key not in ("task", "output", "compile")]  # compile: see test_compilation.py
 
 
@@ -159,10 +159,10 @@ def test_every_key_changes_the_images_and_is_recorded_or_is_refused(task, key, s
     before = BASES[task]
     assert before.code == 0, before.err
     if (task, key) in REFUSED:
-        value, said = REFUSED[task, key]
+        value, message = REFUSED[task, key]
         done = sample(*base, f"{key}={value}")
         assert done.code == 2
-        assert said in done.err
+        assert message in done.err
         assert not (tmp_path / "out").exists()
         return
     value, *beside = OTHERS.get(key) or SHOWN.get(key, MEANS.get(key))[:1]
@@ -203,7 +203,7 @@ def test_every_hyperparameter_is_tried():
 @pytest.mark.parametrize(("name", "key"), [(name, key) for name, keys in HYPERPARAMETERS.items() for key in keys])
 def test_every_hyperparameter_of_a_sampler_changes_the_images_and_is_recorded(name, key, sample, tmp_path):
     value, *beside = HYPERPARAMETERS[name][key]
-    base = ["ckpt={place}/model.ckpt", "n=2", f"sampler={name}", "sampler.steps=5", *beside]
+    base = ["ckpt={root}/model.ckpt", "n=2", f"sampler={name}", "sampler.steps=5", *beside]
     before, done = sample(*base, output=tmp_path / "base"), sample(*base, f"sampler.{key}={value}")
     changed = differ(before.pixels, done.pixels)
     assert changed
@@ -211,73 +211,75 @@ def test_every_hyperparameter_of_a_sampler_changes_the_images_and_is_recorded(na
 
 
 NO_EFFECT = [
-    (["ckpt={place}/model.ckpt", "guidance.scale=2"], "guidance.scale has no effect: guidance needs a class"),
-    (["ckpt={place}/model.ckpt", "guidance=cfg"], "guidance has no effect"),
-    (["compare", "ckpt={place}/labels.ckpt", "guidance.scale=2"], "set y=..., for a model trained with"),
-    (["ckpt={place}/labels.ckpt", "y=one", "guidance=cfg", "guidance.rescale=0.5"], "guidance.scale=1 is no guidance"),
-    (["ckpt={place}/labels.ckpt", "y=one", "guidance.of=sigma"], "guidance.of has no effect: guidance.interval holds"),
+    (["ckpt={root}/model.ckpt", "guidance.scale=2"], "guidance.scale has no effect: guidance needs a class"),
+    (["ckpt={root}/model.ckpt", "guidance=cfg"], "guidance has no effect"),
+    (["compare", "ckpt={root}/labels.ckpt", "guidance.scale=2"], "set y=..., for a model trained with"),
+    (["ckpt={root}/labels.ckpt", "y=one", "guidance=cfg", "guidance.rescale=0.5"], "guidance.scale=1 is no guidance"),
+    (["ckpt={root}/labels.ckpt", "y=one", "guidance.of=sigma"], "guidance.of has no effect: guidance.interval holds"),
     (
-        ["ckpt={place}/labels.ckpt", "y=one", "guidance.interval=[0,0.5]"],
+        ["ckpt={root}/labels.ckpt", "y=one", "guidance.interval=[0,0.5]"],
         "none of the sampler's times, t=20 to 5",
     ),
-    (["ckpt={place}/model.ckpt", "sampler=heun", "sampler.noise_scale=1.1"], "without sampler.churn=... no noise"),
-    (["ckpt={place}/model.ckpt", "sampler=euler", "sampler.churn_max=3"], "sampler.churn_max has no effect"),
-    (["ckpt={place}/model.ckpt", "task=inpaint", "task.resamples=1", "task.jump=3"], "task.jump has no effect"),
-    (["compare", "ckpt={place}/model.ckpt", "y=1"], "trained without classes"),
-    (["compare", "ckpt={place}/model.ckpt", "steps=[5,5]"], "steps=[5,5]: expected at least one, and"),
-    (["compare", "ckpt={place}/model.ckpt", "samplers=[]"], "samplers=[]: expected at least one"),
-    (["compare", "ckpt={place}/model.ckpt", "samplers=[dim]"], "did you mean ddim?"),
+    (["ckpt={root}/model.ckpt", "sampler=heun", "sampler.noise_scale=1.1"], "without sampler.churn=... no noise"),
+    (["ckpt={root}/model.ckpt", "sampler=euler", "sampler.churn_max=3"], "sampler.churn_max has no effect"),
+    (["ckpt={root}/model.ckpt", "task=inpaint", "task.resamples=1", "task.jump=3"], "task.jump has no effect"),
+    (["compare", "ckpt={root}/model.ckpt", "y=1"], "trained without classes"),
+    (["compare", "ckpt={root}/model.ckpt", "steps=[5,5]"], "steps=[5,5]: expected at least one, and"),
+    (["compare", "ckpt={root}/model.ckpt", "samplers=[]"], "samplers=[]: expected at least one"),
+    (["compare", "ckpt={root}/model.ckpt", "samplers=[dim]"], "did you mean ddim?"),
     (
-        ["compare", "ckpt={place}/model.ckpt", "samplers=[ddim,ddpm]", "steps=[21]"],
+        ["compare", "ckpt={root}/model.ckpt", "samplers=[ddim,ddpm]", "steps=[21]"],
         "[21]: none",
     ),
-    (["compare", "ckpt={place}/model.ckpt", "task.image=x"], "no such key in this choice of task; task=img2img or"),
-    (["ckpt={place}/model.ckpt", "given=[]"], "given: no such key"),
+    (["compare", "ckpt={root}/model.ckpt", "task.image=x"], "no such key in this choice of task; task=img2img or"),
+    (["ckpt={root}/model.ckpt", "given=[]"], "given: no such key"),
 ]
 
 
-@pytest.mark.parametrize(("words", "said"), NO_EFFECT, ids=lambda value: "" if isinstance(value, str) else value[-1])
-def test_what_has_no_effect_is_refused_before_anything_is_written(words, said, sample, place, tmp_path):
-    pictures = [f"task.image={place}/picture0.png", f"task.mask={place}/mask0.png"]
-    done = sample(*words, *(pictures if "task=inpaint" in words else []))
+@pytest.mark.parametrize(
+    ("overrides", "message"), NO_EFFECT, ids=lambda value: "" if isinstance(value, str) else value[-1]
+)
+def test_what_has_no_effect_is_refused_before_anything_is_written(overrides, message, sample, root, tmp_path):
+    pictures = [f"task.image={root}/picture0.png", f"task.mask={root}/mask0.png"]
+    done = sample(*overrides, *(pictures if "task=inpaint" in overrides else []))
     assert done.code == 2
-    assert said in done.err
+    assert message in done.err
     assert not (tmp_path / "out").exists()
 
 
 def test_what_has_no_effect_is_not_recorded(sample):
-    ours = sample("ckpt={place}/model.ckpt", "n=1", "sampler=euler", "sampler.steps=2").described
+    ours = sample("ckpt={root}/model.ckpt", "n=1", "sampler=euler", "sampler.steps=2").described
     assert "guidance" not in ours
     assert {*ours["sampler"]} == {"class", "steps", "times", "churn"}
     assert ours["y"] is ours["classes"] is None
 
 
 def test_samples_tell_what_they_are_of(sample):
-    ours = sample("ckpt={place}/labels.ckpt", "n=2", "y=[three,1]", "weights=raw", "seed=7").described
+    ours = sample("ckpt={root}/labels.ckpt", "n=2", "y=[three,1]", "weights=raw", "seed=7").described
     assert (ours["format"], ours["y"], ours["classes"]) == (1, [3, 1], ["three", "one"])
     assert (ours["weights"], ours["seed"], ours["n"]) == ("raw", 7, 2)
     assert ours["guidance"]["interval"] == [0, "inf"]  # of JSON, and no word of Python's
 
 
 def test_parts_are_named_by_class(sample):
-    ours = sample("ckpt={place}/labels.ckpt", "n=1", "y=0").described
+    ours = sample("ckpt={root}/labels.ckpt", "n=1", "y=0").described
     names = [ours[part].pop("class") for part in ("task", "sampler", "clipping", "guidance")]
     assert names == ["Generate", "DDIM", "Static", "ClassifierFree"]
     assert "_target_" not in str(ours)
 
 
-def test_samples_of_another_picture_under_the_same_name_are_refused(sample, place, tmp_path):
+def test_samples_of_another_picture_under_the_same_name_are_refused(sample, root, tmp_path):
     image = tmp_path / "image.png"
-    words = ["ckpt={place}/model.ckpt", "task=img2img", f"task.image={image}", "n=1"]
+    overrides = ["ckpt={root}/model.ckpt", "task=img2img", f"task.image={image}", "n=1"]
     for picture, code in ("picture0", 0), ("picture0", 0), ("picture1", 2):
-        shutil.copy(place / f"{picture}.png", image)
-        done = sample(*words)
+        shutil.copy(root / f"{picture}.png", image)
+        done = sample(*overrides)
         assert done.code == code
     assert "holds samples of another task.image_sha256 (" in done.err
 
 
 def test_a_comparison_tells_what_it_is_of(sample):
-    ours = sample("compare", "ckpt={place}/labels.ckpt", "y=two", "n=1", *WAYS["compare"]).described
+    ours = sample("compare", "ckpt={root}/labels.ckpt", "y=two", "n=1", *WAYS["compare"]).described
     assert {*ours["samplers"]} == {"ddim", "unipc"}
     assert ours["samplers"]["ddim"]["steps"] == [2, 3]
     assert (ours["y"], ours["n"], ours["guidance"]["scale"]) == ([2], 1, 3)
@@ -287,26 +289,26 @@ def test_a_comparison_tells_what_it_is_of(sample):
 def test_a_cell_that_cannot_be_drawn_says_so(sample, monkeypatch):
     rows = []
     monkeypatch.setattr(plots, "draw_table", lambda table, *names: rows.append(table) or Figure())
-    words = ["compare", "ckpt={place}/model.ckpt", "n=1", "samplers=[ddim,heun]", "steps=[21]"]
-    sample(*words)
+    overrides = ["compare", "ckpt={root}/model.ckpt", "n=1", "samplers=[ddim,heun]", "steps=[21]"]
+    sample(*overrides)
     assert rows[0]["ddim"] == [(None, "not possible")]
     assert rows[0]["heun"][0][0] is not None
 
 
 @pytest.mark.parametrize("sampler", groups_of("sample")["sampler"].choices)
 def test_a_default_number_of_steps_is_at_most_that_of_the_schedule(sampler, sample):
-    ours = sample("ckpt={place}/model.ckpt", "n=1", f"sampler={sampler}").described
+    ours = sample("ckpt={root}/model.ckpt", "n=1", f"sampler={sampler}").described
     assert ours["sampler"]["steps"] in (None, 10, 20)
 
 
 def test_a_list_of_times_has_its_own_number_of_steps(sample):
-    done = sample("ckpt={place}/model.ckpt", "n=1", "sampler=ddim", "sampler.times=[20,7,0]")
+    done = sample("ckpt={root}/model.ckpt", "n=1", "sampler=ddim", "sampler.times=[20,7,0]")
     assert done.code == 0, done.err
     assert done.described["sampler"]["times"] == [20, 7, 0]
 
 
 def test_the_grid_has_a_row_a_class_and_every_image(sample, tmp_path):
-    sample("ckpt={place}/labels.ckpt", "n=5", "y=[one,two,three]")
+    sample("ckpt={root}/labels.ckpt", "n=5", "y=[one,two,three]")
     grid = np.asarray(Image.open(tmp_path / "out" / "grid.png"))
     assert grid.shape[0] == 3 * 58
     cells = [grid[58 * row + 1 : 58 * row + 57, -57:-1] for row in range(3)]  # of the second column
@@ -317,41 +319,41 @@ def test_the_grid_has_a_row_a_class_and_every_image(sample, tmp_path):
 
 
 def test_samples_lie_in_a_folder_of_their_own(sample, tmp_path):
-    done = sample("ckpt={place}/model.ckpt", "n=11", "keep=2", "npz=true")
+    done = sample("ckpt={root}/model.ckpt", "n=11", "keep=2", "npz=true")
     assert done.files == ["grid.png", "images", "samples.json", "samples.npz", "states.gif", "strip.png"]
     assert sorted(file.name for file in (tmp_path / "out" / "images").iterdir()) == [f"{i:06d}.png" for i in range(11)]
 
 
 @pytest.mark.parametrize(
-    ("described", "said"),
+    ("described", "message"),
     [
         ({"seed": 0}, "holds samples of an earlier version"),
         ({"format": 2, "seed": 0}, "holds samples of a later version"),
         ({"format": None}, "holds samples of a later version"),
     ],
 )
-def test_a_folder_of_another_format_is_refused_and_stays_as_it_was(described, said, sample, tmp_path):
+def test_a_folder_of_another_format_is_refused_and_stays_as_it_was(described, message, sample, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "samples.json").write_text(json.dumps(described))
     (tmp_path / "out" / "000000.png").touch()
-    done = sample("ckpt={place}/model.ckpt", "n=2")
+    done = sample("ckpt={root}/model.ckpt", "n=2")
     assert done.code == 2
-    assert said in done.err
+    assert message in done.err
     assert "choose another output=" in done.err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["000000.png", "samples.json"]
     assert json.loads((tmp_path / "out" / "samples.json").read_text()) == described
 
 
 def test_what_a_killed_process_left_is_not_among_the_images(sample, tmp_path):
-    sample("ckpt={place}/model.ckpt", "n=1")
+    sample("ckpt={root}/model.ckpt", "n=1")
     (tmp_path / "out" / "images" / ".000001.png.99999.tmp").write_bytes(b"half")
-    sample("ckpt={place}/model.ckpt", "n=2")
+    sample("ckpt={root}/model.ckpt", "n=2")
     assert sorted(file.name for file in (tmp_path / "out" / "images").iterdir()) == ["000000.png", "000001.png"]
 
 
 def test_an_array_of_all_images_grows_with_them(sample, tmp_path):
-    sample("ckpt={place}/model.ckpt", "n=1", "npz=true")
-    sample("ckpt={place}/model.ckpt", "n=3")
+    sample("ckpt={root}/model.ckpt", "n=1", "npz=true")
+    sample("ckpt={root}/model.ckpt", "n=3")
     assert len(np.load(tmp_path / "out" / "samples.npz")["arr_0"]) == 3
 
 
@@ -366,20 +368,20 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(sample, tmp_path, 
 
     with monkeypatch.context() as patch:
         patch.setattr(images, "write_png", full)
-        done = sample("ckpt={place}/model.ckpt", "n=4")
+        done = sample("ckpt={root}/model.ckpt", "n=4")
     assert done.code == 2
     assert [line for line in done.err.splitlines() if "step/s" not in line] == [
         f"error: {tmp_path / 'out'}: cannot be written (No space left on device): choose another output=, or fix it "
         "and repeat the command, which resumes from the existing samples"
     ]
     assert len([*(tmp_path / "out" / "images").iterdir()]) == 2
-    assert len(sample("ckpt={place}/model.ckpt", "n=4").pixels) == 4
+    assert len(sample("ckpt={root}/model.ckpt", "n=4").pixels) == 4
 
 
 def test_a_damaged_image_is_named(sample, tmp_path):
-    sample("ckpt={place}/model.ckpt", "n=1")
+    sample("ckpt={root}/model.ckpt", "n=1")
     (tmp_path / "out" / "images" / "000000.png").write_bytes(b"")
-    done = sample("ckpt={place}/model.ckpt", "n=2")
+    done = sample("ckpt={root}/model.ckpt", "n=2")
     assert done.code == 2
     assert "000000.png: not a readable picture; remove it" in done.err
 
@@ -394,9 +396,9 @@ def shown(folder):
 
 
 def test_states_are_shown_of_the_same_images_in_batches_of_any_size(sample, tmp_path):
-    words = ["ckpt={place}/model.ckpt", "n=20", "keep=all"]
-    sample(*words, output=tmp_path / "one")
-    sample(*words, "batch_size=3", output=tmp_path / "two")
+    overrides = ["ckpt={root}/model.ckpt", "n=20", "keep=all"]
+    sample(*overrides, output=tmp_path / "one")
+    sample(*overrides, "batch_size=3", output=tmp_path / "two")
     (strip, frames), (other, others) = (shown(tmp_path / name) for name in ("one", "two"))
     assert strip.shape == (8 * 58, 5 * 58)  # 8 images, x_T and the states after 4 steps
     assert len(frames) == 5
@@ -406,9 +408,9 @@ def test_states_are_shown_of_the_same_images_in_batches_of_any_size(sample, tmp_
 
 
 def test_states_are_shown_of_images_that_are_there_already(sample, tmp_path):
-    done = sample("ckpt={place}/model.ckpt", "n=2")
+    done = sample("ckpt={root}/model.ckpt", "n=2")
     assert "strip.png" not in done.files
-    again = sample("ckpt={place}/model.ckpt", "n=2", "keep=all")
+    again = sample("ckpt={root}/model.ckpt", "n=2", "keep=all")
     assert {"strip.png", "states.gif"} <= {*again.files}
     assert not differ(done.pixels, again.pixels, by=0)
 
@@ -423,8 +425,8 @@ def test_only_the_states_that_are_shown_are_kept(sample, monkeypatch):
             yield part, states
 
     monkeypatch.setattr(LitDiffusion, "sample_batches", watched)
-    words = ["ckpt={place}/model.ckpt", "n=70", "keep=all", "sampler=euler", "sampler.steps=100", "batch_size=40"]
-    assert sample(*words).code == 0
+    overrides = ["ckpt={root}/model.ckpt", "n=70", "keep=all", "sampler=euler", "sampler.steps=100", "batch_size=40"]
+    assert sample(*overrides).code == 0
     assert [images for images, _ in kept] == [40, 24, 6]
     assert all(60 <= states <= 68 for _, states in kept[:2])
     assert kept[2][1] == 1

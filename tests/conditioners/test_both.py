@@ -19,14 +19,14 @@ MODEL = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    place, made = tmp_path_factory.mktemp("both"), np.random.default_rng(0)
+    root, made = tmp_path_factory.mktemp("both"), np.random.default_rng(0)
     for split, n in (("train", 32), ("val", 8)):
-        (place / split).mkdir()
-        np.save(place / split / "x.npy", made.integers(0, 256, (n, 1, 8, 8), dtype=np.uint8))
-        np.save(place / split / "label.npy", np.arange(n) % 3 - (np.arange(n) == 5))  # one has none
-        np.save(place / split / "vector.npy", made.normal(5, 2, (n, 2)).astype(np.float32))
-    (place / "classes.txt").write_text("ant\nbee\ncow\n")
-    return place
+        (root / split).mkdir()
+        np.save(root / split / "x.npy", made.integers(0, 256, (n, 1, 8, 8), dtype=np.uint8))
+        np.save(root / split / "label.npy", np.arange(n) % 3 - (np.arange(n) == 5))  # one has none
+        np.save(root / split / "vector.npy", made.normal(5, 2, (n, 2)).astype(np.float32))
+    (root / "classes.txt").write_text("ant\nbee\ncow\n")
+    return root
 
 
 def test_a_label_and_a_vector_are_given_together(folder, tmp_path, capsys):
@@ -36,8 +36,10 @@ def test_a_label_and_a_vector_are_given_together(folder, tmp_path, capsys):
     model = diffusion.load(run)
     assert [*model.denoiser.network.conditioners] == [*model.conditioning] == ["label", "vector"]
     assert np.allclose(model.conditioning["vector"].mean, np.load(folder / "train" / "vector.npy").mean(0), atol=1e-5)
-    words = [f"ckpt={run}", "n=6", "y=[ant,cow]", "condition.vector=[[5,4],[1,9],[3,3]]", "sampler.steps=2"]
-    done = command("sample", *words, "sampler=ddim", "guidance.scale=2", f"output={tmp_path / 'out'}", capsys=capsys)
+    overrides = [f"ckpt={run}", "n=6", "y=[ant,cow]", "condition.vector=[[5,4],[1,9],[3,3]]", "sampler.steps=2"]
+    done = command(
+        "sample", *overrides, "sampler=ddim", "guidance.scale=2", f"output={tmp_path / 'out'}", capsys=capsys
+    )
     assert done.code == 0, done.err
     described = json.loads((done.folder / "samples.json").read_text())
     assert described["classes"] == ["ant", "cow"]
@@ -49,7 +51,7 @@ def test_a_label_and_a_vector_are_given_together(folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"vector": [1.0]}, "vector=\\[1.0\\]: expected 2 finite numbers, such as"),
         ({"vector": [[1.0, 2.0]] * 3}, "vector has 3 rows for 2 images: give one for all, or one for each"),
@@ -57,16 +59,16 @@ def test_a_label_and_a_vector_are_given_together(folder, tmp_path, capsys):
         (7, "condition=7: expected a Condition, or a dict"),
     ],
 )
-def test_what_cannot_be_given_is_refused(folder, tmp_path, capsys, given, said):
+def test_what_cannot_be_given_is_refused(folder, tmp_path, capsys, given, message):
     run = tmp_path / "run"
     line = [*MODEL, "callbacks.preview.n=0", f"dataset.path={folder}", f"run.dir={run}"]
     assert command("train", *{word.partition("=")[0]: word for word in line}.values(), capsys=capsys).code == 0
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         diffusion.load(run).sample(2, condition=given, progress=False)
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "message"),
     [
         ("conditioning=[label,lable]", "conditioning=lable: no such conditioning"),
         ("conditioning=[]", "expected at least one of label, none, vector, each once"),
@@ -76,6 +78,6 @@ def test_what_cannot_be_given_is_refused(folder, tmp_path, capsys, given, said):
         ("conditioning.label.drop=0.2", "conditioning=label has it"),
     ],
 )
-def test_a_wrong_choice_is_one_line(word, said):
-    with pytest.raises(UserError, match=said.replace("[", "\\[")):
+def test_a_wrong_choice_is_one_line(word, message):
+    with pytest.raises(UserError, match=message.replace("[", "\\[")):
         configs.compose("train", [word])

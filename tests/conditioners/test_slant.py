@@ -41,14 +41,14 @@ def folder(tmp_path_factory):
     """x.npy, uint8 (N, 1, 16, 16), and vector.npy, the slant (N, 1)."""
     from torchvision import datasets
 
-    place = tmp_path_factory.mktemp("slant")
+    root = tmp_path_factory.mktemp("slant")
     for split, n in N.items():
         images = datasets.MNIST(MNIST.parent, train=split == "train").data[:n, None].float()
         images = pad(avg_pool2d(images, 2), (1, 1, 1, 1)).round().byte().numpy()
-        (place / split).mkdir()
-        np.save(place / split / "x.npy", images)
-        np.save(place / split / "vector.npy", slant(images[:, 0].astype(float))[:, None].astype(np.float32))
-    return place
+        (root / split).mkdir()
+        np.save(root / split / "x.npy", images)
+        np.save(root / split / "vector.npy", slant(images[:, 0].astype(float))[:, None].astype(np.float32))
+    return root
 
 
 @pytest.mark.slow
@@ -59,13 +59,13 @@ def test_the_slant_that_is_asked_for_is_drawn(folder, tmp_path, capsys):
     assert done.code == 0, done.err
     asked = np.linspace(-0.2, 0.6, 8)
     text = f"[{','.join(f'{value:.3f}' for value in asked)}]"
-    words = [f"ckpt={run}", "n=64", "sampler=dpm_solver_pp", "sampler.steps=10", f"condition.vector={text}"]
-    done = command("sample", *words, f"output={tmp_path / 'out'}", capsys=capsys)
+    overrides = [f"ckpt={run}", "n=64", "sampler=dpm_solver_pp", "sampler.steps=10", f"condition.vector={text}"]
+    done = command("sample", *overrides, f"output={tmp_path / 'out'}", capsys=capsys)
     assert done.code == 0, done.err
     drawn = np.stack([np.asarray(Image.open(file)) for file in sorted((done.folder / "images").glob("*.png"))])
     correlation = np.corrcoef(np.resize(asked, 64), slant(drawn.astype(float)))[0, 1]
     assert correlation > 0.5
-    guided = command("sample", *words, "guidance.scale=2", f"output={tmp_path / 'guided'}", capsys=capsys)
+    guided = command("sample", *overrides, "guidance.scale=2", f"output={tmp_path / 'guided'}", capsys=capsys)
     assert guided.code == 0, guided.err
     measured = command("evaluate", f"ckpt={run}", "metric.bpd.n=20", "metric.bpd.steps=5", capsys=capsys)
     assert measured.code == 0, measured.err
@@ -115,11 +115,11 @@ def small(folder, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize(("words", "said"), MISTAKES, ids=str)
-def test_what_is_no_vector_is_refused_in_one_line(small, words, said, tmp_path, capsys):
-    done = command("sample", f"ckpt={small}", "n=1", *words, f"output={tmp_path / 'out'}", capsys=capsys)
+@pytest.mark.parametrize(("overrides", "message"), MISTAKES, ids=str)
+def test_what_is_no_vector_is_refused_in_one_line(small, overrides, message, tmp_path, capsys):
+    done = command("sample", f"ckpt={small}", "n=1", *overrides, f"output={tmp_path / 'out'}", capsys=capsys)
     assert done.code == 2
-    assert said in done.err
+    assert message in done.err
     assert len(done.err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 

@@ -14,12 +14,12 @@ WORDS = [
 ]
 
 
-def folder(place, shift=0.0):
+def folder(root, shift=0.0):
     """A small set with a column `vector` around `shift`."""
-    write(place, train=16, val=8)
+    write(root, train=16, val=8)
     for split, n in ("train", 16), ("val", 8):
-        np.save(place / split / "vector.npy", (shift + np.arange(n))[:, None].astype(np.float32))
-    return place
+        np.save(root / split / "vector.npy", (shift + np.arange(n))[:, None].astype(np.float32))
+    return root
 
 
 def test_the_weights_of_another_run_bring_their_statistics(tmp_path, capsys):

@@ -36,13 +36,13 @@ def own(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "target", "steps"),
+    ("arguments", "target", "steps"),
     [(["sampler=mine"], "mine_alone.Mine", 7), (["sampler=short"], "diffusion.samplers.ddim.DDIM", 3)],
 )
-def test_its_choices_are_composed_for_every_command(own, words, target, steps):
+def test_its_choices_are_composed_for_every_command(own, arguments, target, steps):
     conf_folders.use(own)
     for name in "train", "sample", "evaluate":
-        node = configs.compose(name, words).sampler
+        node = configs.compose(name, arguments).sampler
         assert (node["_target_"], node.steps) == (target, steps)
 
 
@@ -54,7 +54,7 @@ def test_its_keys_are_checked_by_the_constructor(own):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             "_target_: mine_alone.Mine\nstep: 7\n",
@@ -66,18 +66,18 @@ def test_its_keys_are_checked_by_the_constructor(own):
         ("_target_: mine_alone.Mine\nsteps: ${no.such}\n", "the config cannot be composed: Interpolation key"),
     ],
 )
-def test_a_slip_in_a_yaml_is_one_line(own, text, said):
+def test_a_slip_in_a_yaml_is_one_line(own, text, message):
     conf_folders.use(own)
     (own / "sampler" / "slip.yaml").write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         configs.compose("sample", ["sampler=slip"])
 
 
 def test_it_is_named_by_an_option_and_by_the_environment(own):
-    words = [sys.executable, str(ROOT / "sample.py"), "ckpt=x", "sampler=mine", "--print"]
-    by_option = subprocess.run([*words, "--config-dir", str(own)], capture_output=True, text=True, check=False)
+    arguments = [sys.executable, str(ROOT / "sample.py"), "ckpt=x", "sampler=mine", "--print"]
+    by_option = subprocess.run([*arguments, "--config-dir", str(own)], capture_output=True, text=True, check=False)
     given = {**os.environ, conf_folders.VARIABLE: str(own)}
-    by_variable = subprocess.run(words, capture_output=True, text=True, check=False, env=given)
+    by_variable = subprocess.run(arguments, capture_output=True, text=True, check=False, env=given)
     assert by_option.stdout == by_variable.stdout
     assert "_target_: mine_alone.Mine" in by_option.stdout
 

@@ -14,9 +14,9 @@ from diffusion.runs import compose as configs
 from diffusion.runs.groups import groups_of
 
 
-@pytest.mark.parametrize("words", [[], ["ema=power", "sampler=ddim", "schedule=table", "schedule.betas=[0.1,0.2]"]])
-def test_a_config_comes_back_as_it_was(words):
-    config = OmegaConf.to_container(configs.compose("train", words), resolve=True)
+@pytest.mark.parametrize("overrides", [[], ["ema=power", "sampler=ddim", "schedule=table", "schedule.betas=[0.1,0.2]"]])
+def test_a_config_comes_back_as_it_was(overrides):
+    config = OmegaConf.to_container(configs.compose("train", overrides), resolve=True)
     stored = registry.named(config)
     assert stored["network"]["class"] == "UNet"
     assert "_target_" not in str(stored)

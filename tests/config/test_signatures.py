@@ -90,7 +90,7 @@ def own(tmp_path, monkeypatch):
     return tmp_path / "own"
 
 
-def words(target):
+def kinds(target):
     return {name: each.kind and each.kind.description for name, each in parameters(target).items()}
 
 
@@ -103,17 +103,17 @@ SHARPER = {"amount": "a whole number, 1 or more, or null", "mode": "a or b", "sh
 
 @pytest.mark.parametrize("target", ["own.parts.Sharper", "own.parts.Plain", "own.parts.Other", "own.Sharp"])
 def test_a_class_hands_on_what_it_does_not_name(own, target):
-    assert words(target) == SHARPER
+    assert kinds(target) == SHARPER
     assert defaults(target) == {"amount": 3, "mode": "a", "share": None, "x": None, REST: Default.REQUIRED}
 
 
 def test_a_constructor_that_takes_any_name(own):
-    assert words("own.base.Base") == {"n": "a whole number, 1 or more", "share": "a number", "x": None, REST: None}
+    assert kinds("own.base.Base") == {"n": "a whole number, 1 or more", "share": "a number", "x": None, REST: None}
     assert defaults("own.base.Base")["share"] == 0.5
 
 
 def test_a_dataclass_has_the_fields_of_its_bases(own):
-    assert words("own.parts.More") == {
+    assert kinds("own.parts.More") == {
         "name": "a text",
         "low": "a number",
         "items": "a list such as [a,b], each a whole number, 1 or more",
@@ -126,7 +126,7 @@ def test_a_dataclass_has_the_fields_of_its_bases(own):
 def test_a_function_and_sections_within_sections(own):
     found = parameters("own.parts.make")
     assert list(found) == ["steps", "x", "run", "odd"]
-    assert words("own.parts.make") == {"steps": "a whole number, or null", "x": None, "run": "a section", "odd": None}
+    assert kinds("own.parts.make") == {"steps": "a whole number, or null", "x": None, "run": "a section", "odd": None}
     assert {name: each.kind.description for name, each in found["run"].nested.items()} == {
         "folder": "a text, or null",
         "seed": "a whole number, 1 or more",
@@ -137,17 +137,17 @@ def test_a_function_and_sections_within_sections(own):
 
 def test_a_section_itself_and_names_from_everywhere(own):
     assert (
-        words("own.words.Run") == words("own.Run") == {"folder": "a text, or null", "seed": "a whole number, 1 or more"}
+        kinds("own.words.Run") == kinds("own.Run") == {"folder": "a text, or null", "seed": "a whole number, 1 or more"}
     )
 
 
 def test_a_class_method_and_a_class_without_a_constructor(own):
-    assert words("own.parts.Empty.of") == {"n": "a whole number"}
-    assert words("own.parts.Empty") == {}
+    assert kinds("own.parts.Empty.of") == {"n": "a whole number"}
+    assert kinds("own.parts.Empty") == {}
 
 
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "message"),
     [
         ("nowhere.Sharper", "nowhere.Sharper: no module nowhere is installed, or in a folder of Python's path"),
         ("own.part.Sharper", "own.part.Sharper: .*__init__.py has no part in it"),
@@ -159,15 +159,15 @@ def test_a_class_method_and_a_class_without_a_constructor(own):
         ("Sharper", "Sharper: no module Sharper is installed"),
     ],
 )
-def test_a_mistake_is_one_line(own, target, said):
-    with pytest.raises(UserError, match=said) as error:
+def test_a_mistake_is_one_line(own, target, message):
+    with pytest.raises(UserError, match=message) as error:
         parameters(target)
     assert "\n" not in str(error.value)
 
 
 def test_signatures_of_other_libraries():
-    assert words("lightning.pytorch.strategies.ddp.DDPStrategy") == words("lightning.pytorch.strategies.DDPStrategy")
-    found = words("lightning.pytorch.strategies.DDPStrategy")
+    assert kinds("lightning.pytorch.strategies.ddp.DDPStrategy") == kinds("lightning.pytorch.strategies.DDPStrategy")
+    found = kinds("lightning.pytorch.strategies.DDPStrategy")
     assert found["start_method"] == "popen, spawn, fork or forkserver"
     assert found["process_group_backend"] == "a text, or null"
     assert REST in found

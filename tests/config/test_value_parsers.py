@@ -57,9 +57,9 @@ WORDS = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "words"), WORDS, ids=str)
-def test_words(annotation, words):
-    assert kind_of(annotation).description == words
+@pytest.mark.parametrize(("annotation", "description"), WORDS, ids=str)
+def test_words(annotation, description):
+    assert kind_of(annotation).description == description
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_what_is_not_understood(annotation):
 
 
 @pytest.mark.parametrize(
-    ("default", "words"),
+    ("default", "description"),
     [
         (True, "true or false"),
         (1, "a whole number"),
@@ -174,5 +174,5 @@ def test_what_is_not_understood(annotation):
         ([], "a list such as [a,b], each a value"),
     ],
 )
-def test_a_default_says_what_it_can(default, words):
-    assert kind_like(default).description == words
+def test_a_default_says_what_it_can(default, description):
+    assert kind_like(default).description == description

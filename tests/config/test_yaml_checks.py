@@ -25,7 +25,7 @@ def write(own, name, text):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("sampler/mine.yaml", "steps: [1", "mine.yaml: cannot be read as YAML"),
         ("sampler/mine.yaml", "\tsteps: 1", "mine.yaml: cannot be read as YAML"),
@@ -48,11 +48,11 @@ def write(own, name, text):
         ("mine.py", "", "no yaml files there, such as sampler/mine.yaml"),
     ],
 )
-def test_a_slip_is_one_line(own, capsys, name, text, said):
+def test_a_slip_is_one_line(own, capsys, name, text, message):
     write(own, name, text)
     done = command("sample", "ckpt=x", "--print", f"--config-dir={own}", capsys=capsys)
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
-    assert said in done.err
+    assert message in done.err
 
 
 def test_the_folder_above_or_below_is_named(own):

@@ -92,10 +92,10 @@ def test_what_was_found_is_said_once(folder, capsys):
     data = arrays(folder)
     data.prepare_data()
     data.prepare_data()
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].endswith("3x8x12 (C, H, W), float32, conditions: angle (2,)")
-    assert said[1] == "split by the folders, not by val_fraction: train 40, val 10"
-    assert len(said) == 2
+    message = capsys.readouterr().out.splitlines()
+    assert message[0].endswith("3x8x12 (C, H, W), float32, conditions: angle (2,)")
+    assert message[1] == "split by the folders, not by val_fraction: train 40, val 10"
+    assert len(message) == 2
 
 
 def save(name, array):
@@ -146,21 +146,21 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "said"), MISTAKES, ids=[said for _, said in MISTAKES])
-def test_a_wrong_folder_is_refused_in_one_line(folder, spoil, said):
+@pytest.mark.parametrize(("spoil", "message"), MISTAKES, ids=[message for _, message in MISTAKES])
+def test_a_wrong_folder_is_refused_in_one_line(folder, spoil, message):
     spoil(folder)
-    with pytest.raises(UserError, match=said) as refused:
+    with pytest.raises(UserError, match=message) as refused:
         arrays(folder).prepare_data()
     assert "\n" not in str(refused.value)
 
 
 def test_wrong_arguments_are_refused(folder, tmp_path):
-    for options, said in (
+    for options, message in (
         ({"path": str(tmp_path / "nowhere")}, "is not a folder: expected one with train/x.npy"),
         ({"shape": [3, 8, 8]}, r"arrays of \(3, 8, 12\), but dataset.shape is \(3, 8, 8\)"),
         ({"val_fraction": 0}, "val_fraction=0: expected a number above 0 and below 1"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             arrays(folder, **options).prepare_data()
 
 

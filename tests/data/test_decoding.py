@@ -154,12 +154,12 @@ def test_bombs_are_left_out_before_they_are_unpacked(folder):
     text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(100_000_000)))
     (folder / "text.png").write_bytes(png(9, 9, 8, 0, text, pixels=bytes(81)))
     tracemalloc.start()
-    said = [read_image(folder / f"{name}.png", 8, 1) for name in ("large", "larger", "text")]
+    message = [read_image(folder / f"{name}.png", 8, 1) for name in ("large", "larger", "text")]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert said[0] == "ValueError: 10000x10000 is more than 89,478,485 pixels"
-    assert said[1].startswith("DecompressionBombError")
-    assert isinstance(said[2], str)
+    assert message[0] == "ValueError: 10000x10000 is more than 89,478,485 pixels"
+    assert message[1].startswith("DecompressionBombError")
+    assert isinstance(message[2], str)
     assert peak < 80e6
 
 

@@ -198,9 +198,9 @@ def test_what_was_found_is_printed_once(folder, capsys, caplog):
     found.prepare_data()
     found.prepare_data()
     train, val = len(found.split("train")[0]), len(found.split("val")[0])
-    said = capsys.readouterr().out.splitlines()
+    reported = capsys.readouterr().out.splitlines()
     classes = ", ".join(f"class{k:02} {3 if k < 6 else 2}" for k in range(9))
-    assert said[:6] == [
+    assert reported[:6] == [
         f"{folder}: 31 pictures in pets, 13 classes: broken 0, {classes}, and 3 more",
         f"split by the hash of each name: train {train}, val {val}",
         "left out: .txt 2, .heic 1, hidden 1",

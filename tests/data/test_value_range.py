@@ -52,11 +52,11 @@ def test_auto_is_the_least_and_the_largest_of_all():
     ],
 )
 def test_a_set_that_uses_little_of_its_type_is_told_so(top, least, largest, wanted):
-    said = value_range.lines("container", None, [Seen(top, 40, 0, least, largest)], 40)
+    message = value_range.lines("container", None, [Seen(top, 40, 0, least, largest)], 40)
     if wanted is None:
-        assert not said
+        assert not message
     else:
-        [line] = said
+        [line] = message
         assert line.startswith(
             f"40 images in files for values from 0 to {top}, but their values are only {least} to {largest}"
         )

@@ -75,9 +75,9 @@ def test_several_may_add_at_the_same_time(tmp_path):
 def test_a_place_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     (tmp_path / "strange" / "results.jsonl").mkdir(parents=True)
-    for place in "file", "file/below", "strange":
+    for name in "file", "file/below", "strange":
         with pytest.raises(UserError, match=r"cannot be written .*; choose another output="):
-            Results(tmp_path / place)
+            Results(tmp_path / name)
     results = Results(tmp_path)
     results.add(ROW, Figure())
     before = results.path.read_bytes()

@@ -78,10 +78,10 @@ def bytes_read():
 
 @pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="only Linux counts the bytes that a process reads")
 def test_a_picture_reads_its_checkpoint_once(run, tmp_path, capsys):
-    words = [f"ckpt={run}", "n=1"]
-    command("sample", *words, f"output={tmp_path / 'first'}", capsys=capsys)  # imports read files, too
+    overrides = [f"ckpt={run}", "n=1"]
+    command("sample", *overrides, f"output={tmp_path / 'first'}", capsys=capsys)  # imports read files, too
     before = bytes_read()
-    assert command("sample", *words, f"output={tmp_path / 'second'}", capsys=capsys).code == 0
+    assert command("sample", *overrides, f"output={tmp_path / 'second'}", capsys=capsys).code == 0
     assert 1 < (bytes_read() - before) / (run / "checkpoints" / "last.ckpt").stat().st_size < 1.3
 
 

@@ -97,8 +97,8 @@ def test_json_of_earlier_versions_is_read_too():
     assert json_contents('{"interval": [0, Infinity]}') == {"interval": [0, math.inf]}
 
 
-@pytest.mark.parametrize(("text", "said"), [(b"", "Expecting value"), (b"{", "Expecting"), (b'"\xff"', "decode")])
-def test_what_is_no_json_is_a_value_error(text, said, tmp_path):
+@pytest.mark.parametrize(("text", "message"), [(b"", "Expecting value"), (b"{", "Expecting"), (b'"\xff"', "decode")])
+def test_what_is_no_json_is_a_value_error(text, message, tmp_path):
     (tmp_path / "x.json").write_bytes(text)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         read_json(tmp_path / "x.json")

@@ -49,14 +49,14 @@ def environment(monkeypatch):
     return put
 
 
-@pytest.mark.parametrize(("values", "said"), REFUSED)
-def test_processes_that_would_not_find_each_other_are_one_line(values, said, environment, tmp_path, capsys):
+@pytest.mark.parametrize(("values", "message"), REFUSED)
+def test_processes_that_would_not_find_each_other_are_one_line(values, message, environment, tmp_path, capsys):
     environment(values)
     done = command("train", *tiny(f"run.dir={tmp_path / 'run'}", "trainer.max_steps=1"), capsys=capsys)
     assert done.code == 2
     assert done.err.startswith("error: ")
     assert done.err.count("\n") == 1
-    assert said in done.err
+    assert message in done.err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,6 +13,6 @@ def kind() -> str:
     except OSError:
         return f"torch {torch.__version__}, unknown"
     found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    told = [found.get(key, "") for key in ("model name", "cpu family", "model", "stepping")]
+    fields = [found.get(key, "") for key in ("model name", "cpu family", "model", "stepping")]
     flags = hashlib.sha256(" ".join(sorted(found.get("flags", "").split())).encode()).hexdigest()[:8]
-    return f"torch {torch.__version__}, {' '.join(told)}, flags {flags}"
+    return f"torch {torch.__version__}, {' '.join(fields)}, flags {flags}"

@@ -73,10 +73,10 @@ def _row(items) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for item in items:
         *outer, last = item.nested_key or [item.key]  # an image comes as preview/path, preview/sha256, ...
-        place = row
+        node = row
         for key in outer:
-            place = place.setdefault(key, {})
-        place[last] = json.loads(item.value_json)
+            node = node.setdefault(key, {})
+        node[last] = json.loads(item.value_json)
     return row
 
 

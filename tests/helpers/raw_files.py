@@ -36,16 +36,16 @@ def tiff(width, height, planes, order="<", **tags):
     entries = {256: [width], 257: [height], 259: [1], 273: planes, 278: [height], 279: [len(plane) for plane in planes]}
     entries |= {int(tag[1:]): list(values) for tag, values in tags.items()}
     entries[284] = [2 if len(planes) > 1 else 1]
-    place = 8 + 2 + 12 * len(entries) + 4
+    offset = 8 + 2 + 12 * len(entries) + 4
     directory, data = struct.pack(f"{order}H", len(entries)), b"".join(planes)
-    starts = [place + sum(map(len, planes[:k])) for k in range(len(planes))]
+    starts = [offset + sum(map(len, planes[:k])) for k in range(len(planes))]
     for tag, values in sorted(entries.items()):
         kind, code = (4, "I") if tag in (273, 279) else (3, "H")
         values = starts if tag == 273 else values
         raw = struct.pack(f"{order}{len(values)}{code}", *values)
         if len(raw) > 4:
             data += b"\0" * (len(data) % 2)
-            raw, data = struct.pack(f"{order}I", place + len(data)), data + raw
+            raw, data = struct.pack(f"{order}I", offset + len(data)), data + raw
         directory += struct.pack(f"{order}HHI", tag, kind, len(values)) + raw.ljust(4, b"\0")
     head = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 8)
     return head + directory + struct.pack(f"{order}I", 0) + data

@@ -15,10 +15,10 @@ WORDS = ["dataset=digits", "network=unet_tiny", "logger=none", "trainer.max_step
 LOSSES = [0.9, 0.3, 0.2, 0.15, 0.12, 0.11]  # at steps 50, 100, ... 300
 
 
-def run_folder(folder, *words, losses=LOSSES, step=300, skipped=0, size=24, command="train.py seed=0"):
+def run_folder(folder, *overrides, losses=LOSSES, step=300, skipped=0, size=24, command="train.py seed=0"):
     """Writes manifest.json, metrics.csv, checkpoints/last.ckpt and samples/."""
     folder.mkdir(parents=True)
-    given = {word.partition("=")[0]: word for word in [*WORDS, *words]}  # the last wins
+    given = {word.partition("=")[0]: word for word in [*WORDS, *overrides]}  # the last wins
     config = plain(compose.compose("train", [*given.values()]))
     config.pop("given")
     about = manifest.describe(config, {"name": "digits", "fingerprint": "f0"})

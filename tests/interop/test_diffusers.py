@@ -66,8 +66,8 @@ def randomised(module):
 
 
 @functools.cache
-def _peer(told):
-    return randomised(diffusers.UNet2DModel(**json.loads(told)))
+def _peer(settings):
+    return randomised(diffusers.UNet2DModel(**json.loads(settings)))
 
 
 def pipeline(unet=OURS, **scheduler):
@@ -115,15 +115,15 @@ def check_same(theirs, model):
     torch.testing.assert_close((last.x / 2 + 0.5).clamp(0, 1), images, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("told", [CIFAR10, CELEBAHQ], ids=["cifar10", "celebahq"])
+@pytest.mark.parametrize("settings", [CIFAR10, CELEBAHQ], ids=["cifar10", "celebahq"])
 @pytest.mark.parametrize("old", [False, True], ids=["today", "of 2022"])
-def test_published_models(told, old, tmp_path):
-    theirs = pipeline(told, variance_type="fixed_large")
+def test_published_models(settings, old, tmp_path):
+    theirs = pipeline(settings, variance_type="fixed_large")
     theirs.save_pretrained(tmp_path)
     if old:
         in_the_old_layout(tmp_path)
         again = diffusers.UNet2DModel.from_pretrained(tmp_path)
-        x = torch.randn(1, 3, told["sample_size"], told["sample_size"])
+        x = torch.randn(1, 3, settings["sample_size"], settings["sample_size"])
         assert torch.equal(again(x, 5).sample, theirs.unet(x, 5).sample)  # theirs reads it so as well
     check_same(theirs, converted(tmp_path))
 
@@ -150,9 +150,9 @@ SCHEDULERS = {
 }
 
 
-@pytest.mark.parametrize("told", SCHEDULERS.values(), ids=SCHEDULERS)
-def test_schedulers(told, tmp_path):
-    theirs = pipeline(**told)
+@pytest.mark.parametrize("settings", SCHEDULERS.values(), ids=SCHEDULERS)
+def test_schedulers(settings, tmp_path):
+    theirs = pipeline(**settings)
     theirs.save_pretrained(tmp_path)
     model = converted(tmp_path)
     check_same(theirs, model)
@@ -171,17 +171,17 @@ def test_learned_variance(tmp_path):
     check_same(diffusers.DDPMPipeline.from_pretrained(tmp_path / "back"), model)
 
 
-def ours(*words):
+def ours(*overrides):
     """A model of ours with random weights."""
-    words = ["dataset=digits", "network=unet_tiny", "network.widths=[16,32]", *words]
-    config = configs.OmegaConf.to_container(configs.compose("train", words), resolve=True)
+    overrides = ["dataset=digits", "network=unet_tiny", "network.widths=[16,32]", *overrides]
+    config = configs.OmegaConf.to_container(configs.compose("train", overrides), resolve=True)
     model = checkpoint.model_of(config, "test")
     randomised(model.denoiser)
     return model.eval()
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         ["sampler.times=leading"],
         ["schedule=cosine", "prediction=v", "sampler.variance=fixed_large", "sampler.times=leading", "clipping=none"],
@@ -192,8 +192,8 @@ def ours(*words):
     ],
     ids=" ".join,
 )
-def test_ours_as_a_pipeline(words, tmp_path):
-    model = ours(*words)
+def test_ours_as_a_pipeline(overrides, tmp_path):
+    model = ours(*overrides)
     interop.write(model, tmp_path / "made")
     theirs = diffusers.DDPMPipeline.from_pretrained(tmp_path / "made")
     theirs.set_progress_bar_config(disable=True)
@@ -226,7 +226,7 @@ def test_names_are_those_of_the_published_models(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("overrides", "message"),
     [
         (["network.patch=2", "network.attention=[2]"], "network.patch=2 cannot be expressed, only 1"),
         (["prediction=edm"], "no prediction EDM"),
@@ -235,10 +235,10 @@ def test_names_are_those_of_the_published_models(tmp_path):
     ],
     ids=str,
 )
-def test_what_they_cannot_express_is_refused(words, said, tmp_path):
+def test_what_they_cannot_express_is_refused(overrides, message, tmp_path):
     with pytest.raises(UserError, match=r"^to=diffusers: ") as refused:
-        interop.write(ours(*words), tmp_path / "made")
-    assert said in str(refused.value)
+        interop.write(ours(*overrides), tmp_path / "made")
+    assert message in str(refused.value)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -344,7 +344,7 @@ def weights_of(folder):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda state: state.pop("conv_in.bias"), "weights are missing: conv_in.bias"),
         (lambda state: state.update({"more.weight": torch.zeros(1)}), "does not have: more.weight"),
@@ -352,12 +352,12 @@ def weights_of(folder):
         (lambda state: state.update({"conv_in.bias": torch.zeros(1, 16)}), "conv_in.bias has the shape"),
     ],
 )
-def test_weights_that_do_not_fit(changed, change, said):
+def test_weights_that_do_not_fit(changed, change, message):
     folder = changed(UNET)
     state = safetensors.torch.load_file(weights_of(folder))
     change(state)
     safetensors.torch.save_file(state, weights_of(folder))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         interop.read(folder)
 
 

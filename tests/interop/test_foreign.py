@@ -37,8 +37,10 @@ def test_names_that_are_missing_or_left_over():
 
 @pytest.fixture
 def model():
-    words = ["dataset=digits", "network=unet_tiny", "network.widths=[8,16]", "schedule=cosine", "sampler.steps=3"]
-    return checkpoint.model_of(configs.OmegaConf.to_container(configs.compose("train", words), resolve=True), "test")
+    overrides = ["dataset=digits", "network=unet_tiny", "network.widths=[8,16]", "schedule=cosine", "sampler.steps=3"]
+    return checkpoint.model_of(
+        configs.OmegaConf.to_container(configs.compose("train", overrides), resolve=True), "test"
+    )
 
 
 @pytest.fixture
@@ -71,11 +73,11 @@ def test_one_set_of_weights_is_both_and_stored_once(theirs, tmp_path):
 
 def test_weights_of_another_network_make_no_checkpoint(theirs, tmp_path):
     name = "conv_in.weight"
-    for weights, said in (
+    for weights, message in (
         ({}, "do not fit the network: conv_in.bias, .* only in one"),
         (theirs.weights | {name: torch.zeros(8, 3, 3, 3)}, r"conv_in.weight has the shape \[8, 3, 3, 3\], .*\[8, 1,"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             foreign.write(Foreign(theirs.config, weights), tmp_path / "made.ckpt")
     assert list(tmp_path.iterdir()) == []
 

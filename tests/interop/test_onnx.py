@@ -18,9 +18,9 @@ runtime = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
-def ours(*words):
-    words = ["dataset=digits", "network=unet_tiny", "network.widths=[8,16]", *words]
-    config = configs.OmegaConf.to_container(configs.compose("train", words), resolve=True)
+def ours(*overrides):
+    overrides = ["dataset=digits", "network=unet_tiny", "network.widths=[8,16]", *overrides]
+    config = configs.OmegaConf.to_container(configs.compose("train", overrides), resolve=True)
     if "label" in config["conditioning"]:
         config["conditioning"]["label"]["classes"] = ["a", "b", "c"]
     model = checkpoint.model_of(config, "test").eval()
@@ -31,15 +31,15 @@ def ours(*words):
 
 
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         ["network.attention=[]", "network.mid_attention=false", "prediction=edm"],
         ["network.patch=2", "network.attention=[2]", "conditioning=label", "self_conditioning=true", "loss=hybrid"],
     ],
     ids=" ".join,
 )
-def test_onnxruntime_gives_the_same(words, tmp_path, recwarn):
-    model = ours(*words)
+def test_onnxruntime_gives_the_same(overrides, tmp_path, recwarn):
+    model = ours(*overrides)
     onnx.write(model, tmp_path / "model.onnx")
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
     assert [str(warning.message) for warning in recwarn] == []

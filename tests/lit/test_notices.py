@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 LABEL = Path(__file__).parent.parent / "fixtures" / "format_0" / "label"  # guidance.scale=1.5, clipping=dynamic
 
 
-def said(done):
+def reported(done):
     return [line.removeprefix("note: ") for line in done.err.splitlines() if line.startswith("note: ")]
 
 
@@ -84,14 +84,14 @@ def test_train_says_it_in_one_line_and_goes_on(given, start, tmp_path, capsys):
     line = tiny("trainer.max_steps=1", "callbacks.preview.n=0", "schedule.T=50", *given)
     done = command("train", *line, f"run.dir={tmp_path / 'run'}", capsys=capsys)
     assert done.code == 0
-    found = said(done)
+    found = reported(done)
     assert [text[: len(start)] for text in found] == [start] if start else not found
 
 
 def test_a_schedule_that_does_not_reach_noise_is_said_in_one_line(tmp_path, capsys):
     line = tiny("trainer.max_steps=1", "callbacks.preview.n=0", "schedule.beta_end=0.001")
     done = command("train", *line, f"run.dir={tmp_path / 'run'}", capsys=capsys)
-    [text] = said(done)
+    [text] = reported(done)
     assert text.startswith("alpha_bar_T = ")
     assert "Warning" not in done.err
 
@@ -99,8 +99,8 @@ def test_a_schedule_that_does_not_reach_noise_is_said_in_one_line(tmp_path, caps
 def test_sample_says_that_no_class_was_asked_for(tmp_path, capsys):
     run = shutil.copytree(LABEL, tmp_path / "run")
     line = [f"ckpt={run}", "n=2", "sampler.steps=2"]
-    assert said(command("sample", *line, capsys=capsys)) == ["y is not given: the images are drawn without a class"]
-    assert said(command("sample", *line, "y=3", f"output={tmp_path / 'out'}", capsys=capsys)) == []
+    assert reported(command("sample", *line, capsys=capsys)) == ["y is not given: the images are drawn without a class"]
+    assert reported(command("sample", *line, "y=3", f"output={tmp_path / 'out'}", capsys=capsys)) == []
 
 
 def of_size(size, own):
@@ -138,5 +138,5 @@ def test_pictures_of_a_folder_that_are_enlarged_are_noticed(tmp_path, capsys):
     line += ["network.attention=[]", "network.mid_attention=false", "dataset.val_fraction=0.3"]
     done = command("train", *tiny(*line), f"run.dir={tmp_path / 'run'}", capsys=capsys)
     assert done.code == 0, done.err
-    [text] = said(done)
+    [text] = reported(done)
     assert text.startswith("dataset.size=24, but the images of image_folder are 11 pixels wide")

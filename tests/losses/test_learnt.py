@@ -132,13 +132,13 @@ def test_training_with_it_is_stable(tmp_path, capsys):
         diffusion.runs.build.instantiate(model.config["dataset"], seed=0).split("train")[0]
     )
     generator = torch.Generator().manual_seed(0)
-    for at, said in zip(t, u, strict=True):
+    for at, message in zip(t, u, strict=True):
         eps = torch.randn(x_0.shape, generator=generator)
         noised = diffusion.process.Noised.of(model.denoiser.schedule, x_0, at.expand(len(x_0)), eps)
         model.objective.weighting.weight.data.zero_()
         with torch.no_grad():
             measured = model.objective(model.denoiser, noised).mean().log()
-        assert said == pytest.approx(measured.item(), abs=0.7), at
+        assert message == pytest.approx(measured.item(), abs=0.7), at
 
 
 def test_it_samples_converts_and_evaluates(runs, tmp_path, capsys):

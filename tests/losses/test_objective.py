@@ -119,11 +119,11 @@ def test_eps_mse_with_weight_w_is_x_0_mse_with_weight_w_snr(batch):
 
 def test_simple_is_the_plain_mse_and_l1_the_plain_distance_of_eps(batch):
     made = schedule.linear()
-    said = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    denoiser, error = Denoiser(Says(said), made, parametrization.Eps()), said - batch.eps
+    message = torch.randn(6, 1, 4, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    denoiser, error = Denoiser(Says(message), made, parametrization.Eps()), message - batch.eps
     torch.testing.assert_close(loss_of(L2(weighting.Simple()), denoiser, *batch), error.square().mean((1, 2, 3)))
     torch.testing.assert_close(loss_of(L1(weighting.Simple()), denoiser, *batch), error.abs().mean((1, 2, 3)))
-    huber = nn.functional.huber_loss(said, batch.eps, reduction="none", delta=0.5).mean((1, 2, 3))
+    huber = nn.functional.huber_loss(message, batch.eps, reduction="none", delta=0.5).mean((1, 2, 3))
     torch.testing.assert_close(loss_of(Huber(weighting.Simple(), delta=0.5), denoiser, *batch), huber)
 
 
@@ -189,11 +189,11 @@ def test_the_vlb_weighting_is_the_bound(batch):
 def test_the_best_variance_is_learnt_between_the_two_bounds(batch):
     """L_hybrid moves only the variance by the bound: its gradient there is L_vlb's, and the mean's is L_simple's."""
     made = schedule.cosine(1000)
-    said = torch.zeros(6, 2, 4, 4, dtype=torch.float64, requires_grad=True)
-    denoiser = Denoiser(Says(said), made, parametrization.Eps())
-    [hybrid] = torch.autograd.grad(loss_of(Hybrid(weighting.Simple(), scale=1.0), denoiser, *batch).sum(), said)
-    [bound] = torch.autograd.grad(loss_of(VLB(weighting.Simple()), denoiser, *batch).sum(), said)
-    [simple] = torch.autograd.grad(loss_of(L2(weighting.Simple()), denoiser, *batch).sum(), said)
+    message = torch.zeros(6, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    denoiser = Denoiser(Says(message), made, parametrization.Eps())
+    [hybrid] = torch.autograd.grad(loss_of(Hybrid(weighting.Simple(), scale=1.0), denoiser, *batch).sum(), message)
+    [bound] = torch.autograd.grad(loss_of(VLB(weighting.Simple()), denoiser, *batch).sum(), message)
+    [simple] = torch.autograd.grad(loss_of(L2(weighting.Simple()), denoiser, *batch).sum(), message)
     torch.testing.assert_close(hybrid[:, 1], bound[:, 1])
     torch.testing.assert_close(hybrid[:, 0], simple[:, 0])
     assert bound[:, 1].abs().min() > 0
@@ -270,12 +270,12 @@ def test_every_combination_takes_a_step(make):
         loss = loss_of(objective, denoiser, x_0, t, eps).mean()
         gradients = torch.autograd.grad(loss, list(network.parameters()))
         size = sum(gradient.square().sum() for gradient in gradients)
-        said = f"{name(predicted)} {kind.__name__} {name(weight)}"
-        assert torch.isfinite(loss), said
-        assert size > 0, said
+        message = f"{name(predicted)} {kind.__name__} {name(weight)}"
+        assert torch.isfinite(loss), message
+        assert size > 0, message
         if kind is Hybrid:  # which is no gradient of its own value: the bound's is stopped at the mean
             continue
         with torch.no_grad():
             for parameter, gradient in zip(network.parameters(), gradients, strict=True):
                 parameter -= 1e-3 * gradient / size.sqrt()
-            assert loss_of(objective, denoiser, x_0, t, eps).mean() < loss, said
+            assert loss_of(objective, denoiser, x_0, t, eps).mean() < loss, message

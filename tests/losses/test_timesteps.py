@@ -120,13 +120,13 @@ def test_what_was_learnt_survives_the_checkpoint():
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: LogNormal(std=0), "timesteps.std=0"),
         (lambda: LossSecondMoment(history=0), "timesteps.history=0"),
         (lambda: LossSecondMoment(uniform=0), "uniform=0"),
     ],
 )
-def test_options_are_checked(make, said):
-    with pytest.raises(UserError, match=said):
+def test_options_are_checked(make, message):
+    with pytest.raises(UserError, match=message):
         make()

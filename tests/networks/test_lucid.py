@@ -52,7 +52,7 @@ def test_sides_may_differ():
 
 
 @pytest.mark.parametrize(
-    ("size", "options", "words"),
+    ("size", "options", "message"),
     [
         (9, {}, "9 does not divide by 2 .*dataset.size=10"),
         ((8, 9), {}, "8x9 does not divide by 2 .2 levels.: use fewer network.multiples"),
@@ -61,6 +61,6 @@ def test_sides_may_differ():
         (8, {"conditioners": of("a", "b")}, "conditioning.label yields an embedding, but this network takes channels"),
     ],
 )
-def test_refusals(size, options, words):
-    with pytest.raises(UserError, match=words):
+def test_refusals(size, options, message):
+    with pytest.raises(UserError, match=message):
         LucidUNet(1, 1, size, **(SMALL | options))

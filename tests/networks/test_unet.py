@@ -144,7 +144,7 @@ def test_dropout_acts_in_training_only():
 
 
 @pytest.mark.parametrize(
-    ("size", "options", "words"),
+    ("size", "options", "message"),
     [
         (28, {"widths": [32] * 4}, "28 does not divide by 8 .*4 levels.*dataset.size=32.*at most 3 levels"),
         (28, {"widths": [32] * 3, "patch": 2}, "28 does not divide by 8 .*patch 2.*dataset.size=32.*at most 2 levels"),
@@ -163,11 +163,11 @@ def test_dropout_acts_in_training_only():
         (32, {"widths": [32, 48], "attention": [], "heads": 5, "norm_groups": 8}, "48 .* network.heads=5"),
     ],
 )
-def test_refusals_come_before_any_layer(size, options, words, monkeypatch):
+def test_refusals_come_before_any_layer(size, options, message, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a layer was built")
 
     monkeypatch.setattr(torch.nn.Module, "__init__", refuse)
-    with pytest.raises(UserError, match=words) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         UNet(1, 1, size, **options)
     assert "\n" not in str(caught.value)

@@ -94,7 +94,7 @@ def test_widths_are_known_by_name():
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: Decay(1.0), "ema.decay=1.0: expected a number, 0 or more and below 1"),
         (lambda: Decay(-0.1), "ema.decay=-0.1: expected a number, 0 or more and below 1"),
@@ -105,6 +105,6 @@ def test_widths_are_known_by_name():
         (lambda: Power([0.3]), "sigma_rel=0.3 is not between"),
     ],
 )
-def test_impossible_profiles_are_refused(make, said):
-    with pytest.raises(UserError, match=said):
+def test_impossible_profiles_are_refused(make, message):
+    with pytest.raises(UserError, match=message):
         make()

@@ -214,8 +214,8 @@ def test_an_old_run_keeps_the_end_that_it_was_given(tmp_path, monkeypatch, capsy
 
 def test_an_old_run_whose_cosine_ended_with_max_steps_ends_with_other_max_steps(tmp_path, monkeypatch, capsys):
     """And its warm-up is not shortened, though it is longer than half of the run."""
-    words = ["trainer.max_steps=10", "optimizer.warmup_steps=9"]
-    done = resume_of_format_0("digits", *words, tmp_path=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
+    overrides = ["trainer.max_steps=10", "optimizer.warmup_steps=9"]
+    done = resume_of_format_0("digits", *overrides, tmp_path=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
     assert "optimizer.warmup_share=None, as in the first session" in done.out
     plan = AdamW(warmup_steps=9, warmup_share=None, decay=CosineDecay(steps=10))
     assert lr_of(done.folder) == pytest.approx({step: 1e-3 * plan.factor(step) for step in (8, 9)}, rel=1e-6)

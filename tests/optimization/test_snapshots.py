@@ -139,8 +139,8 @@ def test_a_damaged_or_foreign_snapshot_is_named(tmp_path):
     with pytest.raises(UserError, match=f"{file.name}: not a readable snapshot"):
         snapshots.reconstruct(tmp_path, 40, averages, 0.08)
     file.write_bytes(whole)
-    place = whole.index(next(iter(torch.load(file, weights_only=True)["averages"].values()))["w"].numpy().tobytes())
-    file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    offset = whole.index(next(iter(torch.load(file, weights_only=True)["averages"].values()))["w"].numpy().tobytes())
+    file.write_bytes(whole[:offset] + bytes([whole[offset] ^ 1]) + whole[offset + 1 :])
     with pytest.raises(UserError, match=f"{file.name}: damaged, .* remove it to use the others without it"):
         snapshots.reconstruct(tmp_path, 40, averages, 0.08)
     torch.save({"step": 38, "averages": {"power_0.2": {"w": torch.ones(4)}}}, file)

@@ -56,27 +56,29 @@ def _project():
         del sys.modules[name]
 
 
-def run(name, *words):
+def run(name, *overrides):
     """`python -m diffusion NAME --config-dir tests/outside/conf WORDS`, as far as one process can."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = cli.main(name, [f"--config-dir={CONF}", *map(str, words)])
+        code = cli.main(name, [f"--config-dir={CONF}", *map(str, overrides)])
     return Done(code, out.getvalue(), err.getvalue())
 
 
-def done(name, *words):
+def done(name, *overrides):
     """The same of a command that succeeds."""
-    found = run(name, *words)
+    found = run(name, *overrides)
     assert found.code == 0, found.err
     return found
 
 
-def process(*words, **options):
+def process(*overrides, **options):
     """python WORDS, as a user types it."""
     env = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     env.pop(conf_folders.VARIABLE, None)
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, *words], cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True, **options)
+    return subprocess.Popen(
+        [sys.executable, *overrides], cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True, **options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +102,9 @@ def digits(folder):
 def sample(waves, tmp_path):
     """Draws two samples; returns their values and their description."""
 
-    def draw(*words, ckpt=waves.folder):
+    def draw(*overrides, ckpt=waves.folder):
         out = tmp_path / str(len(list(tmp_path.iterdir())))
-        done("sample", f"ckpt={ckpt}", "n=2", *words, f"output={out}")
+        done("sample", f"ckpt={ckpt}", "n=2", *overrides, f"output={out}")
         x = [np.load(file) for file in sorted((out / "arrays").iterdir())] if (out / "arrays").exists() else []
         assert len(list((out / "images").iterdir())) == 2
         return x, json.loads((out / "samples.json").read_text())
@@ -152,8 +154,8 @@ def test_the_readme_shows_these_very_files():
     ]
     for name, text in shown:
         assert text == (HERE / name).read_text(), name
-    told = {*re.findall(r"`(\w+\.py)`", section)}
-    assert told >= {file.name for file in PARTS.glob("*.py")} - {"__init__.py", "euler_half.py"}
+    described = {*re.findall(r"`(\w+\.py)`", section)}
+    assert described >= {file.name for file in PARTS.glob("*.py")} - {"__init__.py", "euler_half.py"}
 
 
 # A training
@@ -166,8 +168,8 @@ def test_data_network_schedule_and_condition(waves):
     assert alpha.item() ** 2 == pytest.approx(1 - 0.999 / 2)
     assert (model.shape, stored["dataset"]["shape"]) == ((2, 8, 8), [2, 8, 8])  # as the data set declares
     assert stored["space"]["class"] == "Standardized"  # which its yaml chose
-    told = stored["conditioning"]["wavelength"]
-    assert (4 <= told["low"] < 5, 15 < told["high"] <= 16) == (True, True)  # which the data settled
+    described = stored["conditioning"]["wavelength"]
+    assert (4 <= described["low"] < 5, 15 < described["high"] <= 16) == (True, True)  # which the data settled
     assert re.search(r"model +Plain, .* given wavelength\nprocess +Straight schedule of 50 steps", waves.out)
 
 
@@ -189,9 +191,9 @@ def test_callback_logger_and_strategy(waves):
 
 
 def test_a_run_that_was_killed_ends_with_the_same_bytes(waves, folder):
-    words = [*WAVES, f"run.dir={folder / 'killed'}"]
+    overrides = [*WAVES, f"run.dir={folder / 'killed'}"]
     beat = folder / "killed" / "heartbeat.txt"
-    with process("train.py", f"--config-dir={CONF}", *words, "callbacks.heartbeat.rest=0.3") as training:
+    with process("train.py", f"--config-dir={CONF}", *overrides, "callbacks.heartbeat.rest=0.3") as training:
         deadline = time.monotonic() + 60
         while (not beat.exists() or int(beat.read_text() or 0) < 7) and training.poll() is None:
             assert time.monotonic() < deadline
@@ -199,7 +201,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bytes(waves, folder):
         training.send_signal(signal.SIGKILL)
         training.communicate()
     assert training.returncode == -signal.SIGKILL
-    resumed = done("train", *words, "resume=auto")
+    resumed = done("train", *overrides, "resume=auto")
     assert 6 <= int(re.search(r"resuming .* at step (\d+),", resumed.out)[1]) < 20
     whole, second = state(waves.folder), state(folder / "killed")
     assert second["global_step"] == 20
@@ -213,7 +215,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bytes(waves, folder):
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "message"),
     [
         ("callbacks.preview.condition.length=3", "was trained without it; it takes wavelength"),
         ("callbacks.preview.condition.wavelength=red", "condition.wavelength=red: expected a length in pixels"),
@@ -223,11 +225,11 @@ def test_a_run_that_was_killed_ends_with_the_same_bytes(waves, folder):
         ("callbacks.heartbeat.ever=2", "no such key; did you mean callbacks.heartbeat.every?"),
     ],
 )
-def test_a_mistake_is_one_line_and_makes_no_run_folder(tmp_path, word, said):
-    words = [each for each in WAVES if each.partition("=")[0] != word.partition("=")[0]]
-    refused = run("train", *words, word, f"run.dir={tmp_path / 'run'}")
+def test_a_mistake_is_one_line_and_makes_no_run_folder(tmp_path, word, message):
+    overrides = [each for each in WAVES if each.partition("=")[0] != word.partition("=")[0]]
+    refused = run("train", *overrides, word, f"run.dir={tmp_path / 'run'}")
     assert (refused.code, refused.err.count("error:")) == (2, 1)
-    assert said in refused.err
+    assert message in refused.err
     assert not (tmp_path / "run").exists()
 
 
@@ -235,59 +237,66 @@ def test_a_mistake_is_one_line_and_makes_no_run_folder(tmp_path, word, said):
 
 
 def test_a_sampler(sample):
-    x, told = sample("sampler=euler_half", "sampler.steps=5")
-    assert told["sampler"] == {"class": "EulerHalf", "steps": 5, "times": "trailing"}
+    x, described = sample("sampler=euler_half", "sampler.steps=5")
+    assert described["sampler"] == {"class": "EulerHalf", "steps": 5, "times": "trailing"}
     assert x[0].shape == (2, 8, 8)
     plain, _ = sample("sampler=ddim", "sampler.steps=5")
     assert np.std(x) < np.std(plain)  # it is blurred
 
 
 def test_a_yaml_of_values_alone(sample):
-    x, told = sample("sampler=ddim_fast")
-    assert told["sampler"] == {"class": "DDIM", "steps": 7}
+    x, described = sample("sampler=ddim_fast")
+    assert described["sampler"] == {"class": "DDIM", "steps": 7}
     assert np.array_equal(x, sample("sampler=ddim", "sampler.steps=7")[0])
 
 
 def test_a_condition_by_its_own_name(sample, waves):
-    x, told = sample("sampler=ddim_fast", "condition.wavelength=[4,16]")
-    assert told["condition"] == {"wavelength": [[4], [16]]}
+    x, described = sample("sampler=ddim_fast", "condition.wavelength=[4,16]")
+    assert described["condition"] == {"wavelength": [[4], [16]]}
     assert not np.array_equal(x, sample("sampler=ddim_fast", "condition.wavelength=16")[0])
     refused = run("sample", f"ckpt={waves.folder}", "condition.length=3")
     assert refused.err == "error: condition.length=3: this model was trained without it; it takes wavelength\n"
 
 
 def test_a_guidance_with_a_second_model(sample, waves):
-    words = ["sampler=ddim_fast", "condition.wavelength=8"]
-    plain, _ = sample(*words)
-    x, told = sample(*words, "guidance=against", "guidance.scale=3")
-    assert (told["guidance"]["class"], len(told["guidance"]["weaker_sha256"])) == ("Against", 64)
+    overrides = ["sampler=ddim_fast", "condition.wavelength=8"]
+    plain, _ = sample(*overrides)
+    x, described = sample(*overrides, "guidance=against", "guidance.scale=3")
+    assert (described["guidance"]["class"], len(described["guidance"]["weaker_sha256"])) == ("Against", 64)
     assert not np.allclose(x, plain)
-    other, _ = sample(*words, "guidance=against", "guidance.scale=3", f"guidance.ckpt={waves.folder}/last")
+    other, _ = sample(*overrides, "guidance=against", "guidance.scale=3", f"guidance.ckpt={waves.folder}/last")
     assert np.array_equal(x, other)  # the same model's raw weights
-    assert np.array_equal(plain, sample(*words, "guidance=against", "guidance.scale=1")[0])
+    assert np.array_equal(plain, sample(*overrides, "guidance=against", "guidance.scale=1")[0])
 
 
 @pytest.mark.parametrize(("axis", "dim"), [("width", -1), ("height", -2)])
 def test_a_task(sample, axis, dim):
-    x, told = sample("task=symmetric", f"task.axis={axis}", "sampler.steps=5")
-    assert (told["task"]["axis"], told["sampler"]["class"]) == (axis, "DDIM")
+    x, described = sample("task=symmetric", f"task.axis={axis}", "sampler.steps=5")
+    assert (described["task"]["axis"], described["sampler"]["class"]) == (axis, "DDIM")
     assert np.array_equal(x, np.flip(x, dim))
 
 
 def test_compare(waves, tmp_path):
-    words = ["samplers=[euler_half,ddim_fast]", "steps=[2,4]", "condition.wavelength=[5,9]", "n=2"]
-    done("compare", f"ckpt={waves.folder}", *words, "guidance=against", "task=symmetric", f"output={tmp_path / 'out'}")
-    told = json.loads((tmp_path / "out" / "samples.json").read_text())
+    overrides = ["samplers=[euler_half,ddim_fast]", "steps=[2,4]", "condition.wavelength=[5,9]", "n=2"]
+    done(
+        "compare",
+        f"ckpt={waves.folder}",
+        *overrides,
+        "guidance=against",
+        "task=symmetric",
+        f"output={tmp_path / 'out'}",
+    )
+    described = json.loads((tmp_path / "out" / "samples.json").read_text())
     assert (tmp_path / "out" / "compare.png").exists()
-    assert [told["samplers"][name]["class"] for name in ("euler_half", "ddim_fast")] == ["EulerHalf", "DDIM"]
+    assert [described["samplers"][name]["class"] for name in ("euler_half", "ddim_fast")] == ["EulerHalf", "DDIM"]
 
 
 # Evaluation, a space, a command
 
 
 def test_a_metric(waves):
-    words = ["sampler=ddim_fast", "condition.wavelength=8", "metric.brightness.bins=5"]
-    found = done("evaluate", f"ckpt={waves.folder}", "metric=brightness", *words)
+    overrides = ["sampler=ddim_fast", "condition.wavelength=8", "metric.brightness.bins=5"]
+    found = done("evaluate", f"ckpt={waves.folder}", "metric=brightness", *overrides)
     row = results(waves.folder)[-1]
     assert "16 samples are brighter by " in found.out
     assert (row["metric"], row["value"]) == ("brightness", pytest.approx(row["samples"] - row["data"], abs=1e-5))
@@ -318,12 +327,12 @@ def test_a_space(digits, sample):
 
 
 def test_pictures_go_into_a_space_and_come_out_of_it(digits, sample, tmp_path):
-    _, told = sample("sampler=euler_half", "keep=all", "npz=true", ckpt=digits.folder)
+    _, described = sample("sampler=euler_half", "keep=all", "npz=true", ckpt=digits.folder)
     picture = tmp_path / "0" / "images" / "000000.png"
     with np.load(tmp_path / "0" / "samples.npz") as file:
         assert file["arr_0"].shape == (2, 8, 8, 1)
-    _, told = sample("task=img2img", f"task.image={picture}", "sampler=ddim_fast", ckpt=digits.folder)
-    assert told["task"]["class"] == "Img2Img"
+    _, described = sample("task=img2img", f"task.image={picture}", "sampler=ddim_fast", ckpt=digits.folder)
+    assert described["task"]["class"] == "Img2Img"
 
 
 def test_bits_of_a_space_are_those_of_a_density(digits):
@@ -333,8 +342,8 @@ def test_bits_of_a_space_are_those_of_a_density(digits):
 
 
 def test_a_command(waves):
-    words = ["-m", "diffusion", "count", "--config-dir", str(CONF), f"ckpt={waves.folder}", "depth=2"]
-    with process(*words) as counting:
+    overrides = ["-m", "diffusion", "count", "--config-dir", str(CONF), f"ckpt={waves.folder}", "depth=2"]
+    with process(*overrides) as counting:
         out, err = counting.communicate()
     assert counting.returncode == 0, err
     counts = json.loads(Path(out.splitlines()[-1]).read_text())

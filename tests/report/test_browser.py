@@ -25,12 +25,12 @@ def browser():
 @pytest.fixture
 def opened(browser):
     """Opens a page; at the end there was no other request, no error and no alert."""
-    said, asked = [], []
+    reported, asked = [], []
     context = browser.new_context(offline=True, viewport={"width": 1200, "height": 800})
     tab = context.new_page()
-    tab.on("console", lambda message: said.append(message.text))
-    tab.on("pageerror", lambda error: said.append(str(error)))
-    tab.on("dialog", lambda dialog: (said.append("a dialog"), dialog.dismiss()))
+    tab.on("console", lambda message: reported.append(message.text))
+    tab.on("pageerror", lambda error: reported.append(str(error)))
+    tab.on("dialog", lambda dialog: (reported.append("a dialog"), dialog.dismiss()))
     tab.on("request", lambda request: asked.append(request.url))
 
     def open_(path):
@@ -39,20 +39,20 @@ def opened(browser):
 
     yield open_
     context.close()
-    assert said == []
+    assert reported == []
     assert [url for url in asked if not url.startswith("data:")] == asked[:1]
 
 
 def test_the_slider_moves(opened, tmp_path):
     tab = opened(page.write([run_folder(tmp_path / "run")]))
-    slider, told = tab.locator("input[type=range]"), tab.locator(".album output")
-    assert told.inner_text() == "step 300, epoch 6"
+    slider, caption = tab.locator("input[type=range]"), tab.locator(".album output")
+    assert caption.inner_text() == "step 300, epoch 6"
     shown = tab.locator(".album .pictures:visible img").first
     last = shown.get_attribute("src")
     slider.focus()
     for _ in range(5):
         tab.keyboard.press("ArrowLeft")
-    assert told.inner_text() == "step 50, epoch 1"
+    assert caption.inner_text() == "step 50, epoch 1"
     assert tab.locator(".album .pictures:visible").count() == 1
     assert shown.get_attribute("src") != last
     assert shown.evaluate("image => image.complete && image.naturalWidth") == 24

@@ -9,12 +9,12 @@ from diffusion.report.run import runs
 from tests.helpers.run_folder import run_folder, write_metrics, write_result
 
 
-def said(*folders):
+def reported(*folders):
     return {each.text: each.kind for each in verdict.findings(runs(folders)[0])}
 
 
 def test_a_run_that_went_well(tmp_path):
-    found = said(run_folder(tmp_path / "run"))
+    found = reported(run_folder(tmp_path / "run"))
     assert found == {
         "Finished, max_steps=300 reached: 300 steps, 38,400 images, 1.1 minutes, 600 images/s including "
         "validations and images.": "good",
@@ -27,7 +27,7 @@ def test_a_run_that_went_well(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "given", "text"),
+    ("options", "given", "text"),
     [
         ([], {"step": 200}, "Not finished, or without a limit; last checkpoint: 200 steps"),
         (["trainer.max_steps=null"], {}, "Not finished, or without a limit"),
@@ -53,8 +53,8 @@ def test_a_run_that_went_well(tmp_path):
         (["timesteps=log_normal"], {}, "train/loss has another objective"),
     ],
 )
-def test_a_run_that_did_not(words, given, text, tmp_path):
-    assert any(text in each for each in said(run_folder(tmp_path / "run", *words, **given)))
+def test_a_run_that_did_not(options, given, text, tmp_path):
+    assert any(text in each for each in reported(run_folder(tmp_path / "run", *options, **given)))
 
 
 def test_a_checkpoint_that_cannot_be_read_is_told(tmp_path):
@@ -63,7 +63,7 @@ def test_a_checkpoint_that_cannot_be_read_is_told(tmp_path):
     [run] = runs([folder])
     assert run.saved is None
     assert "not a checkpoint of this program" in run.unread[0]
-    assert "There is no checkpoint that records the progress of the run." in said(folder)
+    assert "There is no checkpoint that records the progress of the run." in reported(folder)
 
 
 def test_what_is_logged_beyond_is_told(tmp_path):
@@ -72,15 +72,15 @@ def test_what_is_logged_beyond_is_told(tmp_path):
     with open(folder / "metrics.csv") as file:
         head, *rows = file.read().splitlines()
     (folder / "metrics.csv").write_text("\n".join([f"{head},train/gap", *(f"{row},0.01" for row in rows)]))
-    assert any("0.01 above that of the exact denoiser" in text for text in said(folder))
+    assert any("0.01 above that of the exact denoiser" in text for text in reported(folder))
 
 
 def test_of_a_metric_the_newest_measurement_is_told(tmp_path):
     folder = run_folder(tmp_path / "run")
     write_result(folder, metric="bpd", value=3.0, summary="bpd 3.0", date="2026-01-01")
     write_result(folder, metric="bpd", value=2.5, summary="bpd 2.5", date="2026-01-02")
-    assert "Measured: bpd 2.5 (2026-01-02)." in said(folder)
-    assert not any("3.0" in text for text in said(folder))
+    assert "Measured: bpd 2.5 (2026-01-02)." in reported(folder)
+    assert not any("3.0" in text for text in reported(folder))
 
 
 def test_several_runs_are_compared_where_their_data_are_the_same(tmp_path):

@@ -59,9 +59,9 @@ def test_any_seed_makes_a_network(seed):
 def test_a_default_number_of_steps_is_at_most_that_of_the_schedule(changed, steps, recwarn):
     node = {**choice("sampler", "ddim"), **changed}
     assert build.with_steps_of(schedule.linear(20), node, "callbacks.preview.sampler") == {**node, "steps": steps}
-    said = [str(each.message) for each in recwarn if each.category is Notice]
+    reported = [str(each.message) for each in recwarn if each.category is Notice]
     lowered = [f"callbacks.preview.sampler.steps={steps} instead of the usual 50: there are no more"]
-    assert said == lowered * (steps != node["steps"])
+    assert reported == lowered * (steps != node["steps"])
     assert len(build.instantiate({**node, "steps": steps}).times(schedule.linear(20))) == (steps or 20) + 1
 
 

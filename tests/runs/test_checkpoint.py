@@ -24,12 +24,12 @@ WORDS += ["dataset.val_images=16", "logger=none", "optimizer.lr=1e-2", "strategy
 KEY = "denoiser.network.conv_in.weight"
 
 
-def run(command, *words):
+def run(command, *overrides):
     """A command as a user says it, in this process."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("DIFFUSION_RUN_DIR", "")  # so that what the command puts there is gone afterwards
         environment.delenv("DIFFUSION_RUN_DIR")
-        return cli.main(command, [str(word) for word in words])
+        return cli.main(command, [str(word) for word in overrides])
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,8 @@ def power(tmp_path_factory):
 @pytest.fixture(scope="module")
 def half_lives(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "half_lives"
-    words = ["experiment=digits", *WORDS, "ema=half_life", "ema.half_life=[50,5000]", "trainer.max_steps=8"]
-    assert run("train", *words, f"run.dir={folder}") == 0
+    overrides = ["experiment=digits", *WORDS, "ema=half_life", "ema.half_life=[50,5000]", "trainer.max_steps=8"]
+    assert run("train", *overrides, f"run.dir={folder}") == 0
     return folder
 
 
@@ -103,42 +103,42 @@ def test_sample_takes_names_and_widths(power, tmp_path):
     drawn = {}
     for which in "0.08", "power_0.1", "ema":
         output = tmp_path / which
-        words = [f"ckpt={power}", "n=1", "sampler=ddim", "sampler.steps=3", f"weights={which}", f"output={output}"]
-        assert run("sample", *words) == 0
+        overrides = [f"ckpt={power}", "n=1", "sampler=ddim", "sampler.steps=3", f"weights={which}", f"output={output}"]
+        assert run("sample", *overrides) == 0
         drawn[which] = (output / "images" / "000000.png").read_bytes()
     assert json.loads((tmp_path / "0.08" / "samples.json").read_text())["weights"] == 0.08
     assert drawn["power_0.1"] == drawn["ema"] != drawn["0.08"]
 
 
 @pytest.mark.parametrize(
-    ("which", "said"),
+    ("which", "message"),
     [
         ("em", "weights=em: * has ema, raw, half_life_50, half_life_5000"),
         ("power_0.1", "weights=power_0.1: * has ema, raw, half_life_50, half_life_5000"),
         ("0.08", "weights=0.08: a width needs a run trained with ema=power; there are half_life_50, half_life_5000"),
     ],
 )
-def test_weights_that_are_not_there_are_refused_in_one_line(half_lives, which, said, tmp_path, capsys):
+def test_weights_that_are_not_there_are_refused_in_one_line(half_lives, which, message, tmp_path, capsys):
     assert run("sample", f"ckpt={half_lives}", f"weights={which}", f"output={tmp_path / 'out'}") == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    start, _, end = said.partition("*")
+    start, _, end = message.partition("*")
     assert line.startswith(f"error: {start}")
     assert line.endswith(end)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("which", "said"), [("0.01", "widths from "), ("0.9", "sigma_rel=0.9 is not between 0 and 0.288")]
+    ("which", "message"), [("0.01", "widths from "), ("0.9", "sigma_rel=0.9 is not between 0 and 0.288")]
 )
-def test_a_width_out_of_reach_is_refused_in_one_line(power, which, said, capsys):
+def test_a_width_out_of_reach_is_refused_in_one_line(power, which, message, capsys):
     assert run("sample", f"ckpt={power}", f"weights={which}") == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert said in line
+    assert message in line
     assert not (power / "generated").exists()
 
 
 def test_other_widths_cannot_join_a_run(power, capsys):
-    words = [*WORDS, f"run.dir={power}", "resume=auto", "trainer.max_steps=50"]
-    assert run("train", *words, "ema=power", "ema.sigma_rel=[0.2,0.05]") == 2
+    overrides = [*WORDS, f"run.dir={power}", "resume=auto", "trainer.max_steps=50"]
+    assert run("train", *overrides, "ema=power", "ema.sigma_rel=[0.2,0.05]") == 2
     assert "has power_0.1, power_0.05 and not power_0.2, power_0.05" in capsys.readouterr().err
     assert saved(power)["global_step"] == 40

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture
 def train(capsys, tmp_path):
-    def run(*words):
-        return command("train", *words, capsys=capsys)
+    def run(*overrides):
+        return command("train", *overrides, capsys=capsys)
 
     return run
 
@@ -30,8 +30,8 @@ def train(capsys, tmp_path):
 def start(train, tmp_path):
     """Trains the run `name` in tmp_path as far as the words say."""
 
-    def run(*words, name="a"):
-        return train(*tiny(f"run.root={tmp_path}", f"run.name={name}", *words))
+    def run(*overrides, name="a"):
+        return train(*tiny(f"run.root={tmp_path}", f"run.name={name}", *overrides))
 
     return run
 
@@ -125,7 +125,7 @@ def test_sums_go_on_to_be_rounded_as_they_were_unless_it_is_asked_for(monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "message"),
     [
         ("network.layers=2", "network.layers differs from the checkpoint's (1 -> 2)"),
         ("schedule=vp", "schedule differs from the checkpoint's (linear -> VP)"),
@@ -133,18 +133,18 @@ def test_sums_go_on_to_be_rounded_as_they_were_unless_it_is_asked_for(monkeypatc
         ("prediction=v", "prediction differs from the checkpoint's (Eps -> V)"),
     ],
 )
-def test_another_model_is_refused_in_words(start, one_step, word, said):
+def test_another_model_is_refused_in_words(start, one_step, word, message):
     done = start(word, f"resume={one_step}", name="b")
     assert done.code == 2
-    assert said in done.err
+    assert message in done.err
     assert ("resume_mode=weights" in done.err) == (not word.startswith("network"))
     assert not (one_step.parent / "b").exists()
 
 
 def test_only_the_weights(start, one_step):
     """A new run, from step 0, whose weights and average are the average of the checkpoint's."""
-    words = [f"resume={one_step}", "resume_mode=weights", "trainer.max_steps=1", "optimizer.lr=1e-30"]
-    done = start(*words, "prediction=v", name="b")
+    overrides = [f"resume={one_step}", "resume_mode=weights", "trainer.max_steps=1", "optimizer.lr=1e-30"]
+    done = start(*overrides, "prediction=v", name="b")
     assert done.code == 0
     assert "starting from the averaged weights of" in done.out
     assert "prediction Eps -> V" in done.out
@@ -155,43 +155,43 @@ def test_only_the_weights(start, one_step):
         for weights in ("state_dict", "ema_state_dict"):
             torch.testing.assert_close(value, new[weights][key], rtol=0, atol=1e-20)
     assert any(not torch.equal(old["state_dict"][key], value) for key, value in old["ema_state_dict"].items())
-    assert "differs from the checkpoint's (1 -> 2)" in start(*words, "network.layers=2", name="c").err
-    assert "b exists" in start(*words, name="b").err
+    assert "differs from the checkpoint's (1 -> 2)" in start(*overrides, "network.layers=2", name="c").err
+    assert "b exists" in start(*overrides, name="b").err
     assert "from which checkpoint? Set resume=RUN" in start("resume=auto", "resume_mode=weights").err
 
 
 @pytest.mark.parametrize(
-    ("limit", "said"),
+    ("limit", "message"),
     [
         ("trainer.max_steps=1", "max_steps=1 reached (step 1 in "),
         ("trainer.max_minutes=1e-9", "max_minutes=1e-09 reached (step 1 in "),
     ],
 )
-def test_nothing_left_to_train(start, one_step, limit, said):
+def test_nothing_left_to_train(start, one_step, limit, message):
     done = start(limit, f"resume={one_step}", "resume_mode=full", name="one")
     assert done.code == 0
-    assert f"nothing left to train: {said}" in done.out
+    assert f"nothing left to train: {message}" in done.out
     assert done.folder == one_step
 
 
 def test_no_epoch_left_to_train(start):
-    words = ["dataset.batch_size=750", "trainer.max_epochs=2"]
-    first = start(*words)
-    done = start(*words, "resume=auto")
+    overrides = ["dataset.batch_size=750", "trainer.max_epochs=2"]
+    first = start(*overrides)
+    done = start(*overrides, "resume=auto")
     assert "nothing left to train: max_epochs=2 reached" in done.out
     assert done.folder == first.folder
-    more = start(*words[:1], "trainer.max_epochs=3", "resume=auto")
+    more = start(*overrides[:1], "trainer.max_epochs=3", "resume=auto")
     assert contents(more.folder)["global_step"] == 6
 
 
 @pytest.mark.parametrize(
-    ("word", "said"), [("dataset.val_images=8", True), ("dataset.batch_size=64", False), ("seed=0", False)]
+    ("word", "message"), [("dataset.val_images=8", True), ("dataset.batch_size=64", False), ("seed=0", False)]
 )
-def test_the_best_checkpoint_is_chosen_anew_on_other_validation_images(start, caplog, word, said):
+def test_the_best_checkpoint_is_chosen_anew_on_other_validation_images(start, caplog, word, message):
     folder = start("trainer.max_steps=1").folder
     done = start("trainer.max_steps=2", "resume=auto", word)
     assert done.code == 0
-    assert ("best.ckpt is chosen again" in caplog.text) == said
+    assert ("best.ckpt is chosen again" in caplog.text) == message
     assert len(contents(folder)["callbacks"]["Checkpoints"]["validated_on"][0]) == 24  # a fingerprint
 
 
@@ -291,10 +291,10 @@ def test_what_is_not_as_it_was_is_named(start, train, one_step, tmp_path):
     edited = json.loads(path.read_text())
     edited["data"]["fingerprint"], edited["versions"]["torch"] = "0123", "1.0"
     path.write_text(json.dumps(edited))
-    for words in ([f"rerun={one_step}", f"run.root={tmp_path}"], tiny(f"resume={one_step}", "trainer.max_steps=2")):
-        said = train(*words).out
-        assert "data.fingerprint 0123 -> " in said
-        assert f"versions.torch 1.0 -> {torch.__version__.partition('+')[0]}" in said
+    for overrides in ([f"rerun={one_step}", f"run.root={tmp_path}"], tiny(f"resume={one_step}", "trainer.max_steps=2")):
+        message = train(*overrides).out
+        assert "data.fingerprint 0123 -> " in message
+        assert f"versions.torch 1.0 -> {torch.__version__.partition('+')[0]}" in message
 
 
 def test_the_fingerprint_is_of_the_images():
@@ -312,15 +312,15 @@ def test_the_fingerprint_is_of_the_images():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [(None, "no manifest.json"), ("{", "not a manifest of this program"), ("[]", "not a manifest"), ("{}", "'config'")],
 )
-def test_what_is_no_run_cannot_be_repeated(train, tmp_path, text, said):
+def test_what_is_no_run_cannot_be_repeated(train, tmp_path, text, message):
     if text is not None:
         (tmp_path / "manifest.json").write_text(text)
     done = train(f"rerun={tmp_path}")
     assert done.code == 2
-    assert said in done.err
+    assert message in done.err
 
 
 def test_differences_are_of_leaves_and_of_whole_objects():

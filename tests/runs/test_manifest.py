@@ -16,9 +16,9 @@ def refuse(word):
     pytest.fail(f"{word} is no JSON")
 
 
-def repeated(folder, *words):
+def repeated(folder, *overrides):
     """The config of a run of these words as `rerun=` has it, and as it was; the manifest is strict JSON."""
-    composed = OmegaConf.to_container(compose.compose("train", words), resolve=True)
+    composed = OmegaConf.to_container(compose.compose("train", overrides), resolve=True)
     manifest.write(folder, manifest.describe(composed, data={}), step=0)
     json.loads((folder / manifest.NAME).read_text(), parse_constant=refuse)
     again = OmegaConf.to_container(compose.compose("train", [f"rerun={folder}"]), resolve=True)
@@ -27,8 +27,8 @@ def repeated(folder, *words):
 
 @pytest.mark.parametrize("infinity", ["inf", ".inf", "+.Inf"])
 def test_infinities_in_a_list_and_deep_in_an_object_come_back(tmp_path, infinity):
-    words = [f"guidance.interval=[2,{infinity}]", "sampler=euler", "sampler.churn_min=0.5"]
-    again, before = repeated(tmp_path, *words)
+    overrides = [f"guidance.interval=[2,{infinity}]", "sampler=euler", "sampler.churn_min=0.5"]
+    again, before = repeated(tmp_path, *overrides)
     assert again == before
     assert again["guidance"]["interval"] == [2, math.inf]
     assert again["sampler"]["churn_max"] == math.inf

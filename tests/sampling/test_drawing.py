@@ -18,8 +18,8 @@ CLASSES = ["zero", "one", "two", "three"]
 
 @pytest.fixture(scope="module")
 def ckpt(tmp_path_factory):
-    words = ["schedule.T=20", "prediction=v", "sampler=ddim", "sampler.steps=4"]
-    return random_model(tmp_path_factory.mktemp("model") / "model.ckpt", *words, classes=CLASSES)
+    overrides = ["schedule.T=20", "prediction=v", "sampler=ddim", "sampler.steps=4"]
+    return random_model(tmp_path_factory.mktemp("model") / "model.ckpt", *overrides, classes=CLASSES)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_the_grid_of_an_interpolation_has_its_rows_and_their_classes(sample, mon
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (["y=all", "n=4"], None),
         (["y=[one,two]", "n=64", "batch_size=64"], None),
@@ -95,6 +95,6 @@ def test_the_grid_of_an_interpolation_has_its_rows_and_their_classes(sample, mon
         ([*ROW, "y=[one,three]", "n=4"], None),
     ],
 )
-def test_classes_that_are_not_drawn_are_said(sample, given, said):
+def test_classes_that_are_not_drawn_are_said(sample, given, message):
     found = notes(sample(*given))
-    assert [text[: len(said)] for text in found] == [said] if said else not found
+    assert [text[: len(message)] for text in found] == [message] if message else not found

@@ -27,30 +27,30 @@ WORDS = [
 ]
 
 
-def words(*given):
+def overrides(*given):
     """Those of a tiny training, and `given`, which win."""
     return list({str(word).partition("=")[0]: str(word) for word in [*WORDS, *given]}.values())
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    place = tmp_path_factory.mktemp("place")
-    write(place / "set", train=500, val=60)
-    return place
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("root")
+    write(root / "set", train=500, val=60)
+    return root
 
 
 @pytest.fixture(scope="module")
-def run(place):
+def run(root):
     from diffusion.commands import cli
 
-    line = words(f"dataset.path={place / 'set'}", "trainer.max_steps=300", f"run.dir={place / 'run'}")
+    line = overrides(f"dataset.path={root / 'set'}", "trainer.max_steps=300", f"run.dir={root / 'run'}")
     assert cli.main("train", line) == 0
-    return place / "run"
+    return root / "run"
 
 
-def test_what_the_data_decide_is_in_the_checkpoint(run, place):
+def test_what_the_data_decide_is_in_the_checkpoint(run, root):
     config = checkpoint.read(checkpoint.find(run))["config"]
-    x = np.load(place / "set" / "train" / "x.npy").astype(np.float64)
+    x = np.load(root / "set" / "train" / "x.npy").astype(np.float64)
     assert config["dataset"]["shape"] == [3, 8, 12]
     np.testing.assert_allclose(config["space"]["mean"], x.mean((0, 2, 3)), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(config["space"]["std"], x.std((0, 2, 3)), rtol=1e-9)
@@ -104,9 +104,9 @@ def test_the_bound_is_a_density_in_the_datas_units(run, capsys, tmp_path):
     assert -1.5 < row["value"] - independent < 0.5
 
 
-def test_killed_and_resumed_it_takes_the_same_steps(place, tmp_path):
-    line = words(
-        f"dataset.path={place / 'set'}", "trainer.max_steps=40", "checkpoints.every_n_steps=4", "callbacks.preview.n=0"
+def test_killed_and_resumed_it_takes_the_same_steps(root, tmp_path):
+    line = overrides(
+        f"dataset.path={root / 'set'}", "trainer.max_steps=40", "checkpoints.every_n_steps=4", "callbacks.preview.n=0"
     )
     with forking(tmp_path / "log") as train:
         assert train(*line, f"run.dir={tmp_path / 'whole'}") == 0
@@ -121,10 +121,10 @@ def test_killed_and_resumed_it_takes_the_same_steps(place, tmp_path):
     assert whole["config"]["space"] == killed["config"]["space"]
 
 
-def test_a_resumed_run_keeps_its_statistics_when_rows_are_added(place, tmp_path, capsys):
+def test_a_resumed_run_keeps_its_statistics_when_rows_are_added(root, tmp_path, capsys):
     line, spaces = ["callbacks.preview.n=0", f"run.dir={tmp_path / 'run'}", "resume=auto"], []
-    for steps, folder in (2, place / "set"), (4, write(tmp_path / "more", train=600, val=60)):
-        line = words(*line, f"dataset.path={folder}", f"trainer.max_steps={steps}")
+    for steps, folder in (2, root / "set"), (4, write(tmp_path / "more", train=600, val=60)):
+        line = overrides(*line, f"dataset.path={folder}", f"trainer.max_steps={steps}")
         done = command("train", *line, capsys=capsys)
         assert done.code == 0, done.err
         spaces.append(checkpoint.read(checkpoint.find(tmp_path / "run"))["config"]["space"])
@@ -132,7 +132,7 @@ def test_a_resumed_run_keeps_its_statistics_when_rows_are_added(place, tmp_path,
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
-def test_what_is_stored_is_not_rounded_before_it_is_encoded(precision, place, tmp_path, monkeypatch):
+def test_what_is_stored_is_not_rounded_before_it_is_encoded(precision, root, tmp_path, monkeypatch):
     from diffusion import spaces
     from diffusion.commands import cli
 
@@ -140,7 +140,9 @@ def test_what_is_stored_is_not_rounded_before_it_is_encoded(precision, place, tm
     monkeypatch.setattr(
         spaces.standardized.Standardized, "encode", lambda self, x: (seen.append(x.dtype), encode(self, x))[1]
     )
-    line = words(f"dataset.path={place / 'set'}", "trainer.max_steps=1", f"run.dir={tmp_path}", "callbacks.preview.n=0")
+    line = overrides(
+        f"dataset.path={root / 'set'}", "trainer.max_steps=1", f"run.dir={tmp_path}", "callbacks.preview.n=0"
+    )
     assert cli.main("train", [*line, f"trainer.precision={precision}"]) == 0
     assert {*seen} == {torch.float32}
 
@@ -155,8 +157,8 @@ def test_what_is_stored_is_not_rounded_before_it_is_encoded(precision, place, tm
         ("prediction=edm", "prediction.sigma_data=1"),
     ],
 )
-def test_other_choices_work_as_well(choices, place, tmp_path, capsys):
-    line = words(*choices, f"dataset.path={place / 'set'}", f"run.dir={tmp_path / 'run'}", "trainer.max_steps=2")
+def test_other_choices_work_as_well(choices, root, tmp_path, capsys):
+    line = overrides(*choices, f"dataset.path={root / 'set'}", f"run.dir={tmp_path / 'run'}", "trainer.max_steps=2")
     if "network=unet_lucid" in choices:
         line.remove("network.widths=[8,16]")
     done = command("train", *line, capsys=capsys)
@@ -165,8 +167,8 @@ def test_other_choices_work_as_well(choices, place, tmp_path, capsys):
     assert done.code == 0, done.err
 
 
-def test_tasks_take_arrays_in_the_datas_units(run, place, tmp_path, capsys):
-    x = np.load(place / "set" / "val" / "x.npy")
+def test_tasks_take_arrays_in_the_datas_units(run, root, tmp_path, capsys):
+    x = np.load(root / "set" / "val" / "x.npy")
     for i in 0, 1:
         np.save(tmp_path / f"{i}.npy", x[i])
     Image.fromarray(np.repeat(np.array([[0, 255]], np.uint8), 6, 1).repeat(8, 0)).save(tmp_path / "mask.png")
@@ -199,22 +201,22 @@ LINES = [
     (["train", "network.attention=[8,12]"], "attention at [12] is impossible: at size 8x12"),
     (["train", "network.widths=[8,8,8,8]"], "8x12 does not divide by 8"),
     (["sample", "clipping=static"], "clipping=static clips x_0 to bounds"),
-    (["sample", "task=img2img", "task.image={place}/set"], "expected an array of shape (3, 8, 12)"),
-    (["sample", "task=img2img", "task.image={place}/set/train/x.npy"], "has the shape (500, 3, 8, 12)"),
-    (["sample", "task=img2img", "task.image={place}/set/no.npy"], "is missing"),
+    (["sample", "task=img2img", "task.image={root}/set"], "expected an array of shape (3, 8, 12)"),
+    (["sample", "task=img2img", "task.image={root}/set/train/x.npy"], "has the shape (500, 3, 8, 12)"),
+    (["sample", "task=img2img", "task.image={root}/set/no.npy"], "is missing"),
 ]
 
 
-@pytest.mark.parametrize(("line", "said"), LINES, ids=[" ".join(line) for line, _ in LINES])
-def test_a_mistake_is_one_line(line, said, run, place, tmp_path, capsys):
-    name, *given = (word.format(place=place) for word in line)
+@pytest.mark.parametrize(("line", "message"), LINES, ids=[" ".join(line) for line, _ in LINES])
+def test_a_mistake_is_one_line(line, message, run, root, tmp_path, capsys):
+    name, *given = (word.format(root=root) for word in line)
     if name == "train":
-        given = words(f"dataset.path={place / 'set'}", f"run.root={tmp_path}", *given)
+        given = overrides(f"dataset.path={root / 'set'}", f"run.root={tmp_path}", *given)
     else:
         given += [f"ckpt={run}", f"output={tmp_path / 'out'}"]
     done = command(name, *given, capsys=capsys)
     assert done.code == 2
-    assert said in done.err
+    assert message in done.err
     assert len(done.err.splitlines()) == 1
     assert not list(tmp_path.iterdir())
 

@@ -26,9 +26,9 @@ def trained(folder, shape, capsys):
     return done
 
 
-def drawn(run, *words, capsys):
+def drawn(run, *overrides, capsys):
     short = ["sampler=ddim", "sampler.steps=2", "n=2", "npz=true"]
-    done = command("sample", f"ckpt={run}", *short, *words, capsys=capsys)
+    done = command("sample", f"ckpt={run}", *short, *overrides, capsys=capsys)
     assert done.code == 0, done.err
     with np.load(done.folder / "samples.npz") as file:
         return done, file["arr_0"]

@@ -101,8 +101,10 @@ def test_a_mask_of_other_proportions_is_refused(save, mask, of):
     path = save(np.eye(*mask[::-1], dtype=np.uint8) * 255)
     with pytest.raises(UserError) as refused:
         Inpaint(image, path, 1, 1, SPACE)
-    said = f"task.mask={path} has {mask[0]}x{mask[1]} pixels and task.image={image} {of[0]}x{of[1]}: expected a mask of"
-    assert str(refused.value).startswith(said)
+    message = (
+        f"task.mask={path} has {mask[0]}x{mask[1]} pixels and task.image={image} {of[0]}x{of[1]}: expected a mask of"
+    )
+    assert str(refused.value).startswith(message)
 
 
 @pytest.mark.parametrize("resolution", [(16, 8), (8, 4), (32, 16), (333, 167), (160, 80)])
@@ -136,7 +138,7 @@ def _with(image, exif):
 
 
 @pytest.mark.parametrize(
-    ("image", "said"),
+    ("image", "message"),
     [
         (np.zeros((4, 4), np.uint8), "all black, nothing is drawn: its brightest value is 0 of 255"),
         (RIGHT // 255, "all black, nothing is drawn: its brightest value is 1 of 255"),
@@ -152,8 +154,8 @@ def _with(image, exif):
         ),
     ],
 )
-def test_a_mask_without_an_edge_is_refused_with_the_reason(save, picture, image, said):
-    with pytest.raises(UserError, match=said) as refused:
+def test_a_mask_without_an_edge_is_refused_with_the_reason(save, picture, image, message):
+    with pytest.raises(UserError, match=message) as refused:
         Inpaint(picture, save(image), 1, 1, SPACE)
     assert str(refused.value).endswith("white pixels are redrawn, black and transparent ones kept")
 

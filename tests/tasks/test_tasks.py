@@ -155,9 +155,9 @@ def test_resampling_lets_the_unknown_follow_the_known(picture):
     assert variance == pytest.approx(0.19, rel=0.35)
 
 
-@pytest.mark.parametrize(("grey", "said"), [(0, "all black, nothing is drawn"), (255, "all white, nothing is kept")])
-def test_a_mask_without_an_edge_is_refused(picture, grey, said):
-    with pytest.raises(UserError, match=said):
+@pytest.mark.parametrize(("grey", "message"), [(0, "all black, nothing is drawn"), (255, "all white, nothing is kept")])
+def test_a_mask_without_an_edge_is_refused(picture, grey, message):
+    with pytest.raises(UserError, match=message):
         Inpaint(picture(np.zeros((4, 4))), picture(np.full((4, 4), grey), "mask.png"), 1, 1, SPACE)
 
 
@@ -179,9 +179,9 @@ def test_jumps_walk_each_stretch_again():
 def test_interpolation_between_seeds_goes_from_one_image_to_the_other():
     denoise, sampler = MixtureDenoiser(schedule.cosine(1000)), DDIM(steps=20)
     rows = draw(Interpolate("3", "8", 5, None, SPACE), sampler, denoise, n=10).unflatten(0, (2, 5))
-    for seed, place in ((3, 0), (8, -1)):
+    for seed, index in ((3, 0), (8, -1)):
         [(_, states)] = generate(denoise, sampler, SHAPE, torch.arange(2), seed)
-        torch.testing.assert_close(rows[:, place], states[-1])
+        torch.testing.assert_close(rows[:, index], states[-1])
     steps = (rows[:, 1:] - rows[:, :-1]).abs().flatten(2).mean(2)
     assert (steps > 0).all()
     apart = draw(Interpolate("3", "8", 5, None, SPACE), sampler, denoise, n=10, batch_size=3).unflatten(0, (2, 5))
@@ -193,9 +193,9 @@ def test_interpolation_between_pictures_gives_both_back(picture):
     values = [np.arange(16).reshape(4, 4) * 12 + 30, np.arange(16)[::-1].reshape(4, 4) * 10]
     files = [picture(value, f"{number}.png") for number, value in enumerate(values)]
     x_0 = draw(Interpolate(*files, 4, None, SPACE), DDIM(steps=50), denoise, n=4)
-    for place, value in ((0, values[0]), (-1, values[1])):
+    for index, value in ((0, values[0]), (-1, values[1])):
         expected = torch.tensor(value.copy(), dtype=torch.float32) / 127.5 - 1
-        torch.testing.assert_close(x_0[place, 0], expected, rtol=0, atol=5e-3)
+        torch.testing.assert_close(x_0[index, 0], expected, rtol=0, atol=5e-3)
 
 
 def test_interpolation_from_a_time_shares_the_noise_of_a_row(picture):
@@ -219,7 +219,7 @@ def test_slerp_keeps_the_length_and_ends_where_it_should():
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (("1", "2", 1, None), "task.points=1: expected a whole number, 2 or more"),
         (("1", "2", 4.5, None), "task.points=4.5: expected a whole number"),
@@ -228,6 +228,6 @@ def test_slerp_keeps_the_length_and_ends_where_it_should():
         (("1", "nowhere.png", 5, None), "task.end=nowhere.png: not a readable picture"),
     ],
 )
-def test_impossible_interpolations_are_refused(words, said):
-    with pytest.raises(UserError, match=said):
-        Interpolate(*words, SPACE)
+def test_impossible_interpolations_are_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        Interpolate(*arguments, SPACE)

@@ -9,7 +9,7 @@ from tests.helpers.commands import command, tiny
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def said(done):
+def reported(done):
     """The lines by their keys."""
     assert done.code == 0, done.err
     pairs = [line.split("  ", 1) for line in done.out.splitlines() if "  " in line]
@@ -18,7 +18,7 @@ def said(done):
 
 def test_it_says_what_it_will_do(tmp_path, capsys):
     line = tiny("trainer.max_steps=2", "conditioning=label", "prediction=v", f"run.dir={tmp_path / 'run'}")
-    lines = said(command("train", *line, capsys=capsys))
+    lines = reported(command("train", *line, capsys=capsys))
     assert lines["data"] == "digits: 1,500 images of 1x8x8 to train on, 32 to validate, 10 classes"
     assert lines["model"].startswith("UNet, 0.0")
     assert lines["model"].endswith("M parameters, given label")
@@ -31,8 +31,10 @@ def test_it_says_what_it_will_do(tmp_path, capsys):
 
 def test_of_a_run_that_goes_on_it_says_the_rest(tmp_path, capsys):
     line = tiny("trainer.max_minutes=30", "callbacks.preview.every_n_steps=3", f"run.dir={tmp_path / 'run'}")
-    assert said(command("train", *line, "trainer.max_steps=1", capsys=capsys))["pictures"].startswith("first at step 3")
-    lines = said(command("train", *line, "trainer.max_steps=4", "resume=auto", capsys=capsys))
+    assert reported(command("train", *line, "trainer.max_steps=1", capsys=capsys))["pictures"].startswith(
+        "first at step 3"
+    )
+    lines = reported(command("train", *line, "trainer.max_steps=4", "resume=auto", capsys=capsys))
     assert lines["ends"] == "at step 4 or after 30 minutes, of which 30 are left, whichever is first"
     assert lines["pictures"] == "next at step 3, and at the end"
 
@@ -89,7 +91,7 @@ def test_callbacks_loggers_and_a_strategy_of_ones_own(own, tmp_path, capsys):
     parts = ["callbacks=[default,own]", "logger=own", "callbacks.predictions=null", "callbacks.counts.every=5"]
     parts += ["strategy=own", "trainer.max_steps=2", "seed=3", f"run.dir={tmp_path / 'run'}"]
     done = command("train", *tiny(*parts), capsys=capsys)
-    assert said(done)["no pictures"] == "Numbers shows numbers only; the pictures are in the run folder"
+    assert reported(done)["no pictures"] == "Numbers shows numbers only; the pictures are in the run folder"
     assert "counted 2 3 5" in done.out
     names = {file.name.partition("epoch_")[0] for file in (tmp_path / "run" / "samples").iterdir()}
     assert names == {"", "data.png", "loss_", "states_", "strip_", "weights_"}
@@ -97,7 +99,7 @@ def test_callbacks_loggers_and_a_strategy_of_ones_own(own, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("group", "text", "said"),
+    ("group", "text", "reported"),
     [
         ("callbacks", "x:\n  _target_: my_parts.Numbers", "which is no lightning.pytorch.Callback: it is not built"),
         ("logger", "x:\n  _target_: my_parts.Counts", "which is no lightning.pytorch.loggers.Logger"),
@@ -105,12 +107,12 @@ def test_callbacks_loggers_and_a_strategy_of_ones_own(own, tmp_path, capsys):
         ("callbacks", "x:\n  _target_: my_parts.Counts\n  ever: 1", "callbacks.x.ever: my_parts.Counts takes no ever"),
     ],
 )
-def test_what_is_of_another_kind_is_one_line_before_there_is_a_run(own, tmp_path, capsys, group, text, said):
+def test_what_is_of_another_kind_is_one_line_before_there_is_a_run(own, tmp_path, capsys, group, text, reported):
     for file in (tmp_path / "conf").glob("*/own.yaml"):
         file.unlink()
     (tmp_path / "conf" / group / "wrong.yaml").write_text(text)
     chosen = "callbacks=[default,wrong]" if group == "callbacks" else f"{group}=wrong"
     done = command("train", *tiny(chosen, "trainer.max_steps=1", f"run.dir={tmp_path / 'run'}"), capsys=capsys)
     assert done.code == 2
-    assert said in done.err
+    assert reported in done.err
     assert not (tmp_path / "run").exists()

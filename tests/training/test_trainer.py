@@ -11,12 +11,12 @@ from diffusion.training.callbacks.predictions import Predictions
 from diffusion.training.callbacks.preview import Preview
 
 
-def resolved(*words):
-    return OmegaConf.to_container(compose("train", ["dataset=digits", "network=unet_tiny", *words]), resolve=True)
+def resolved(*overrides):
+    return OmegaConf.to_container(compose("train", ["dataset=digits", "network=unet_tiny", *overrides]), resolve=True)
 
 
-def trainer_of(folder, *words):
-    config = resolved(*words)
+def trainer_of(folder, *overrides):
+    config = resolved(*overrides)
     return module.make_trainer(config, folder, module.callbacks(config, folder).values())
 
 
@@ -61,7 +61,7 @@ def test_precisions_that_the_hardware_has(precision, accelerator, gpu, made, mon
 
 
 @pytest.mark.parametrize(
-    ("precision", "accelerator", "mps", "said"),
+    ("precision", "accelerator", "mps", "message"),
     [
         ("16-mixed", "cpu", True, "trainer.precision=16-mixed: float16 needs a GPU; on a CPU use bf16-mixed"),
         ("16", "auto", False, "trainer.precision=16: float16 needs a GPU"),
@@ -69,8 +69,8 @@ def test_precisions_that_the_hardware_has(precision, accelerator, gpu, made, mon
         ("64", "mps", True, "trainer.precision=64: this GPU has no float64"),
     ],
 )
-def test_precisions_that_it_has_not(precision, accelerator, mps, said, monkeypatch):
+def test_precisions_that_it_has_not(precision, accelerator, mps, message, monkeypatch):
     monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(module.torch.backends.mps, "is_available", lambda: mps)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         module.precision(precision, accelerator)

@@ -26,8 +26,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ckpt(folder):
-    words = ["schedule.T=20", "prediction=v", "sampler=ddim", "sampler.steps=3", "dataset.path=null"]
-    return random_model(folder / "model.ckpt", *words)
+    overrides = ["schedule.T=20", "prediction=v", "sampler=ddim", "sampler.steps=3", "dataset.path=null"]
+    return random_model(folder / "model.ckpt", *overrides)
 
 
 @pytest.fixture(autouse=True)
@@ -157,7 +157,7 @@ def test_reference_moments_of_a_file(digits, evaluate, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ("images={here}/empty dataset=digits metric=fd", "no images in this folder"),
         ("images={here}/none dataset=digits metric=fd", "no such folder or .npz file"),
@@ -186,7 +186,7 @@ def test_reference_moments_of_a_file(digits, evaluate, tmp_path):
         ("ckpt={here}/model.ckpt metric.n=5", "this key is now called metric.bpd.n; use metric.bpd.n=5"),
     ],
 )
-def test_a_mistake_is_one_line(given, said, ckpt, folder, tmp_path, capsys, digits):
+def test_a_mistake_is_one_line(given, message, ckpt, folder, tmp_path, capsys, digits):
     if not (folder / "empty").exists():
         for name in "empty", "deep", "broken":
             (folder / name).mkdir()
@@ -198,6 +198,6 @@ def test_a_mistake_is_one_line(given, said, ckpt, folder, tmp_path, capsys, digi
     given = [word.format(here=folder) for word in given.split()]
     done = command("evaluate", *given, f"output={tmp_path / 'out'}", capsys=capsys)
     assert done.code == 2
-    [told] = [line for line in done.err.splitlines() if line.startswith("error: ")]
-    assert said in told
+    [error] = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert message in error
     assert not (tmp_path / "out" / "results.jsonl").exists()

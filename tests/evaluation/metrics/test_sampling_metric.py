@@ -38,9 +38,9 @@ class Mean(ModelMetric):
 
 @pytest.fixture(scope="module")
 def ckpt(tmp_path_factory):
-    words = ["schedule.T=20", "prediction=v", "sampler=ddim", "sampler.steps=4", "dataset.path=null"]
+    overrides = ["schedule.T=20", "prediction=v", "sampler=ddim", "sampler.steps=4", "dataset.path=null"]
     path = tmp_path_factory.mktemp("model") / "model.ckpt"
-    return random_model(path, *words, classes=[str(digit) for digit in range(10)])
+    return random_model(path, *overrides, classes=[str(digit) for digit in range(10)])
 
 
 @pytest.fixture
@@ -49,8 +49,8 @@ def mean(ckpt, tmp_path, monkeypatch):
     registered = {**registry.registered(), f"{__name__}.Mean": "metric"}
     monkeypatch.setattr(registry, "registered", lambda: registered)
 
-    def run(*words):
-        config = configs.compose("evaluate", [f"ckpt={ckpt}", f"output={tmp_path}", *words])
+    def run(*overrides):
+        config = configs.compose("evaluate", [f"ckpt={ckpt}", f"output={tmp_path}", *overrides])
         config.metric = {"mean": {"_target_": f"{__name__}.Mean"}}
         return json.loads(evaluate.run(config).read_text().splitlines()[-1])
 
@@ -58,17 +58,25 @@ def mean(ckpt, tmp_path, monkeypatch):
 
 
 def test_it_draws_what_the_section_says(mean, ckpt):
-    words = ["y=3", "guidance.scale=2", "sampler=heun", "sampler.steps=3", "clipping=none", "seed=5", "batch_size=4"]
-    row = mean(*words)
+    overrides = [
+        "y=3",
+        "guidance.scale=2",
+        "sampler=heun",
+        "sampler.steps=3",
+        "clipping=none",
+        "seed=5",
+        "batch_size=4",
+    ]
+    row = mean(*overrides)
     model = checkpoint.load(ckpt)
 
     parts = {"sampler": Heun(3, "karras"), "guidance": ClassifierFree(2.0), "clip": Unclipped()}
     drawn = model.sample(6, 5, y=3, progress=False, **parts)
     assert row["value"] == pytest.approx(drawn.mean().item(), rel=1e-4)
     assert row["n"] == 6
-    told = row["protocol"]["sampling"]
-    assert (told["n"], told["seed"], told["y"], told["sampler"]["class"]) == (6, 5, [3], "Heun")
-    assert (told["sampler"]["steps"], told["guidance"]["scale"]) == (3, 2)
+    stored = row["protocol"]["sampling"]
+    assert (stored["n"], stored["seed"], stored["y"], stored["sampler"]["class"]) == (6, 5, [3], "Heun")
+    assert (stored["sampler"]["steps"], stored["guidance"]["scale"]) == (3, 2)
     assert mean("n=3")["n"] == 3
 
 

@@ -42,6 +42,6 @@ class Plain(nn.Module):
         given, embedding = self.conditioners(condition, x), self.time_embedding(t)
         embedding = embedding if given.embedding is None else embedding + given.embedding
         x = self.conv_in(x)
-        for told, conv in zip(self.embeddings, self.convs, strict=True):
-            x = x + conv(F.silu(x + told(embedding)[:, :, None, None]))
+        for layer, conv in zip(self.embeddings, self.convs, strict=True):
+            x = x + conv(F.silu(x + layer(embedding)[:, :, None, None]))
         return self.conv_out(F.silu(x))

@@ -20,7 +20,7 @@ class Clock:
 
 
 @pytest.fixture
-def said(monkeypatch, capsys):
+def reported(monkeypatch, capsys):
     clock = Clock(monkeypatch)
 
     class Timed(Learner):
@@ -53,13 +53,13 @@ def said(monkeypatch, capsys):
         ({}, {}, "about 94 seconds for 170 more steps (0.5 s a step)"),
     ],
 )
-def test_the_minutes_of_the_rest_are_said_once_without_validations(said, validate, preview, line):
-    [found] = said(Cadence(**validate), Cadence(**preview), max_steps=200)
+def test_the_minutes_of_the_rest_are_said_once_without_validations(reported, validate, preview, line):
+    [found] = reported(Cadence(**validate), Cadence(**preview), max_steps=200)
     assert line in found
 
 
-def test_a_run_that_is_soon_over_says_nothing(said):
-    assert said(Cadence(), max_steps=25) == []
+def test_a_run_that_is_soon_over_says_nothing(reported):
+    assert reported(Cadence(), max_steps=25) == []
 
 
 @pytest.mark.parametrize(

@@ -156,14 +156,14 @@ def test_the_count_is_kept_and_a_resumed_run_skips_the_same(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("convert", "said"),
+    ("convert", "message"),
     [
         (lambda x: x.float() / 127.5 - 1, r"torch.float32 with min -1, max 1, std 0\."),
         (lambda x: x.float() / 255, r"torch.float32 with min 0, max 1, std 0\."),
         (lambda x: x.int() * 2, r"torch.int32 with min 0, max 510, std"),
     ],
 )
-def test_images_of_another_range_are_refused(tmp_path, monkeypatch, convert, said):
+def test_images_of_another_range_are_refused(tmp_path, monkeypatch, convert, message):
     """A data module of the user's own that converts what we convert."""
     draw = LitDiffusion.on_before_batch_transfer
 
@@ -171,6 +171,6 @@ def test_images_of_another_range_are_refused(tmp_path, monkeypatch, convert, sai
         return draw(self, Batch(convert(batch.x), batch.condition, batch.index), index)
 
     monkeypatch.setattr(LitDiffusion, "on_before_batch_transfer", converted)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         fit(tmp_path)
     assert not list(tmp_path.glob("*.ckpt"))

@@ -198,7 +198,7 @@ def test_conditions_asked_for_are_written_beside_their_rows(tmp_path, labelled, 
 
 
 @pytest.mark.parametrize(
-    ("section", "given", "said"),
+    ("section", "given", "message"),
     [
         ({"y": "seven"}, [], r"^callbacks\.preview\.y=seven: "),
         (
@@ -219,8 +219,8 @@ def test_conditions_asked_for_are_written_beside_their_rows(tmp_path, labelled, 
         ({"guidance": {"_target_": "diffusion.guidance.Auto"}}, [], "needs a weaker model, but has none"),
     ],
 )
-def test_what_cannot_be_drawn_is_said_before_the_training(section, given, said, tmp_path, labelled):
-    with pytest.raises(UserError, match=said):
+def test_what_cannot_be_drawn_is_said_before_the_training(section, given, message, tmp_path, labelled):
+    with pytest.raises(UserError, match=message):
         Preview(tmp_path, n=4, **section).check(labelled, ["guidance.of", *given], "callbacks.preview.")
 
 
@@ -243,7 +243,7 @@ def test_a_training_draws_what_its_section_says_and_its_checkpoint_knows_nothing
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("word", "message"),
     [
         (
             "callbacks.preview.guidance.scale=3",
@@ -257,10 +257,10 @@ def test_a_training_draws_what_its_section_says_and_its_checkpoint_knows_nothing
         ),
     ],
 )
-def test_a_mistake_in_the_section_is_one_line_before_there_is_a_run(word, said, tmp_path, capsys):
+def test_a_mistake_in_the_section_is_one_line_before_there_is_a_run(word, message, tmp_path, capsys):
     key = word.partition("=")[0]
     line = [other for other in tiny(f"run.dir={tmp_path / 'run'}") if not other.startswith(f"{key}=")]
     done = command("train", *line, word, capsys=capsys)
     assert done.code == 2
-    assert said in done.err
+    assert message in done.err
     assert not (tmp_path / "run").exists()

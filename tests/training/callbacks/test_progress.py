@@ -161,7 +161,7 @@ def test_time_left_is_that_of_the_nearer_limit(log):
 
 
 @pytest.mark.parametrize(
-    ("validate", "preview", "said"),
+    ("validate", "preview", "message"),
     [
         (Cadence(), Cadence(), r", pictures in 0[1-9]:\d\d\]"),
         (Cadence(every_n_steps=1), Cadence(every_n_minutes=90), r", pictures in 1:(30:00|29:5\d)\]"),
@@ -169,7 +169,7 @@ def test_time_left_is_that_of_the_nearer_limit(log):
         (Cadence(), Cadence(every_n_epochs=2), r"images/s\]"),
     ],
 )
-def test_it_says_when_the_clock_brings_pictures(log, validate, preview, said):
+def test_it_says_when_the_clock_brings_pictures(log, validate, preview, message):
     class Costly(Learner):
         def on_validation_end(self):
             when._mark -= 30  # as if it had taken half a minute
@@ -182,7 +182,7 @@ def test_it_says_when_the_clock_brings_pictures(log, validate, preview, said):
     )  # fmt: skip
     trainer.fit(Costly())
     *_, second, third, last, _ = log()
-    assert re.search(said, second), second
+    assert re.search(message, second), second
     assert "pictures" not in third + last  # of those at the end nothing need be said
 
 

@@ -140,7 +140,9 @@ def test_the_clock_is_looked_at_in_few_steps(monkeypatch):
     class Meeting(Clock):
         def setup(self, trainer, pl_module, stage):
             broadcast = trainer.strategy.broadcast
-            monkeypatch.setattr(trainer.strategy, "broadcast", lambda told, *_: looks.append(told) or broadcast(told))
+            monkeypatch.setattr(
+                trainer.strategy, "broadcast", lambda value, *_: looks.append(value) or broadcast(value)
+            )
 
     clock = Meeting(monkeypatch, 100)
     fit(clock, max_steps=890)
