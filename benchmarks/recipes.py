@@ -1,10 +1,12 @@
-"""The search for a recipe: arms, each trained for the same minutes on one core and judged by its images.
+"""The search for a recipe: arms of equal cost, judged by their images.
 
-    python benchmarks/recipes.py [minutes=5] [seed=0] [n=2000] [cores=0,1] [dataset=mnist] [path=data] [ARM ...]
+    python benchmarks/recipes.py [images=90000] [seed=0] [n=1000] [cores=0,1] [dataset=mnist] [path=data] [ARM ...]
 
-Without an ARM, all of them. Each core takes the next arm: `train.py` with the overrides of the arm, then `evaluate.py`
-by two samplers of 20 steps. A result is a line of docs/measurements/recipes.jsonl; an arm that has one is not repeated,
-and one that was interrupted goes on. The table of all results is printed at the end.
+Without an ARM, all of them. images: the number that an arm with `unet_small` and no attention sees; an arm with another
+network sees fewer or more, by the time of its training step (COSTS), so that another load of the machine changes no
+result. Each core takes the next arm: `train.py` with the overrides of the arm, then `evaluate.py` by two samplers of 20
+steps. A result is a line of docs/measurements/recipes.jsonl; an arm that has one is not repeated, and an interrupted one
+resumes. The table of all results is printed at the end.
 """
 
 import json
@@ -73,12 +75,14 @@ ARMS = {
     "muon-linear": f"{MUON} schedule=linear prediction=eps",
 }
 
+COSTS = {"1-layer": 0.70, "3-layers": 1.30, "48-96": 2.0, "24-48": 0.7, "attention": 1.07, "bare": 0.75, "muon": 1.05}
+
 
 def main() -> None:
     options = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
     arms = [word for word in sys.argv[1:] if "=" not in word] or [*ARMS]
-    settings = {"dataset": options.get("dataset", "mnist"), "minutes": float(options.get("minutes", 5))}
-    settings |= {"seed": int(options.get("seed", 0)), "n": int(options.get("n", 2000))}
+    settings = {"dataset": options.get("dataset", "mnist"), "images": int(options.get("images", 90_000))}
+    settings |= {"seed": int(options.get("seed", 0)), "n": int(options.get("n", 1000))}
     cores: Queue[str] = Queue()
     for core in options.get("cores", "0,1").split(","):
         cores.put(core)
@@ -106,11 +110,14 @@ def _run(arm: str, settings: Mapping[str, object], path: str, cores: "Queue[str]
 
 
 def _measured(arm: str, settings: Mapping[str, object], path: str, core: str) -> dict[str, object]:
-    run = RUNS / f"{settings['dataset']}-{settings['minutes']:g}-{settings['seed']}-{arm}"
+    run = RUNS / f"{settings['dataset']}-{settings['images']}-{settings['seed']}-{arm}"
     data = [f"dataset={settings['dataset']}", f"dataset.path={path}"]
-    limit = [f"trainer.max_minutes={settings['minutes']}", "trainer.max_steps=null", f"run.dir={run}", "resume=auto"]
-    overrides = [*COMMON.split(), *ARMS[arm].split(), *data, f"seed={settings['seed']}", *limit]
-    _command(core, "train.py", *{word.partition("=")[0]: word for word in overrides}.values())  # the last of a key wins
+    given = [*COMMON.split(), *ARMS[arm].split(), *data, f"seed={settings['seed']}", f"run.dir={run}", "resume=auto"]
+    overrides = dict(word.split("=", 1) for word in given)  # the last of a key wins
+    cost = next((cost for part, cost in COSTS.items() if part in arm), 1.0)
+    steps = round(int(str(settings["images"])) / cost / int(overrides.get("dataset.batch_size", 64)))
+    limits = {"trainer.max_steps": steps, "trainer.max_minutes": "null"}
+    _command(core, "train.py", *(f"{key}={value}" for key, value in (overrides | limits).items()))
     row: dict[str, object] = {}
     for name, sampler in SAMPLERS.items():
         folder = run / f"evaluation_{name}"

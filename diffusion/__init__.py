@@ -52,7 +52,7 @@ _MODULES = {
     **dict.fromkeys(("Denoiser", "Prediction"), "denoiser"),
     "UserError": "ground.errors",
     "ClassifierFree": "guidance",
-    "LitDiffusion": "lit.module",
+    "LitDiffusion": "lit.lightning_module",
     "UNet": "networks.unet",
     "AdamW": "optimization.optimizers",
     **dict.fromkeys(("EDM", "X0", "Eps", "V"), "parametrization"),

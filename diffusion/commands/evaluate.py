@@ -40,6 +40,7 @@ from diffusion.runs.open_model import DeviceKeys, Trained
 from diffusion.sampling.drawing import Drawing
 from diffusion.sampling.samples import Samples, read
 from diffusion.sampling.section import Sampling, SamplingKeys, refuse, unused_all
+from diffusion.training.loggers.base import Result, log_results
 
 LESS_MEMORY = "lower batch_size"
 _N = 1000  # images to draw if n is null
@@ -52,6 +53,7 @@ class EvaluateKeys(SamplingKeys, DeviceKeys):
     images: File | None
     reference: File
     keep_images: bool
+    log: bool
     dataset: Node | None
     space: Node
     features: Node
@@ -91,10 +93,11 @@ def _of_model(config: Mapping[str, Any]) -> Path:
         "weights": config["weights"],
         "weights_sha256": checkpoint.weights_sha256(model.denoiser),
     }
+    found: list[Result] = []
     for metric in of_model:
         drawn, protocol = _sampling(config, metric.samples, trained) if metric.samples else ({}, {})
         score = metric(model, data, seed=config["seed"], batch_size=config["batch_size"], **drawn)
-        _add(results, metric, score, {**score.protocol, **protocol, "data": described}, about)
+        found.append(_add(results, metric, score, {**score.protocol, **protocol, "data": described}, about))
     if of_images:
         drawn, protocol = _sampling(config, _N, trained)
         sampling = drawn["sampling"]
@@ -102,8 +105,10 @@ def _of_model(config: Mapping[str, Any]) -> Path:
         comparison.check()
         for metric in of_images:
             metric.check(sampling.n, comparison)
-        with _drawn(config, trained, sampling, protocol, results.path.parent) as found:
-            _measure(of_images, _comparison(config, data, found, comparison), results, protocol, about)
+        with _drawn(config, trained, sampling, protocol, results.path.parent) as x_0:
+            found += _measure(of_images, _comparison(config, data, x_0, comparison), results, protocol, about)
+    if config["log"]:
+        log_results(checkpoint.run_folder(trained.ckpt), found, about["step"] or 0)
     return results.path
 
 
@@ -117,7 +122,10 @@ def _of_images(config: Mapping[str, Any]) -> Path:
     if config["dataset"] is None or TARGET not in config["dataset"]:
         raise UserError(f"images={path} needs a dataset to compare with: set dataset=mnist, or another one")
     why = "images= are evaluated unchanged: nothing is drawn"
-    refuse(config["given"], {**unused_all(why), **dict.fromkeys(("weights", "keep_images", "kernels", "compile"), why)})
+    refuse(
+        config["given"],
+        {**unused_all(why), **dict.fromkeys(("weights", "keep_images", "log", "kernels", "compile"), why)},
+    )
     data = build.instantiate(config["dataset"], seed=0)
     data.prepare_data()
     found = foreign_images.read(path, data.declaration.shape)
@@ -133,11 +141,13 @@ def _of_images(config: Mapping[str, Any]) -> Path:
 
 def _measure(
     metrics: list[Any], comparison: Comparison, results: Results, protocol: Mapping[str, Any], about: Mapping[str, Any]
-) -> None:
+) -> list[Result]:
     """Measures the same images by each metric; one row each."""
+    found = []
     for metric in metrics:
         score = metric(comparison)
-        _add(results, metric, score, {**comparison.protocol(), **score.protocol, **protocol}, about)
+        found.append(_add(results, metric, score, {**comparison.protocol(), **score.protocol, **protocol}, about))
+    return found
 
 
 def _comparison(config: Mapping[str, Any], data: Data, found: Tensor, like: Comparison | None = None) -> Comparison:
@@ -168,8 +178,10 @@ def _drawn(
         shutil.rmtree(samples.folder)
 
 
-def _add(results: Results, metric: Metric, score: Score, protocol: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """Prints a score and appends its row."""
+def _add(
+    results: Results, metric: Metric, score: Score, protocol: Mapping[str, Any], about: Mapping[str, Any]
+) -> Result:
+    """Prints a score and appends its row; returns what loggers show of it."""
     print(score.summary, flush=True)
     row = {
         "metric": metric.name,
@@ -190,6 +202,8 @@ def _add(results: Results, metric: Metric, score: Score, protocol: Mapping[str, 
     for other in others[-1:]:
         if unlike := differences(other.get("protocol") or {}, json_contents(json_text(protocol))):
             print(f"not comparable with {other.get('value')} of {other.get('date')}: {manifest.text(unlike)}")
+    figure = results.rows()[-1].get("figure")
+    return Result(metric.name, score, None if figure is None else results.path.with_name(figure))
 
 
 def _metric(node: Mapping[str, Any], model: LitDiffusion | None) -> Metric:

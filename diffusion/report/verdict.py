@@ -53,6 +53,7 @@ def _protocol(row: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 
 def _losses(runs: Sequence[Run]) -> list[Finding]:
+    """The run with the lowest loss, if the losses are comparable."""
     losses = {run.name: value for run in runs if (value := run.last("val/loss")) is not None}
     if len(losses) < 2:
         return []

@@ -52,6 +52,13 @@ def write(folder: Path, contents: Mapping[str, Any], step: int) -> None:
     write_json(folder / NAME, {**contents, "sessions": [*earlier, session]})
 
 
+def loggers(run: Path) -> dict[str, Any]:
+    """The loggers of a run by name, ready to be built. Raises UserError if there is no manifest, or a class is missing."""
+    contents = {"config": {}, **read_json(run / NAME)}
+    only = {**contents, "config": {"logger": contents["config"].get("logger") or {}}}
+    return upgrades.upgraded(only, run / NAME)["config"].get("logger", {})
+
+
 def read(run: str | Path) -> dict[str, Any]:
     """The manifest of a run folder, without callbacks and loggers in its config, whose classes may be missing here.
 

@@ -1,7 +1,7 @@
 """Base classes of metrics, and the result of a metric."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,7 +20,8 @@ class Score:
 
     value: the number. details: its parts and its error, as JSON values. protocol: everything that the number depends on
     besides the weights and the data; two values are comparable if it is equal. summary: the lines to print. figure: the
-    figure of the result, if any. files: name -> text of files to write next to the results.
+    figure of the result, if any. files: name -> text of files to write next to the results. table: rows for loggers
+    that show tables.
     """
 
     value: float
@@ -29,6 +30,7 @@ class Score:
     summary: str
     figure: "Figure | None" = None
     files: Mapping[str, str] = field(default_factory=dict)
+    table: Sequence[Mapping[str, Any]] = ()
 
 
 class Metric(ABC):

@@ -91,9 +91,11 @@ class Samplers(ModelMetric):
         best = recommended(cells)
         command = f"python sample.py ckpt=RUN {_overrides(best)}"
         summary = f"least distance {min(each.distance for each in cells):.4g}; recommended: {command}\n{table(cells)}"
-        details = {"cells": [asdict(each) for each in cells], "recommended": command}
+        details: dict[str, Any] = {"cells": [asdict(each) for each in cells], "recommended": command}
         files = {"samplers.csv": _csv(cells), "samplers.md": f"{table(cells)}\n\n`{command}`\n"}
-        return Score(min(each.distance for each in cells), details, protocol, summary, _figure(cells), files)
+        return Score(
+            min(each.distance for each in cells), details, protocol, summary, _figure(cells), files, details["cells"]
+        )
 
     def _lines(self) -> list[str]:
         usual = [name for name in conf_folders.choices("sampler") if name != "ddpm"]

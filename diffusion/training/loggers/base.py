@@ -2,13 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from lightning.pytorch.loggers import Logger
 
+from diffusion.evaluation.metrics.base import Score
 from diffusion.ground.errors import UserError
-from diffusion.runs import build
+from diffusion.runs import build, manifest
 from diffusion.training.loggers.metrics_file import MetricsFile
+
+
+class Result(NamedTuple):
+    """A result of an evaluation. figure: a PNG, if there is one."""
+
+    metric: str
+    score: Score
+    figure: Path | None
 
 
 @runtime_checkable
@@ -45,6 +54,30 @@ def build_loggers(
         except ModuleNotFoundError as error:
             raise UserError(f"logger.{name} needs a package that is missing: {' '.join(str(error).split())}") from error
     return loggers
+
+
+def log_results(run_folder: Path, results: Sequence[Result], step: int) -> None:
+    """Adds the results of an evaluation to the loggers of a finished run that show tables and figures, such as W&B: the
+    value of each metric as evaluation/<metric>, its table and its figure. Prints a line for a logger that fails."""
+    nodes = manifest.loggers(run_folder) if (run_folder / manifest.NAME).exists() else {}
+    for name, node in nodes.items():
+        try:
+            for logger in build_loggers({name: node}, run_folder, run_folder.name, {})[1:]:
+                if isinstance(logger, Shows):
+                    _show(logger, results, step)
+                    logger.finalize("success")
+        except Exception as error:  # a service may fail in any way, and the results are on the disk
+            print(f"logger.{name}: the results were not logged ({' '.join(str(error).split())[:200]})")
+
+
+def _show(logger: Any, results: Sequence[Result], step: int) -> None:
+    for metric, score, figure in results:
+        logger.log_metrics({f"evaluation/{metric}": score.value}, step=step)
+        if score.table:
+            columns = [*score.table[0]]
+            logger.table(f"evaluation/{metric}/table", columns, [[*row.values()] for row in score.table], step)
+        if figure is not None:
+            logger.picture(f"evaluation/{metric}/figure", figure, step)
 
 
 def of_numbers_alone(loggers: Sequence[Logger]) -> list[str]:

@@ -60,8 +60,10 @@ class Wandb(WandbLogger):
     def experiment(self) -> Any:
         opened_now = self._experiment is None
         run = super().experiment
-        if opened_now and not run.offline and run.url:
-            print(f"W&B: {run.url}")
+        if opened_now:
+            run.define_metric("val/*", step_metric="trainer/global_step", summary="min,last")  # the best of each
+            if not run.offline and run.url:
+                print(f"W&B: {run.url}")
         return run
 
     @rank_zero_only
