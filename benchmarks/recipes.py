@@ -3,10 +3,10 @@
     python benchmarks/recipes.py [images=90000] [seed=0] [n=1000] [cores=0,1] [dataset=mnist] [path=data] [ARM ...]
 
 Without an ARM, all of them. images: the number that an arm with `unet_small` and no attention sees; an arm with another
-network sees fewer or more, by the time of its training step (COSTS), so that another load of the machine changes no
-result. Each core takes the next arm: `train.py` with the overrides of the arm, then `evaluate.py` by two samplers of 20
-steps. A result is a line of docs/measurements/recipes.jsonl; an arm that has one is not repeated, and an interrupted one
-resumes. The table of all results is printed at the end.
+network sees fewer or more, by the time of its training step (COSTS): the load of the machine changes no result. Each
+core takes the next arm: `train.py` with the overrides of the arm, then `evaluate.py` by two samplers of 20 steps. A
+result is a line of docs/measurements/recipes.jsonl; an arm that has one is not repeated, an interrupted one resumes.
+The table of all results is printed at the end.
 """
 
 import json

@@ -53,7 +53,7 @@ def write(folder: Path, contents: Mapping[str, Any], step: int) -> None:
 
 
 def loggers(run: Path) -> dict[str, Any]:
-    """The loggers of a run by name, ready to be built. Raises UserError if there is no manifest, or a class is missing."""
+    """The loggers of a run by name, ready to be built. Raises UserError if a class is missing."""
     contents = {"config": {}, **read_json(run / NAME)}
     only = {**contents, "config": {"logger": contents["config"].get("logger") or {}}}
     return upgrades.upgraded(only, run / NAME)["config"].get("logger", {})

@@ -90,12 +90,11 @@ class Samplers(ModelMetric):
         protocol = {"n": self.n, "seed": seed, "features": dict(extractor.recipe), "data": data.fingerprint("train")}
         best = recommended(cells)
         command = f"python sample.py ckpt=RUN {_overrides(best)}"
-        summary = f"least distance {min(each.distance for each in cells):.4g}; recommended: {command}\n{table(cells)}"
+        least = min(each.distance for each in cells)
+        summary = f"least distance {least:.4g}; recommended: {command}\n{table(cells)}"
         details: dict[str, Any] = {"cells": [asdict(each) for each in cells], "recommended": command}
         files = {"samplers.csv": _csv(cells), "samplers.md": f"{table(cells)}\n\n`{command}`\n"}
-        return Score(
-            min(each.distance for each in cells), details, protocol, summary, _figure(cells), files, details["cells"]
-        )
+        return Score(least, details, protocol, summary, _figure(cells), files, details["cells"])
 
     def _lines(self) -> list[str]:
         usual = [name for name in conf_folders.choices("sampler") if name != "ddpm"]

@@ -20,7 +20,7 @@ ASKED = [
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    given = tiny("trainer.max_steps=1", "callbacks=none", "schedule.T=20", f"run.dir={tmp_path}/run")
+    given = tiny("trainer.max_steps=1", "callbacks.preview.n=0", "schedule.T=20", f"run.dir={tmp_path}/run")
     given = [word for word in given if word != "logger=none"]
     done = command("train", *given, "logger=wandb", "logger.wandb.mode=offline", capsys=capsys)
     assert done.code == 0, done.err
