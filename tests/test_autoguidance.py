@@ -78,7 +78,7 @@ def test_at_scale_1_the_images_are_those_without_guidance(sample):
         ([f"guidance.ckpt={FIXTURES / 'label'}"], "is a model with another schedule, image shape or scale"),
     ],
 )
-def test_what_is_no_weaker_model_is_one_line(sample, given, message):
+def test_an_invalid_weaker_model_is_one_line(sample, given, message):
     done, images, _ = sample("guidance=auto", *given)
     assert done.code == 2
     assert message in done.err
@@ -125,7 +125,7 @@ def test_a_guide_uses_kernels_where_the_model_does(power):
         assert guide.weaker.denoiser.network.middle[0].kernels == on
 
 
-def test_a_model_whose_guide_has_moved_is_loaded_and_says_so_when_it_is_sampled(power, tmp_path, capsys):
+def test_a_model_whose_guide_has_moved_loads_and_reports_it_when_sampled(power, tmp_path, capsys):
     moved = shutil.copytree(power, tmp_path / "moved")
     line = tiny("guidance=auto", f"guidance.ckpt={moved}", "callbacks.preview.n=0", "trainer.max_steps=1")
     shape = ["network.widths=[4]", "network.norm_groups=2", "network.attention=[]", "network.mid_attention=false"]
@@ -139,7 +139,7 @@ def test_a_model_whose_guide_has_moved_is_loaded_and_says_so_when_it_is_sampled(
     assert model.sample(1, guidance=Auto(1.0), progress=False).shape == (1, 1, 8, 8)
 
 
-def test_words_of_a_tiny_training_know_the_choice(tmp_path, capsys):
+def test_overrides_of_a_tiny_training_accept_the_choice(tmp_path, capsys):
     done = command(
         "train",
         *tiny("guidance=auto", "callbacks.preview.n=0", "trainer.max_steps=1"),

@@ -51,5 +51,5 @@ def test_imports_point_down(path):
     assert not up, f"{path.name} on floor {FLOOR_OF[room]} imports {up}"
 
 
-def test_every_room_of_the_plan_exists():
+def test_every_listed_package_exists():
     assert set(FLOOR_OF) == {room_of(path) for path in FILES}

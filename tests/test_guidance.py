@@ -76,7 +76,7 @@ def test_rescale_gives_back_the_standard_deviation(denoiser, x_t):
     assert (stds(0.0) > given).all()
 
 
-def test_guidance_stands_inside_clipping_and_works_with_a_sampler(denoiser):
+def test_guidance_is_inside_clipping_and_works_with_a_sampler(denoiser):
     denoise = clipping.Clip(Guided(denoiser, ClassifierFree(scale=3.0)), clipping.Static())
     [(_, states)] = generate(denoise, DDIM(steps=5), (1, 4, 4), torch.arange(3), 0, condition=Y)
     assert states[-1].abs().max() <= 1 + 1e-6
@@ -141,7 +141,7 @@ def test_without_a_weaker_model_none_is_led_away_from(denoiser):
         Auto(2.0).wrap(denoiser)
 
 
-def test_a_subclass_says_what_is_asked_of_the_second_model(denoiser, x_t):
+def test_a_subclass_defines_the_input_of_the_second_model(denoiser, x_t):
     class Unasked(TwoModels):
         def pair(self, denoiser, x_t, t, condition):
             return denoiser(x_t, t, condition), self.weaker(x_t, t, condition.without())

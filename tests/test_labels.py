@@ -52,7 +52,7 @@ ASKED = [
 
 
 @pytest.mark.parametrize(("text", "names", "labels"), ASKED, ids=lambda value: str(value))
-def test_a_class_is_told_by_name_then_by_number_then_by_place(text, names, labels):
+def test_a_class_is_matched_by_name_then_by_number_then_by_index(text, names, labels):
     assert read("y", text, names) == labels
 
 
@@ -80,7 +80,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("text", "names", "message"), REFUSED, ids=lambda value: str(value)[:20])
-def test_what_is_no_class_is_refused_with_the_list(text, names, message):
+def test_an_unknown_class_is_rejected_with_the_list(text, names, message):
     with pytest.raises(UserError) as refused:
         read("y", text, names)
     assert message in str(refused.value)

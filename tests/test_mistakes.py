@@ -240,7 +240,7 @@ OPTIONS = [
     (["train", "-sc", "install=tcsh"], "expected install= and one of bash, zsh, fish"),
 ]
 
-# The same with files and folders: {place} is a folder of them.
+# The same with files and folders: {root} is a folder of them.
 FILES = [
     (["sample", "ckpt={root}/missing"], "no such file or run folder"),
     (["sample", "ckpt={root}/{odd}"], "no such file or run folder"),

@@ -39,7 +39,7 @@ def test_a_run_in_it_is_validated_previewed_resumed_and_sampled_from(precision, 
     assert command("evaluate", *line, capsys=capsys).code == 0
 
 
-def test_what_a_cpu_cannot_do_is_refused_before_there_is_a_folder(tmp_path, capsys):
+def test_precision_unsupported_on_a_cpu_is_rejected_before_a_folder_exists(tmp_path, capsys):
     line = tiny("trainer.max_steps=1", "trainer.precision=16-mixed", f"run.dir={tmp_path / 'run'}")
     done = command("train", *line, capsys=capsys)
     assert done.code == 2

@@ -44,7 +44,7 @@ def keys(node: DictConfig, prefix: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize("name", list(conf_folders.commands()))
-def test_odd_words_are_taken_or_refused_in_a_line(name, capsys):
+def test_odd_overrides_are_accepted_or_rejected_in_a_line(name, capsys):
     groups = groups_of(name)
     choices = [choice for group in groups.values() for choice in group.choices]
     key = st.sampled_from([*keys(configs.compose(name)), *groups, "no.such", "", "-", "~seed", "+seed", "++seed"])

@@ -85,7 +85,7 @@ def test_a_class_is_a_number_or_a_name_for_all_images_or_for_each(y, labels):
         (object(), "y=<object.*>: no such class"),
     ],
 )
-def test_what_is_no_class_is_refused(y, reported):
+def test_an_unknown_class_is_rejected(y, reported):
     with pytest.raises(UserError, match=reported):
         lit().sample(3, y=y, progress=False)
 
@@ -204,7 +204,7 @@ def notices(call):
     return [str(each.message) for each in caught if issubclass(each.category, Notice)]
 
 
-def test_what_is_meant_needs_no_word():
+def test_an_explicit_choice_gives_no_notice():
     assert notices(lambda: lit().sample(2, y=1, guidance=ClassifierFree(3.0), progress=False)) == []
     assert notices(lambda: lit(classes=None, drop=0.0).sample(2, progress=False)) == []
     assert notices(lambda: lit(drop=0.0).sample(2, y=1, guidance=ClassifierFree(1.0), progress=False)) == []

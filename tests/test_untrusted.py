@@ -252,7 +252,7 @@ LEAVES = [
 @given(
     changes=st.dictionaries(st.sampled_from([f"config.{leaf}" for leaf in LEAVES]), ODD_VALUES, min_size=1, max_size=2)
 )
-def test_an_odd_config_is_built_or_refused_in_words(write, changes):
+def test_an_odd_config_is_built_or_rejected_with_a_message(write, changes):
     changes = dict(sorted(changes.items(), key=lambda change: -len(change[0])))  # a leaf before its section
     try:
         model = checkpoint.load(write(changes))
@@ -278,7 +278,7 @@ def test_what_is_inside_must_be_ours(write, changes, message):
         checkpoint.load(write(changes))
 
 
-def test_weights_alone_cannot_be_gone_on_with(write, capsys, tmp_path):
+def test_weights_alone_cannot_be_resumed(write, capsys, tmp_path):
     line = tiny(f"resume={write({})}", f"run.root={tmp_path}")
     done = command("train", *line, capsys=capsys)
     assert done.code == 2

@@ -199,7 +199,7 @@ def test_multirun_is_every_combination_in_fresh_processes(tmp_path):
     assert done.stdout.count("training") == 4
 
 
-def test_multirun_goes_on_after_a_failure_and_says_so(tmp_path):
+def test_multirun_continues_after_a_failure_and_reports_it(tmp_path):
     done = sweep(tmp_path, "--multirun", "seed=range(1,4)")
     assert done.returncode == 1
     assert [line.split(":")[0] for line in done.stdout.splitlines()[-3:]] == [

@@ -109,7 +109,7 @@ def test_wandb_holds_a_grid_per_epoch_the_loss_and_the_config(run):
     assert f"wandb sync {folder}" in done.stdout + done.stderr
 
 
-def test_wandb_holds_every_picture_of_the_run_folder(run):
+def test_wandb_has_every_image_of_the_run_folder(run):
     folder, _ = run
     [offline] = read_offline_runs(folder)
     for name, files in {
@@ -184,7 +184,7 @@ def test_compare_draws_every_sampler_at_every_number_of_steps(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_tasks_start_from_pictures_and_seeds(run, tmp_path):
+def test_tasks_start_from_images_and_seeds(run, tmp_path):
     folder, _ = run
     overrides = [f"ckpt={folder}", "sampler=ddim", "sampler.steps=10", "npz=true"]
     seeds, _ = succeed("sample.py", *overrides, "n=1", "seed=4", f"output={tmp_path / 'seed'}")
@@ -209,7 +209,7 @@ def test_tasks_start_from_pictures_and_seeds(run, tmp_path):
     assert not np.array_equal(made["img2img"][0], made["img2img"][1])
 
 
-def test_without_a_compiler_one_line_says_so_and_kernels_off_does_not_ask(run, tmp_path):
+def test_without_a_compiler_one_line_reports_it_and_kernels_off_does_not(run, tmp_path):
     none = {"CXX": "no-such-compiler", "XDG_CACHE_HOME": str(tmp_path)}
     overrides = ["sample.py", f"ckpt={run[0]}", "n=2", "sampler.steps=3"]
     for asked in "auto", "off":
@@ -219,7 +219,7 @@ def test_without_a_compiler_one_line_says_so_and_kernels_off_does_not_ask(run, t
 
 
 @pytest.mark.parametrize("script", ["train", "sample", "evaluate"])
-def test_what_is_asked_for_and_cannot_be_compiled_is_one_line_before_anything_is_written(run, tmp_path, script):
+def test_a_failed_requested_compilation_is_one_line_before_anything_is_written(run, tmp_path, script):
     caches = {"XDG_CACHE_HOME": str(tmp_path / "c"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "i")}
     out = tmp_path / "out"
     overrides = [*SMALL, f"run.root={out}"] if script == "train" else [f"ckpt={run[0]}", f"output={out}"]
@@ -243,7 +243,7 @@ def test_samples_are_completed_and_never_overwritten(run, tmp_path):
     assert "holds samples of another seed (0)" in refused.stderr
 
 
-def test_resume_auto_goes_on_and_says_so(run, tmp_path):
+def test_resume_auto_continues_and_reports_it(run, tmp_path):
     overrides = [*SMALL, "logger=none", f"run.root={tmp_path}", "run.name=a", "resume=auto"]
     first, done = succeed("train.py", *overrides, "trainer.max_steps=5")
     assert "resuming" not in done.stdout
@@ -344,7 +344,7 @@ def test_a_mistake_is_one_line_and_leaves_no_run_folder(overrides, message, tmp_
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_is_no_checkpoint_of_ours_is_refused(tmp_path):
+def test_a_foreign_checkpoint_is_rejected(tmp_path):
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.ckpt")
     (tmp_path / "garbage.ckpt").write_bytes(b"not a checkpoint")
     (tmp_path / "empty").mkdir()
@@ -404,7 +404,7 @@ def evaluated(run):
     return succeed("evaluate.py", f"ckpt={folder}", "metric=bpd", "metric.bpd.n=40", "metric.bpd.steps=5")
 
 
-def test_evaluate_writes_the_number_its_account_and_a_picture(run, evaluated):
+def test_evaluate_writes_the_number_its_description_and_a_figure(run, evaluated):
     folder, _ = run
     path, done = evaluated
     assert path == folder / "evaluation" / "results.jsonl"

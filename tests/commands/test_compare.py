@@ -75,7 +75,7 @@ def test_a_key_without_an_effect_in_any_cell_is_refused(compare):
     assert compare(*ends, "samplers=[ddim,ddpm]")[0].code == 0
 
 
-def test_the_description_has_all_that_the_picture_depends_on(compare, tmp_path):
+def test_the_description_has_all_that_the_image_depends_on(compare, tmp_path):
     assert compare("y=two", "samplers=[ddim]", "steps=[2,3]")[0].code == 0
     described = json.loads((tmp_path / "out" / "samples.json").read_text())
     assert described["samplers"] == {"ddim": {"class": "DDIM", "steps": [2, 3], "times": "trailing", "eta": 0.0}}
@@ -83,7 +83,7 @@ def test_the_description_has_all_that_the_picture_depends_on(compare, tmp_path):
     assert "sampler" not in described
 
 
-def test_titles_stand_beside_the_first_picture_of_a_row():
+def test_titles_are_next_to_the_first_image_of_a_row():
     import torch
 
     picture = torch.zeros(1, 40, 20, dtype=torch.uint8)

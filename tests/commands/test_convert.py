@@ -51,7 +51,7 @@ def test_what_it_makes_can_be_sampled_and_evaluated(ckpt, tmp_path, capsys):
     assert command("evaluate", f"ckpt={ckpt}", *overrides, capsys=capsys).code == 0
 
 
-def test_the_words_it_says_train_on(theirs, tmp_path, capsys):
+def test_the_printed_overrides_resume_training(theirs, tmp_path, capsys):
     done = command("convert", f"from={theirs}", f"output={tmp_path / 'my model.ckpt'}", capsys=capsys)
     line = done.out.splitlines()[-2]
     message = shlex.split(line[line.index("python train.py ") :])[2:]

@@ -66,7 +66,7 @@ def test_the_commands_of_the_readme_leave_both_numbers(run, evaluate):
 @pytest.mark.parametrize(
     "other", ["seed=1", "metric.bpd.n=5", "metric.bpd.steps=3", "weights=raw", "metric.bpd.variance=fixed_large"]
 )
-def test_another_measurement_is_another_row_and_the_same_one_is_said(run, evaluate, other):
+def test_a_new_measurement_is_a_new_row_and_a_repeated_one_is_reported(run, evaluate, other):
     line = [f"ckpt={run}", *FAST]
     evaluate(*line)
     changed = {word.partition("=")[0]: word for word in [*line, other]}.values()
@@ -94,13 +94,13 @@ def test_another_checkpoint_is_another_row(run, evaluate):
     assert first["value"] != second["value"]
 
 
-def test_the_same_data_need_no_word_and_their_fingerprint_is_in_the_row(run, evaluate):
+def test_the_same_data_give_no_notice_and_their_fingerprint_is_in_the_row(run, evaluate):
     done = evaluate(f"ckpt={run}", *FAST)
     assert "data differ" not in done.out
     assert rows(done)[0]["protocol"]["data"] == json.loads((run / "manifest.json").read_text())["data"]
 
 
-def test_other_data_than_those_of_the_training_are_said(run, evaluate):
+def test_data_other_than_the_training_data_are_reported(run, evaluate):
     now = json.loads((run / "manifest.json").read_text())["data"]["fingerprint"]
     edit(run / "manifest.json", lambda contents: contents["data"].update(train=1490, val=10, fingerprint="0123"))
     done = evaluate(f"ckpt={run}", *FAST)

@@ -38,7 +38,7 @@ def test_every_choice_is_on_it_and_every_key_has_a_meaning():
         ("diffusion.guidance.Auto", "rescale", "0 to 1, how far the result is brought back"),
     ],
 )
-def test_what_a_docstring_says_of_an_argument(target, name, meaning):
+def test_the_meaning_of_an_argument_in_a_docstring(target, name, meaning):
     assert help_pages.documented(target)[name].startswith(meaning)
 
 

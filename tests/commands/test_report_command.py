@@ -47,7 +47,7 @@ def test_output_names_the_file(report, tmp_path):
     assert (tmp_path / "both.html").exists()
 
 
-def test_words_without_a_key_are_taken_as_they_are():
+def test_arguments_without_a_key_are_taken_literally():
     overrides = configs.keyed("report", [*ODD, "output=x.html"])
     config = configs.compose("report", overrides)
     assert list(config.runs) == ODD

@@ -268,7 +268,7 @@ def test_parts_are_named_by_class(sample):
     assert "_target_" not in str(ours)
 
 
-def test_samples_of_another_picture_under_the_same_name_are_refused(sample, root, tmp_path):
+def test_samples_of_another_image_under_the_same_name_are_rejected(sample, root, tmp_path):
     image = tmp_path / "image.png"
     overrides = ["ckpt={root}/model.ckpt", "task=img2img", f"task.image={image}", "n=1"]
     for picture, code in ("picture0", 0), ("picture0", 0), ("picture1", 2):
@@ -286,7 +286,7 @@ def test_a_comparison_tells_what_it_is_of(sample):
     assert "sampler" not in ours
 
 
-def test_a_cell_that_cannot_be_drawn_says_so(sample, monkeypatch):
+def test_a_failed_cell_is_reported(sample, monkeypatch):
     rows = []
     monkeypatch.setattr(plots, "draw_table", lambda table, *names: rows.append(table) or Figure())
     overrides = ["compare", "ckpt={root}/model.ckpt", "n=1", "samplers=[ddim,heun]", "steps=[21]"]

@@ -59,7 +59,7 @@ def test_a_label_and_a_vector_are_given_together(folder, tmp_path, capsys):
         (7, "condition=7: expected a Condition, or a dict"),
     ],
 )
-def test_what_cannot_be_given_is_refused(folder, tmp_path, capsys, given, message):
+def test_invalid_conditions_are_rejected(folder, tmp_path, capsys, given, message):
     run = tmp_path / "run"
     line = [*MODEL, "callbacks.preview.n=0", f"dataset.path={folder}", f"run.dir={run}"]
     assert command("train", *{word.partition("=")[0]: word for word in line}.values(), capsys=capsys).code == 0

@@ -36,7 +36,7 @@ def test_rows_that_are_absent_stay_so_when_more_are_dropped():
     assert twice.filled("label", -1).tolist() == [-1, -1, 2, 3]
 
 
-def test_what_is_given_anew_is_present():
+def test_a_replaced_condition_is_present():
     again = made().without().also(label=torch.tensor([5, 6, 7, 8]))
     assert again.filled("label", -1).tolist() == [5, 6, 7, 8]
     assert again.filled("vector", -1).sum() == -8

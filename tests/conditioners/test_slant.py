@@ -116,7 +116,7 @@ def small(folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("overrides", "message"), MISTAKES, ids=str)
-def test_what_is_no_vector_is_refused_in_one_line(small, overrides, message, tmp_path, capsys):
+def test_an_invalid_vector_is_rejected_in_one_line(small, overrides, message, tmp_path, capsys):
     done = command("sample", f"ckpt={small}", "n=1", *overrides, f"output={tmp_path / 'out'}", capsys=capsys)
     assert done.code == 2
     assert message in done.err

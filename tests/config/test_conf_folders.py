@@ -101,7 +101,7 @@ def test_a_part_whose_module_is_missing_is_one_line(own, capsys):
     assert "no module mine_alone is installed" in done.err
 
 
-def test_a_run_keeps_the_yamls_and_its_checkpoint_says_which_folder_it_wants(own, tmp_path, monkeypatch, capsys):
+def test_a_run_keeps_the_yamls_and_its_checkpoint_names_their_folder(own, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     done = command("train", *TRAIN, "sampler=mine", f"run.dir={run}", f"--config-dir={own}", capsys=capsys)
     assert done.code == 0, done.err

@@ -46,7 +46,7 @@ def test_what_a_network_was_shown_of_itself_was_clipped_as_samples_are():
 
 
 @pytest.mark.parametrize(("before", "kernels"), [(True, "auto"), (False, "off")])
-def test_compile_was_the_word_for_kernels_of_our_own(before, kernels):
+def test_compile_was_the_former_key_of_kernels(before, kernels):
     assert config_of({"compile": before}) == {"kernels": kernels, "compile": False}
     assert config_of({"kernels": "auto", "compile": True}, FORMAT) == {"kernels": "auto", "compile": True}
 

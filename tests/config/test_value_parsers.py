@@ -58,7 +58,7 @@ WORDS = [
 
 
 @pytest.mark.parametrize(("annotation", "description"), WORDS, ids=str)
-def test_words(annotation, description):
+def test_descriptions(annotation, description):
     assert kind_of(annotation).description == description
 
 
@@ -135,7 +135,7 @@ def test_a_class_in_a_union_is_taken_and_not_spoken_of():
         (Path, None),
     ],
 )
-def test_what_is_refused(annotation, value):
+def test_invalid_text_is_rejected(annotation, value):
     with pytest.raises(ValueError):  # noqa: PT011
         kind_of(annotation).read(value)
 
@@ -148,7 +148,7 @@ def test_how_a_value_is_taken_from_the_command_line():
     assert kind_of(str | float).taken == kind_of(Literal["a"] | None).taken == kind_of(int).taken == "parsed"
 
 
-def test_the_words_to_choose_among():
+def test_the_allowed_choices():
     assert kind_of(Precision | None).options == ("auto", "32-true", "32")
     assert kind_of(Literal["auto"] | bool).options == ("auto", "true", "false")
 
@@ -174,5 +174,5 @@ def test_what_is_not_understood(annotation):
         ([], "a list such as [a,b], each a value"),
     ],
 )
-def test_a_default_says_what_it_can(default, description):
+def test_the_type_of_a_default_is_described(default, description):
     assert kind_like(default).description == description

@@ -86,7 +86,7 @@ def test_the_fingerprint_is_of_the_numbers(folder):
     assert arrays(folder).describe()["fingerprint"] != before["fingerprint"]
 
 
-def test_what_was_found_is_said_once(folder, capsys):
+def test_findings_are_reported_once(folder, capsys):
     np.save(folder / "train" / "angle.npy", np.zeros((40, 2), np.float32))
     np.save(folder / "val" / "angle.npy", np.zeros((10, 2), np.float32))
     data = arrays(folder)

@@ -265,7 +265,7 @@ class Fields(Data):
         return torch.zeros(8, 2, 4, 8), Condition(8)
 
 
-def test_a_set_may_be_told_the_shape_that_it_must_have():
+def test_a_dataset_accepts_a_required_shape():
     for shape in (None, (2, 4, 8), [2, 4, 8]):
         assert len(Fields(shape=shape).train_dataloader()) == 2
     with pytest.raises(UserError, match=r"expected 1 channels and 4x8 pixels, but the images have 2 and 4x8"):

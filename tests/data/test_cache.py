@@ -223,7 +223,7 @@ def test_the_images_of_a_folder_as_it_was_are_removed(folder, kept, newly_decode
     assert newly_decoded(other) == newly_decoded(folder, size=8) == []
 
 
-def test_what_was_used_least_recently_makes_room(folder, kept, newly_decoded, monkeypatch, caplog):
+def test_the_least_recently_used_is_removed_first(folder, kept, newly_decoded, monkeypatch, caplog):
     roots = [folder.parent / f"set {k}" for k in range(4)]
     for k, root in enumerate(roots):
         root.mkdir()
@@ -321,7 +321,7 @@ def test_auto_is_found_once_and_shared_with_its_numbers(folder, newly_decoded, m
     assert data(folder, channels=1).settled() == {}
 
 
-def test_auto_without_a_picture_that_can_be_read_says_why(folder):
+def test_auto_without_a_readable_image_reports_why(folder):
     for k in range(3):
         (folder / f"{k}.png").write_bytes(b"none")
     with pytest.raises(UserError, match="0 of 3 images can be read"):

@@ -20,14 +20,14 @@ def test_the_key_changes_with_all_that_changes_the_images(change):
     assert REQUEST.key(["1", "2"]) != REQUEST._replace(**change).key(["1", "2"])
 
 
-def test_the_key_changes_with_the_stamps_and_not_with_the_place():
+def test_the_key_changes_with_the_stamps_and_not_with_the_directory():
     assert REQUEST.key(["1", "2"]) != REQUEST.key(["1", "3"])
     assert REQUEST.key(["1", "2"]) == REQUEST._replace(root=Path("y")).key(["1", "2"])
     assert REQUEST.location() != REQUEST._replace(root=Path("y")).location()
     assert REQUEST.location() == REQUEST._replace(files=["c"]).location()
 
 
-def test_anything_that_is_called_like_a_picture_has_stamps(folder):
+def test_any_file_named_like_an_image_has_stamps(folder):
     plain(folder / "a.png")
     os.mkfifo(folder / "pipe.png")
     (folder / "dangling.png").symlink_to(folder / "nowhere")

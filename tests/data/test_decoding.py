@@ -95,7 +95,7 @@ def test_resize_is_antialiased_and_the_crop_central(folder):
     assert np.abs(read_image(folder / "stripes.png", 8, 1)[0, 2:-2, 2:-2].astype(int) - 127.5).max() < 10
 
 
-def test_nothing_but_pictures_is_read(folder, tmp_path):
+def test_only_images_are_read(folder, tmp_path):
     """By content: Pillow would hand PostScript to Ghostscript, a program, whatever the file is called."""
     eps = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n0 0 9 9 rectfill\nshowpage\n%%EOF\n"
     (folder / "page.png").write_text(eps)
@@ -135,7 +135,7 @@ def test_targa_is_known_by_its_name_alone(folder):
     assert mean(read_image(folder / "png.tga", 8, 3)) == [0, 0, 255]
 
 
-def test_what_is_no_picture_is_not_taken_for_one(folder):
+def test_other_files_are_not_taken_for_images(folder):
     texts = ["", "P", "BM said", "GIF", "#define WIDTH 9\n", "I came\nI saw", "II*\0", "RIFF1234WAVE", "{}", "P6 pens"]
     for k, text in enumerate(texts):
         (folder / str(k)).write_text(text)
@@ -211,7 +211,7 @@ def pictures(draw):
 
 @settings(max_examples=150, deadline=None)
 @given(picture=pictures(), channels=st.sampled_from([1, 3]), extension=st.sampled_from(SUFFIXES))
-def test_any_picture_is_read_or_refused_with_a_reason(picture, channels, extension, tmp_path_factory):
+def test_any_image_is_read_or_rejected_with_a_reason(picture, channels, extension, tmp_path_factory):
     raw, readable = picture
     path = tmp_path_factory.getbasetemp() / f"any{extension}"
     path.write_bytes(raw)
@@ -247,7 +247,7 @@ def test_each_type_has_its_own_largest_value(folder):
         assert found.values == (0, top, top)
 
 
-def test_a_value_that_is_said_to_be_transparent_shows_white(folder):
+def test_a_value_declared_transparent_shows_white(folder):
     values = np.full((9, 9, 1), 30_000)
     values[0] = 100
     key = chunk(b"tRNS", struct.pack(">H", 100))

@@ -112,6 +112,6 @@ def test_a_side_does_not_depend_on_the_folders_that_are_entered(tmp_path):
     assert all(before[side] <= after[side] for side in ("train", "val"))
 
 
-def test_held_out_pictures_without_others_are_refused(tmp_path):
+def test_held_out_images_without_others_are_rejected(tmp_path):
     with pytest.raises(UserError, match=r"has images in test, val, but no folder train: set dataset.path to one"):
         laid_out(tmp_path, "test/1.png", "val/1.png")

@@ -21,7 +21,7 @@ def picture(path, kind="JPEG"):
     Image.new("RGB", (8, 8)).save(path, format=kind)
 
 
-def test_pictures_are_known_by_what_they_hold(tmp_path):
+def test_images_are_recognised_by_content(tmp_path):
     for name in ("a.jfif", "b.pic", "c", "d.JPG", "e.0001", "f.image.dat"):
         picture(tmp_path / name)
     put(tmp_path, "broken.png", "x.dat", "y.dat", "README")
@@ -41,7 +41,7 @@ def test_some_files_are_not_opened(tmp_path, monkeypatch):
     assert opened == ["1.dat"]
 
 
-def test_what_storage_systems_put_beside_pictures_is_none(tmp_path):
+def test_files_that_storage_systems_add_are_not_images(tmp_path):
     picture(tmp_path / "cat" / "1.jpg")
     for name in (
         *(
@@ -65,7 +65,7 @@ def test_hidden_files_and_folders_are_counted_not_looked_into(tmp_path):
     assert (found.pictures, found.left_out) == (["1.png"], {"hidden": 3})
 
 
-def test_folders_without_pictures_are_named_once(tmp_path):
+def test_folders_without_images_are_named_once(tmp_path):
     put(tmp_path, "cat/old/1.png", "cat/raw/a/1.txt", "labels/train/1.txt", "labels/val/1.txt")
     (tmp_path / "empty" / "below").mkdir(parents=True)
     assert listing(tmp_path).bare == ["cat/raw", "empty", "labels"]

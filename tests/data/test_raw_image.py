@@ -230,7 +230,7 @@ def test_fits(bits, kind, top, tmp_path):
 
 
 @pytest.mark.parametrize("largest", [100, 255, 1000, 4095, 65535])
-def test_portable_grey_maps_say_their_largest_value(largest, tmp_path):
+def test_portable_grey_maps_declare_their_largest_value(largest, tmp_path):
     values = (np.arange(H * W).reshape(H, W) / (H * W - 1) * largest).round().astype(int)
     pixels = values.astype(">u2" if largest > 255 else "u1").tobytes()
     found = read(tmp_path / "x", b"P5 %d %d %d\n" % (W, H, largest) + pixels)

@@ -54,7 +54,7 @@ def test_smaller_sizes_are_antialiased():
         (CIFAR10, ["cifar-10-python.tar.gz"], ""),
     ],
 )
-def test_a_failed_download_says_which_files_go_where(kind, files, folder, tmp_path, monkeypatch):
+def test_a_failed_download_names_the_files_and_their_directory(kind, files, folder, tmp_path, monkeypatch):
     def no_network(self):
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         raise URLError("no network")

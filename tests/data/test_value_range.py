@@ -18,7 +18,7 @@ from tests.helpers.commands import command, tiny
 @pytest.mark.parametrize(
     "given", ["containers", "", None, 5, [1], [1, 2, 3], [2, 1], [1, 1], [0, math.inf], "01", ["a", "b"]]
 )
-def test_what_is_no_range_is_refused(given):
+def test_an_invalid_range_is_rejected(given):
     with pytest.raises(UserError, match=r"dataset.range=.*: expected container, auto, or two numbers \[low,high\]"):
         ImageFolder(path="x", batch_size=1, channels=1, size=8, range=given)
 
@@ -51,7 +51,7 @@ def test_auto_is_the_least_and_the_largest_of_all():
         (None, 0, 1, None),
     ],
 )
-def test_a_set_that_uses_little_of_its_type_is_told_so(top, least, largest, wanted):
+def test_a_dataset_that_uses_little_of_its_range_is_reported(top, least, largest, wanted):
     message = value_range.lines("container", None, [Seen(top, 40, 0, least, largest)], 40)
     if wanted is None:
         assert not message
@@ -63,7 +63,7 @@ def test_a_set_that_uses_little_of_its_type_is_told_so(top, least, largest, want
         assert line.endswith(f"set dataset.range={wanted} or dataset.range=auto")
 
 
-def test_what_a_range_does_is_told():
+def test_the_effect_of_a_range_is_reported():
     seen = Seen(65535)
     for least, largest in (0, 4000), (5, 5000), (10, 100):
         seen = seen.updated(Values(least, largest, 65535), (2, 4095))
@@ -75,7 +75,7 @@ def test_what_a_range_does_is_told():
     assert "different types: 3 images in files for values from 0 to 65535; 1 images in files for values" in mixed
 
 
-def test_images_that_nobody_can_see_are_told():
+def test_invisible_images_are_reported():
     assert value_range.lines("container", None, [Seen(255, 3, 0, 0, 255)], 5) == [
         "2 of 5 images are fully transparent and become white"
     ]
@@ -113,7 +113,7 @@ def test_a_run_keeps_what_auto_found(train, folder, caplog):
     assert "dataset.range=[0,4000] clips 1 of 5 images, with values from 0 to 8000" in caplog.text
 
 
-def test_a_set_of_12_bits_is_told_how_to_be_read(train, caplog):
+def test_a_dataset_of_12_bits_gets_a_suggested_range(train, caplog):
     done = train("trainer.max_steps=1")
     assert done.code == 0, done.err
     assert caplog.text.count("set dataset.range=[0,4095] or dataset.range=auto") == 1

@@ -75,7 +75,7 @@ def test_closed_form_of_two_points():
     assert found.standard_error.max() < 0.01 * a**2
 
 
-def test_the_exact_denoiser_stands_on_the_floor():
+def test_the_exact_denoiser_reaches_the_floor():
     schedule, data = linear(1000), Empirical(pictures())
     found = floor(schedule, data, TIMES, draws=3000)
     squares = torch.stack([exact_squares(schedule, data, t) for t in TIMES], dim=1)
@@ -147,7 +147,7 @@ def test_blocks_do_not_matter(monkeypatch):
         torch.testing.assert_close(floor(schedule, data, TIMES, draws=50).estimates, whole.estimates)
 
 
-def test_a_subset_stands_for_the_set():
+def test_a_subset_represents_the_dataset():
     """Its standard error covers the choice of the subset; where few images are near x_t it errs downwards."""
     schedule, data = linear(1000), Empirical(pictures(4000))
     whole, part = floor(schedule, data, TIMES, draws=4000), floor(schedule, data, TIMES, draws=4000, rows=1000)

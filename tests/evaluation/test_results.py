@@ -17,7 +17,7 @@ def lines(results):
     return results.path.read_text().splitlines()
 
 
-def test_every_row_stays_and_has_a_picture_of_its_own(tmp_path):
+def test_every_row_is_kept_and_has_its_own_figure(tmp_path):
     results = Results(tmp_path / "new" / "folder")
     for value in 1.0, 2.0, float("inf"):
         results.add({**ROW, "value": value}, Figure())
@@ -28,7 +28,7 @@ def test_every_row_stays_and_has_a_picture_of_its_own(tmp_path):
     assert all(Image.open(results.path.with_name(picture)).size for picture in pictures)
 
 
-def test_a_picture_whose_row_is_gone_is_not_overwritten(tmp_path):
+def test_a_figure_without_a_row_is_not_overwritten(tmp_path):
     results = Results(tmp_path)
     (tmp_path / "bpd_0007.png").write_bytes(b"kept")
     results.add(ROW, Figure())
@@ -72,7 +72,7 @@ def test_several_may_add_at_the_same_time(tmp_path):
     assert sorted(row["figure"] for row in rows) == [f"bpd_{number:04d}.png" for number in range(1, 13)]
 
 
-def test_a_place_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+def test_an_unwritable_directory_is_rejected(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     (tmp_path / "strange" / "results.jsonl").mkdir(parents=True)
     for name in "file", "file/below", "strange":

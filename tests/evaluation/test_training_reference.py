@@ -42,7 +42,7 @@ def test_by_default_it_is_kept_where_decoded_images_are(tmp_path, monkeypatch):
     assert len([*tmp_path.glob("diffusion/floor-*.safetensors")]) == 1
 
 
-def test_without_a_place_to_keep_it_there_is_still_a_floor(tmp_path, caplog):
+def test_without_a_cache_directory_there_is_still_a_floor(tmp_path, caplog):
     (tmp_path / "file").touch()
     assert measured(tmp_path / "file" / "folder").floor.value.max() > 0
     assert "was not written" in caplog.text

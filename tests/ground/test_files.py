@@ -73,7 +73,7 @@ def refuse(word):
     raise AssertionError(f"{word} is no JSON")
 
 
-def test_json_holds_no_word_that_is_not_json(tmp_path):
+def test_json_has_no_token_outside_the_standard(tmp_path):
     contents = {"interval": [0, math.inf], "least": -math.inf, "loss": math.nan, "deep": [{"x": (1.5, None, True)}]}
     write_json(tmp_path / "x.json", contents)
     plain = json.loads((tmp_path / "x.json").read_text(), parse_constant=refuse)

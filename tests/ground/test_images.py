@@ -47,7 +47,7 @@ def test_gif_has_every_frame(tmp_path):
         assert gif.n_frames == 6
 
 
-def test_names_and_titles_stand_around_the_grid():
+def test_names_and_titles_surround_the_grid():
     shades = torch.arange(4, dtype=torch.uint8).mul(60).reshape(4, 1, 1, 1).expand(4, 3, 60, 60)
     bare = images.grid(shades, columns=2)
     whole = images.grid(shades, columns=2, names=["above", "below"], titles=["t=1000", "t=0"])

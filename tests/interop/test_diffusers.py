@@ -235,7 +235,7 @@ def test_names_are_those_of_the_published_models(tmp_path):
     ],
     ids=str,
 )
-def test_what_they_cannot_express_is_refused(overrides, message, tmp_path):
+def test_settings_that_diffusers_lacks_are_rejected(overrides, message, tmp_path):
     with pytest.raises(UserError, match=r"^to=diffusers: ") as refused:
         interop.write(ours(*overrides), tmp_path / "made")
     assert message in str(refused.value)
@@ -308,7 +308,7 @@ UNET, SCHEDULER = "unet/config.json", "scheduler/scheduler_config.json"
         (SCHEDULER, "something_new", 1),
     ],
 )
-def test_what_we_cannot_express_is_refused_by_name(changed, file, name, value):
+def test_settings_that_this_package_lacks_are_rejected_by_name(changed, file, name, value):
     folder = changed(file, **{name: value}, **({"thresholding": True} if name == "sample_max_value" else {}))
     with pytest.raises(UserError) as refused:
         interop.read(folder)
@@ -318,7 +318,7 @@ def test_what_we_cannot_express_is_refused_by_name(changed, file, name, value):
 
 @pytest.mark.parametrize("value", [None, "x", [], {}, 1e400, [None]], ids=str)
 @pytest.mark.parametrize("name", ["block_out_channels", "layers_per_block", "sample_size", "norm_eps", "in_channels"])
-def test_an_odd_config_is_refused_in_words(changed, name, value):
+def test_an_odd_config_is_rejected_with_a_message(changed, name, value):
     folder = changed(UNET, **{name: value})
     with pytest.raises(UserError):
         foreign.write(interop.read(folder), folder / "made.ckpt")

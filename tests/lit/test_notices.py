@@ -80,7 +80,7 @@ def test_a_training_that_may_not_be_meant_is_noticed(changed, start):
         (["guidance.scale=2"], "guidance.scale=2 has no effect"),
     ],
 )
-def test_train_says_it_in_one_line_and_goes_on(given, start, tmp_path, capsys):
+def test_train_reports_it_in_one_line_and_continues(given, start, tmp_path, capsys):
     line = tiny("trainer.max_steps=1", "callbacks.preview.n=0", "schedule.T=50", *given)
     done = command("train", *line, f"run.dir={tmp_path / 'run'}", capsys=capsys)
     assert done.code == 0
@@ -88,7 +88,7 @@ def test_train_says_it_in_one_line_and_goes_on(given, start, tmp_path, capsys):
     assert [text[: len(start)] for text in found] == [start] if start else not found
 
 
-def test_a_schedule_that_does_not_reach_noise_is_said_in_one_line(tmp_path, capsys):
+def test_a_schedule_that_does_not_reach_noise_is_reported_in_one_line(tmp_path, capsys):
     line = tiny("trainer.max_steps=1", "callbacks.preview.n=0", "schedule.beta_end=0.001")
     done = command("train", *line, f"run.dir={tmp_path / 'run'}", capsys=capsys)
     [text] = reported(done)
@@ -96,7 +96,7 @@ def test_a_schedule_that_does_not_reach_noise_is_said_in_one_line(tmp_path, caps
     assert "Warning" not in done.err
 
 
-def test_sample_says_that_no_class_was_asked_for(tmp_path, capsys):
+def test_sample_reports_that_no_class_was_given(tmp_path, capsys):
     run = shutil.copytree(LABEL, tmp_path / "run")
     line = [f"ckpt={run}", "n=2", "sampler.steps=2"]
     assert reported(command("sample", *line, capsys=capsys)) == ["y is not given: the images are drawn without a class"]
@@ -111,7 +111,7 @@ def of_size(size, own):
 
 
 @pytest.mark.parametrize(("size", "own"), [(32, 28), (28, 28), (42, 28), (16, 28), (256, None), (256, 200)])
-def test_a_size_near_the_datas_own_needs_no_word(size, own):
+def test_a_size_near_the_datas_own_gives_no_notice(size, own):
     assert of_size(size, own) == []
 
 
@@ -122,7 +122,7 @@ def test_a_size_far_above_the_datas_own_is_noticed():
     ]
 
 
-def test_pictures_of_a_folder_that_are_enlarged_are_noticed(tmp_path, capsys):
+def test_enlarged_images_of_a_folder_are_reported(tmp_path, capsys):
     for k in range(8):
         (tmp_path / "pictures").mkdir(exist_ok=True)
         values = np.random.default_rng(k).integers(0, 255, (11 if k else 400, 40), dtype=np.uint8)

@@ -136,7 +136,7 @@ def test_weights_are_finite_and_positive_at_both_ends_of_time(weight, make):
     assert (w > 0).all()
 
 
-def test_kl_is_the_integral_it_stands_for():
+def test_kl_equals_its_integral():
     for mean, variance, other_mean, other_variance in [(0.3, 0.5, -0.2, 0.9), (1.0, 0.01, 1.1, 0.02), (0, 2, 0, 2)]:
         p, q = (
             torch.distributions.Normal(mean, variance**0.5),

@@ -105,7 +105,7 @@ def test_those_that_learn_nothing_ask_nothing_of_the_device(timesteps):
     timesteps.load_state_dict(learnt()[0].state_dict())  # of a run with another choice
 
 
-def test_resampling_starts_anew_where_a_checkpoint_has_nothing():
+def test_resampling_restarts_if_a_checkpoint_has_no_state():
     timesteps, _ = learnt()
     timesteps.load_state_dict({})
     assert timesteps.losses is None

@@ -99,7 +99,7 @@ def test_a_warm_up_longer_than_the_time_is_shortened(caplog):
     assert "a warm-up of 5,000 steps is shortened to 285, since the run takes 570" in caplog.text
 
 
-def test_other_minutes_are_another_end_which_is_said(caplog):
+def test_a_changed_time_limit_is_reported(caplog):
     rate, trainer = rate_of(), Clock(minutes=10)
     trainer.run(rate, 600)
     assert "learning rate: fitted to 570 steps, about what trainer.max_minutes=10 allow" in caplog.text
@@ -118,7 +118,7 @@ def test_minutes_that_begin_in_the_middle_of_a_run():
     assert timed.end == 1570
 
 
-def test_what_does_not_depend_on_the_end_is_not_spoken_of(caplog):
+def test_settings_independent_of_the_end_are_not_reported(caplog):
     Clock(minutes=10).run(rate_of(decay=Constant(), warmup_steps=20), 100)
     assert caplog.text == ""
 

@@ -61,7 +61,7 @@ def test_snapshots_are_few_and_evenly_spread_however_long_the_run(tmp_path):
             assert len(taken) == step if step < LEAST else LEAST <= len(taken) < 2 * LEAST
 
 
-def test_a_run_that_goes_on_from_an_earlier_step_takes_the_later_snapshots_anew(tmp_path):
+def test_a_run_resumed_from_an_earlier_step_replaces_the_later_snapshots(tmp_path):
     for step in (64, 128, 512, 1024):
         snapshots.file(tmp_path, step).touch()
     snapshots.thin(tmp_path, 512, LEAST)

@@ -326,7 +326,7 @@ def test_a_space(digits, sample):
         type(space)((1, 7, 8))
 
 
-def test_pictures_go_into_a_space_and_come_out_of_it(digits, sample, tmp_path):
+def test_images_are_encoded_and_decoded_by_a_space(digits, sample, tmp_path):
     _, described = sample("sampler=euler_half", "keep=all", "npz=true", ckpt=digits.folder)
     picture = tmp_path / "0" / "images" / "000000.png"
     with np.load(tmp_path / "0" / "samples.npz") as file:

@@ -88,7 +88,7 @@ def test_a_table_is_sorted_by_number(opened, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
-def test_nothing_that_a_run_says_runs(opened, tmp_path):
+def test_no_text_of_a_run_is_executed(opened, tmp_path):
     hostile = "<img src=x onerror=alert(1)><script>alert(2)<script>"
     folder = run_folder(tmp_path / hostile, command=f"train.py {hostile}")
     (folder / "metrics.csv").write_text(f"step,{hostile}\n1,2\n2,3\n")

@@ -68,7 +68,7 @@ def test_a_page_has_all_that_a_run_has(run):
     assert "Not made yet" not in found.text
 
 
-def test_what_is_missing_is_told_with_the_command_that_makes_it(run):
+def test_missing_parts_are_reported_with_the_command_that_makes_them(run):
     for name in "metrics.csv", "checkpoints/last.ckpt":
         (run / name).unlink()
     for file in (run / "samples").iterdir():
@@ -94,7 +94,7 @@ def test_nothing_is_loaded_from_anywhere(run):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
-def test_nothing_that_a_run_says_is_markup(tmp_path):
+def test_text_of_a_run_is_escaped(tmp_path):
     name = HOSTILE.replace("/", "")
     folder = run_folder(tmp_path / name, command=f"train.py {HOSTILE}", losses=[0.5])
     about = json.loads((folder / "manifest.json").read_text())
@@ -124,7 +124,7 @@ def test_the_curves_are_strict_json(run):
     assert charts[0]["curves"][1]["x"] == [50, 100, 150, 200, 250, 300]
 
 
-def test_a_page_stays_below_its_size_and_says_what_it_left_out(tmp_path):
+def test_a_page_stays_below_its_size_and_reports_omissions(tmp_path):
     folder = run_folder(tmp_path / "run", losses=[1 / (k + 1) for k in range(20)], size=300)
     text = written(folder)
     assert 0.8 * page.LIMIT < len(text.encode()) <= page.LIMIT
@@ -138,12 +138,12 @@ def test_too_many_runs_are_refused(run, monkeypatch):
         page.write([run])
 
 
-def test_a_picture_that_is_none_is_told(run):
+def test_an_invalid_image_is_reported(run):
     (run / "samples" / "epoch_0006_step_0000300.png").write_bytes(b"no picture")
     assert "epoch_0006_step_0000300.png: not an image (UnidentifiedImageError" in written(run)
 
 
-def test_pictures_share_the_room(tmp_path):
+def test_images_share_the_size_limit(tmp_path):
     for name, size in ("a", 8), ("b", 200), ("c", 400):
         write_picture(tmp_path / f"{name}.png", size)
     paths = [*tmp_path.glob("*.png")]
@@ -175,7 +175,7 @@ def test_several_runs_are_beside_each_other(tmp_path):
     assert [chart for chart in curves.of_several(runs(folders))] == ["val/loss", "train/loss", "val/loss_t1of4"]
 
 
-def test_runs_of_one_name_are_told_apart(tmp_path):
+def test_runs_of_one_name_are_distinguished(tmp_path):
     folders = [run_folder(tmp_path / data / "first") for data in ("digits", "mnist")]
     assert [run.name for run in runs(folders)] == [os.path.join("digits", "first"), os.path.join("mnist", "first")]
 
@@ -221,7 +221,7 @@ def test_the_command_is_as_it_was_typed(typed, shown, tmp_path):
     assert shown is None or shown in text
 
 
-def test_a_picture_is_that_of_the_file(run):
+def test_an_image_is_that_of_the_file(run):
     source = run / "samples" / "epoch_0006_step_0000300.png"
     data = base64.b64encode(source.read_bytes()).decode()
     assert data in written(run)

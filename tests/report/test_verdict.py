@@ -57,7 +57,7 @@ def test_a_run_that_did_not(options, given, text, tmp_path):
     assert any(text in each for each in reported(run_folder(tmp_path / "run", *options, **given)))
 
 
-def test_a_checkpoint_that_cannot_be_read_is_told(tmp_path):
+def test_an_unreadable_checkpoint_is_reported(tmp_path):
     folder = run_folder(tmp_path / "run")
     (folder / "checkpoints" / "last.ckpt").write_bytes(b"nothing")
     [run] = runs([folder])
@@ -66,7 +66,7 @@ def test_a_checkpoint_that_cannot_be_read_is_told(tmp_path):
     assert "There is no checkpoint that records the progress of the run." in reported(folder)
 
 
-def test_what_is_logged_beyond_is_told(tmp_path):
+def test_additional_metrics_are_reported(tmp_path):
     folder = run_folder(tmp_path / "run")
     write_metrics(folder, [0.5, 0.4])
     with open(folder / "metrics.csv") as file:
@@ -75,7 +75,7 @@ def test_what_is_logged_beyond_is_told(tmp_path):
     assert any("0.01 above that of the exact denoiser" in text for text in reported(folder))
 
 
-def test_of_a_metric_the_newest_measurement_is_told(tmp_path):
+def test_the_newest_measurement_of_a_metric_is_reported(tmp_path):
     folder = run_folder(tmp_path / "run")
     write_result(folder, metric="bpd", value=3.0, summary="bpd 3.0", date="2026-01-01")
     write_result(folder, metric="bpd", value=2.5, summary="bpd 2.5", date="2026-01-02")

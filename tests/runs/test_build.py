@@ -71,7 +71,7 @@ def test_a_sampler_may_have_no_steps_or_no_times(node):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_short_schedule_needs_no_word_for_our_own_defaults(tmp_path, capsys):
+def test_a_short_schedule_with_the_defaults_gives_no_notice(tmp_path, capsys):
     line = [
         word
         for word in tiny("schedule.T=20", "trainer.max_steps=1")

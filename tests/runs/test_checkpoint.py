@@ -91,7 +91,7 @@ def test_a_number_is_a_width(power):
     assert 1e-5 < (between - stored).abs().max() < (weights(power, "power_0.1") - stored).abs().max()
 
 
-def test_a_checkpoint_apart_from_its_snapshots_says_what_is_missing(power, tmp_path):
+def test_a_checkpoint_without_its_snapshots_reports_what_is_missing(power, tmp_path):
     alone = tmp_path / "alone.ckpt"
     alone.write_bytes((power / "checkpoints" / "last.ckpt").read_bytes())
     assert torch.equal(weights(alone, "power_0.1"), weights(power, "power_0.1"))

@@ -73,7 +73,7 @@ def test_a_choice_fills_its_group_and_nothing_else():
     assert other.sampler == plain.sampler
 
 
-def test_words_win_over_debug_and_debug_over_groups():
+def test_overrides_win_over_debug_and_debug_over_groups():
     config = configs.compose("train", ["debug=fast", "trainer.max_steps=3"])
     assert config.trainer.max_steps == 3
     assert (config.callbacks.preview.n, config.logger) == (4, {})

@@ -54,7 +54,7 @@ def same_weights(one, two):
     )
 
 
-def test_resume_says_what_it_restores_and_what_has_changed(start):
+def test_resume_reports_what_it_restores_and_what_has_changed(start):
     folder = start("trainer.max_steps=3").folder
     done = start("trainer.max_steps=5", "optimizer.lr=2e-3", "optimizer.betas=[0.8,0.9]", "resume=auto")
     assert done.code == 0
@@ -70,7 +70,7 @@ def test_resume_says_what_it_restores_and_what_has_changed(start):
     assert "optimizer.betas=[0.8,0.9]" in sessions[1]["command"]
 
 
-def test_an_unchanged_resume_says_of_no_change(start):
+def test_an_unchanged_resume_reports_no_change(start):
     folder = start("trainer.max_steps=4", "checkpoints.every_n_steps=2").folder
     (folder / "checkpoints" / "last.ckpt").unlink()
     (folder / "checkpoints" / "step_0000004.ckpt").unlink()
@@ -133,7 +133,7 @@ def test_sums_go_on_to_be_rounded_as_they_were_unless_it_is_asked_for(monkeypatc
         ("prediction=v", "prediction differs from the checkpoint's (Eps -> V)"),
     ],
 )
-def test_another_model_is_refused_in_words(start, one_step, word, message):
+def test_another_model_is_rejected_with_a_message(start, one_step, word, message):
     done = start(word, f"resume={one_step}", name="b")
     assert done.code == 2
     assert message in done.err
@@ -187,7 +187,7 @@ def test_no_epoch_left_to_train(start):
 @pytest.mark.parametrize(
     ("word", "message"), [("dataset.val_images=8", True), ("dataset.batch_size=64", False), ("seed=0", False)]
 )
-def test_the_best_checkpoint_is_chosen_anew_on_other_validation_images(start, caplog, word, message):
+def test_the_best_checkpoint_is_reset_for_other_validation_images(start, caplog, word, message):
     folder = start("trainer.max_steps=1").folder
     done = start("trainer.max_steps=2", "resume=auto", word)
     assert done.code == 0
@@ -257,7 +257,7 @@ def test_two_runs_of_one_name_that_start_at_once(tmp_path):
 MANIFEST = {"started": "now", "command": "train.py", "config": {}}
 
 
-def test_the_manifest_says_all_that_it_takes(start, one_step):
+def test_the_manifest_is_complete(start, one_step):
     found = read_json(one_step / "manifest.json")
     trained = {key: node for key, node in found["config"].items() if key not in registry.WIRING}
     assert trained == contents(one_step)["config"]
@@ -315,7 +315,7 @@ def test_the_fingerprint_is_of_the_images():
     ("text", "message"),
     [(None, "no manifest.json"), ("{", "not a manifest of this program"), ("[]", "not a manifest"), ("{}", "'config'")],
 )
-def test_what_is_no_run_cannot_be_repeated(train, tmp_path, text, message):
+def test_only_a_run_can_be_repeated(train, tmp_path, text, message):
     if text is not None:
         (tmp_path / "manifest.json").write_text(text)
     done = train(f"rerun={tmp_path}")

@@ -34,7 +34,7 @@ def test_infinities_in_a_list_and_deep_in_an_object_come_back(tmp_path, infinity
     assert again["sampler"]["churn_max"] == math.inf
 
 
-def test_a_value_that_is_the_default_can_be_said(tmp_path):
+def test_a_default_value_can_be_given(tmp_path):
     again, _ = repeated(tmp_path, "sampler=euler", "sampler.churn_max=.inf")
     assert again["sampler"]["churn_max"] == math.inf
     with pytest.raises(UserError, match=r"sampler\.churn_min=inf: expected a number"):

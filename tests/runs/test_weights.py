@@ -20,7 +20,7 @@ CONTENTS = {"state_dict": RAW, "ema_state_dict": FIRST, "averages": {"one": {"a"
         ("two", Weights(name="two"), {**SECOND, "buffer": 0}),
     ],
 )
-def test_a_word_means_weights(word, meant, found):
+def test_a_name_selects_weights(word, meant, found):
     assert Weights.of(word) == meant
     assert Weights.of(word).in_checkpoint(CONTENTS, PATH) == found
 
@@ -31,7 +31,7 @@ def test_a_number_is_a_width():
         Weights.of(0.08).in_checkpoint({**CONTENTS, "global_step": 3}, PATH)
 
 
-def test_what_is_not_there_is_said():
+def test_missing_weights_are_reported():
     with pytest.raises(UserError, match=r"weights=three: x.ckpt has ema, raw, one, two"):
         Weights.of("three").in_checkpoint(CONTENTS, PATH)
     with pytest.raises(UserError, match=r"x.ckpt: trained without EMA \(ema.decay=0\); use weights=raw"):

@@ -203,7 +203,7 @@ def test_euler_without_churn_is_ddim():
     torch.testing.assert_close(ours, ddim)
 
 
-def test_a_list_of_times_is_walked_as_it_stands():
+def test_a_list_of_times_is_used_unchanged():
     denoise = GaussianDenoiser(schedule.linear(1000))
     listed = draw(DDIM(times=[1000, 500, 0]), denoise)
     assert torch.equal(listed, draw(DDIM(steps=2), denoise))
@@ -221,7 +221,7 @@ class LearnedVariance(nn.Module):
         return torch.cat([0.1 * x, torch.full_like(x, 0.5)], dim=1)
 
 
-def test_learned_variance_is_the_mix_the_network_says():
+def test_learned_variance_is_the_mix_the_network_predicts():
     """Nichol & Dhariwal 2021, Eq. 15: an output of 0.5 in -1..1 stands for a mix of 0.75."""
     denoise = clipping.Clip(
         Denoiser(LearnedVariance(), schedule.linear(1000), parametrization.Eps()), clipping.Static()

@@ -68,7 +68,7 @@ def test_the_full_ones_are_even_between_t_and_1():
 @pytest.mark.parametrize("T", [20, 1000])
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("times", ["log_snr", "karras"])
-def test_x_is_noise_where_the_way_begins_and_no_step_is_spent_above(times, make, T, zero_terminal):
+def test_x_is_noise_at_the_first_time_and_no_step_is_spent_above(times, make, T, zero_terminal):
     """The first time is T, or one below it where x is as noisy as EDM's first; the second is past that."""
     made = make(T).with_zero_terminal_snr() if zero_terminal else make(T)
     first, second = visit(made, times, 10, beyond=True)[:2]

@@ -95,6 +95,6 @@ def test_the_grid_of_an_interpolation_has_its_rows_and_their_classes(sample, mon
         ([*ROW, "y=[one,three]", "n=4"], None),
     ],
 )
-def test_classes_that_are_not_drawn_are_said(sample, given, message):
+def test_classes_that_are_not_sampled_are_reported(sample, given, message):
     found = notes(sample(*given))
     assert [text[: len(message)] for text in found] == [message] if message else not found

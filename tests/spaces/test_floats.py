@@ -57,7 +57,7 @@ def test_what_the_data_decide_is_in_the_checkpoint(run, root):
     assert config["clipping"]["_target_"].endswith("Unclipped")
 
 
-def test_previews_are_pictures(run):
+def test_previews_are_images(run):
     for name in "epoch_*.png", "strip_*.png", "x_0_*.png", "states_*.gif":
         files = sorted((run / "samples").glob(name))
         assert files

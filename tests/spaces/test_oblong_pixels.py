@@ -34,7 +34,7 @@ def drawn(run, *overrides, capsys):
         return done, file["arr_0"]
 
 
-def test_oblong_pictures(tmp_path, capsys):
+def test_oblong_images(tmp_path, capsys):
     run = trained(tmp_path, (3, 8, 12), capsys).folder
     done, x = drawn(run, f"output={tmp_path / 'out'}", capsys=capsys)
     assert (x.shape, x.dtype) == ((2, 8, 12, 3), np.uint8)
@@ -53,7 +53,7 @@ def test_oblong_pictures(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("channels", "noticed"), [(2, False), (5, True)])
-def test_other_channels_are_kept_beside_the_pictures(tmp_path, capsys, channels, noticed):
+def test_other_channels_are_kept_next_to_the_images(tmp_path, capsys, channels, noticed):
     done = trained(tmp_path, (channels, 8, 8), capsys)
     assert ("images show the first three of the 5 channels" in done.err) == noticed
     done, x = drawn(done.folder, f"output={tmp_path / 'out'}", capsys=capsys)

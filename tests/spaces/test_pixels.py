@@ -37,7 +37,7 @@ def test_it_takes_8_bits_alone(dtype):
 
 
 @pytest.mark.parametrize(("channels", "seen"), [(1, 1), (2, 3), (3, 3), (5, 3)])
-def test_a_picture_has_one_channel_or_three(channels, seen):
+def test_an_image_has_one_channel_or_three(channels, seen):
     x_0 = 2 * torch.rand(2, channels, 4, 6) - 1
     space = Pixels((channels, 4, 6))
     picture = space.picture(x_0)

@@ -84,7 +84,7 @@ def test_a_constant_channel_is_shifted_only(constant, monkeypatch):
     assert not space.picture(space.encode(torch.from_numpy(x)))[:, 0].any()
 
 
-def test_a_picture_is_from_low_to_high():
+def test_an_image_ranges_from_low_to_high():
     space = Standardized((1, 1, 4), mean=[10.0], std=[2.0], low=[0.0], high=[20.0])
     x_0 = space.encode(torch.tensor([-5.0, 0.0, 10.0, 30.0]).reshape(1, 1, 4))
     assert space.picture(x_0).flatten().tolist() == [0, 0, 128, 255]

@@ -53,7 +53,7 @@ def known(picture, mask, space=SPACE):
 @pytest.mark.parametrize("hidden", [0, 255])
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 @pytest.mark.parametrize("name", ["mask.png", "mask.tif"])
-def test_white_painted_on_transparent_is_drawn_anew_and_the_rest_is_kept(save, picture, mode, hidden, name):
+def test_white_painted_on_transparent_is_regenerated_and_the_rest_is_kept(save, picture, mode, hidden, name):
     mask = save(painted(mode, RIGHT, 255, hidden), name)
     np.testing.assert_array_equal(known(picture, mask), RIGHT == 0)
 
@@ -108,7 +108,7 @@ def test_a_mask_of_other_proportions_is_refused(save, mask, of):
 
 
 @pytest.mark.parametrize("resolution", [(16, 8), (8, 4), (32, 16), (333, 167), (160, 80)])
-def test_the_mask_goes_the_way_of_its_picture_at_any_resolution(save, resolution):
+def test_the_mask_is_transformed_as_its_image_at_any_resolution(save, resolution):
     """The picture is white where it is to be drawn anew: cropped, its black pixels are those that are kept."""
     width, height = resolution
     image = np.zeros((8, 16), dtype=np.uint8)
@@ -160,7 +160,7 @@ def test_a_mask_without_an_edge_is_refused_with_the_reason(save, picture, image,
     assert str(refused.value).endswith("white pixels are redrawn, black and transparent ones kept")
 
 
-def test_what_is_no_picture_is_refused_by_its_key(save, picture, tmp_path):
+def test_a_file_that_is_no_image_is_rejected_by_its_key(save, picture, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     for image, mask, key in (("text.png", "mask.png", "task.image"), ("picture.png", "text.png", "task.mask")):
         with pytest.raises(UserError, match=f"{key}=.*text.png: not a readable picture"):
@@ -169,7 +169,7 @@ def test_what_is_no_picture_is_refused_by_its_key(save, picture, tmp_path):
         image_files.read("task.image", str(tmp_path / "nothing.png"), SPACE)
 
 
-def test_a_picture_over_white_is_what_it_was(save):
+def test_an_image_over_white_is_unchanged(save):
     read = image_files.read("task.image", save(painted("LA", RIGHT, 0, 0), "picture.png"), SPACE)
     torch.testing.assert_close(read[0, 0, 0], torch.tensor([1.0, 1, -1, -1]))
 
@@ -178,7 +178,7 @@ def deep(save, top, name="deep.png"):
     return save((np.arange(16).reshape(4, 4) * (top / 15)).round().astype(np.uint16), name)
 
 
-def test_a_picture_is_read_in_the_range_of_the_training(save):
+def test_an_image_is_read_in_the_range_of_the_training(save):
     twelve_bits, expected = deep(save, 4095), torch.linspace(-1, 1, 16).reshape(4, 4)
     mask = save(RIGHT)
     for task in (
@@ -191,7 +191,7 @@ def test_a_picture_is_read_in_the_range_of_the_training(save):
     assert (ends[1][0, 0, 1:] == 1).all()
 
 
-def test_a_picture_that_comes_out_nearly_black_is_said(save):
+def test_a_nearly_black_image_is_reported(save):
     with pytest.warns(
         Notice, match=r"task.image=.*deep.png holds values up to 4095 of 65535, and is read nearly black"
     ):
@@ -203,7 +203,7 @@ def test_a_picture_that_comes_out_nearly_black_is_said(save):
         Img2Img(save(np.zeros((4, 4), np.uint8), "night.png"), 10, SPACE)
 
 
-def test_sample_reads_pictures_as_the_training_did(save, tmp_path, capsys, monkeypatch):
+def test_sample_reads_images_as_the_training_did(save, tmp_path, capsys, monkeypatch):
     image, given = deep(save, 4095), []
     monkeypatch.setattr(image_files, "read", lambda *args: given.append(args[3]) or torch.zeros(1, 1, 8, 8))
     config = ["dataset=image_folder", "dataset.path=x", "dataset.size=8", "dataset.channels=1", "schedule.T=20"]

@@ -120,7 +120,7 @@ def test_img2img_from_t_is_what_generation_does_below_t(picture):
     torch.testing.assert_close(states[0], process.q_sample(denoise.schedule, torch.ones(2, *SHAPE), 450, eps))
 
 
-def test_img2img_begins_halfway_unless_it_is_told(picture):
+def test_img2img_begins_halfway_by_default(picture):
     assert Img2Img(picture(np.zeros((4, 4))), None, SPACE).times(DDIM(steps=4), schedule.cosine(20))[0] == 10
 
 
@@ -188,7 +188,7 @@ def test_interpolation_between_seeds_goes_from_one_image_to_the_other():
     assert torch.equal(apart, rows)
 
 
-def test_interpolation_between_pictures_gives_both_back(picture):
+def test_interpolation_between_images_reproduces_both(picture):
     denoise = MixtureDenoiser(schedule.cosine(1000))
     values = [np.arange(16).reshape(4, 4) * 12 + 30, np.arange(16)[::-1].reshape(4, 4) * 10]
     files = [picture(value, f"{number}.png") for number, value in enumerate(values)]

@@ -202,7 +202,7 @@ def test_unusable_key_is_refused_in_one_line(tmp_path, monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_an_online_run_says_where_it_is(tmp_path, monkeypatch, capsys):
+def test_an_online_run_prints_its_address(tmp_path, monkeypatch, capsys):
     ended = []
     run = SimpleNamespace(offline=False, url="https://a.example/run", finish=lambda exit_code: ended.append(exit_code))
     monkeypatch.setattr(wandb, "init", lambda **_: run)
@@ -242,7 +242,7 @@ def test_two_at_once_and_only_those_chosen_are_imported(tmp_path):
     assert done.stdout == "False\n"
 
 
-def test_a_logger_without_pictures_is_named(tmp_path):
+def test_a_logger_without_images_is_named(tmp_path):
     foreign = CSVLogger(tmp_path)
     assert all(isinstance(logger, Shows) for logger in loggers_of(tmp_path, "wandb", "tensorboard"))
     assert of_numbers_alone([MetricsFile(tmp_path), foreign]) == ["CSVLogger"]

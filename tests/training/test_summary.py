@@ -16,7 +16,7 @@ def reported(done):
     return {key: line.strip() for key, line in pairs}
 
 
-def test_it_says_what_it_will_do(tmp_path, capsys):
+def test_the_plan_is_printed(tmp_path, capsys):
     line = tiny("trainer.max_steps=2", "conditioning=label", "prediction=v", f"run.dir={tmp_path / 'run'}")
     lines = reported(command("train", *line, capsys=capsys))
     assert lines["data"] == "digits: 1,500 images of 1x8x8 to train on, 32 to validate, 10 classes"
@@ -29,7 +29,7 @@ def test_it_says_what_it_will_do(tmp_path, capsys):
     assert lines["pictures"] == "first after epoch 1, and at the end"
 
 
-def test_of_a_run_that_goes_on_it_says_the_rest(tmp_path, capsys):
+def test_the_plan_of_a_resumed_run_covers_the_rest(tmp_path, capsys):
     line = tiny("trainer.max_minutes=30", "callbacks.preview.every_n_steps=3", f"run.dir={tmp_path / 'run'}")
     assert reported(command("train", *line, "trainer.max_steps=1", capsys=capsys))["pictures"].startswith(
         "first at step 3"

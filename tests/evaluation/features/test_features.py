@@ -70,7 +70,7 @@ def test_a_damaged_classifier_is_one_line(data, cache):
         Classifier(**FAST).extractor(data)
 
 
-def test_a_set_without_labels_is_told_what_to_use(data, monkeypatch):
+def test_a_dataset_without_labels_gets_a_suggestion(data, monkeypatch):
     monkeypatch.setattr(Digits, "classes", None)
     with pytest.raises(UserError, match="features=classifier needs labels, but Digits has none: use features=pix"):
         Classifier().extractor(data)
@@ -96,7 +96,7 @@ def test_auto_takes_the_best_that_is_there(data, cache, capsys, monkeypatch):
     assert capsys.readouterr().out == "features=auto: inception\n"
 
 
-def test_missing_weights_say_what_to_put_where(data, cache):
+def test_missing_weights_name_the_file_and_the_directory(data, cache):
     with pytest.raises(UserError, match=rf"needs the file {cache}.*: download https://.*, or set features.path="):
         inception.Inception().extractor(data)
     with pytest.raises(UserError, match=r"needs the file /nowhere/x\.safetensors"):

@@ -133,7 +133,7 @@ class Zero(nn.Module):
         return torch.zeros_like(x)
 
 
-def test_a_network_that_says_x_0_is_0_costs_what_the_signal_is_worth():
+def test_a_network_that_predicts_x_0_as_0_has_the_cost_of_the_signal():
     made, x_0 = schedule.linear(300), gaussian_data(3)
     got = bound(Denoiser(Zero(), made, parametrization.X0()), x_0)
     snr = made.log_snr(torch.tensor([1.0, 300.0])).exp()
@@ -202,7 +202,7 @@ def test_the_batch_size_does_not_matter_and_the_seed_does(steps):
     assert not torch.isclose(whole, metric.bound(denoiser, PIXELS, x_0, index, seed=1).total).any()
 
 
-def test_what_cannot_be_is_refused():
+def test_invalid_values_are_rejected():
     with pytest.raises(UserError, match=r"metric\.variance='large': expected auto, fixed_small or fixed_large"):
         BPD(variance="large")
     with pytest.raises(UserError, match=r"metric\.steps=1: expected a whole number, 2 or more, or null"):

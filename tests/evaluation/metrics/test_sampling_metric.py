@@ -57,7 +57,7 @@ def mean(ckpt, tmp_path, monkeypatch):
     return run
 
 
-def test_it_draws_what_the_section_says(mean, ckpt):
+def test_it_samples_as_the_section_specifies(mean, ckpt):
     overrides = [
         "y=3",
         "guidance.scale=2",

@@ -61,7 +61,7 @@ def test_an_empty_cxx_is_none(fresh, monkeypatch, nothing):
 
 
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false", "no-such-cache g++", "g++ 'not closed"])
-def test_without_a_compiler_it_says_so_and_goes_on(fresh, monkeypatch, caplog, compiler):
+def test_a_missing_compiler_is_reported_and_not_fatal(fresh, monkeypatch, caplog, compiler):
     monkeypatch.setenv("CXX", compiler)
     assert library.library() is None
     assert library.library() is None
@@ -71,7 +71,7 @@ def test_without_a_compiler_it_says_so_and_goes_on(fresh, monkeypatch, caplog, c
     assert network()(torch.zeros(1, 1, 16, 16), torch.ones(1)).isfinite().all()
 
 
-def test_a_compiler_that_fails_without_a_word(fresh, monkeypatch, caplog, wrapper):
+def test_a_compiler_that_fails_without_output(fresh, monkeypatch, caplog, wrapper):
     wrapper.write_text("#!/bin/sh\necho >&2\nexit 1\n")
     monkeypatch.setenv("CXX", f"'{wrapper}'")
     assert library.library() is None

@@ -130,7 +130,7 @@ def assert_goes_on(whole, folder, watch_before, **plan):
         *[(1, IN_BETWEEN), (2, IN_BETWEEN), (1, Cadence(every_n_steps=1)), (1, Cadence(every_n_steps=5))],
     ],
 )
-def test_every_step_is_a_place_to_go_on_from(tmp_path, whole, accumulate, validate):
+def test_a_run_can_resume_from_every_step(tmp_path, whole, accumulate, validate):
     plan = {"accumulate": accumulate, "validate": validate}
     reference, expected = whole(**plan)
     for step in range(1, STEPS):
@@ -385,7 +385,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, whole, caplog)
     assert_same_end(contents(tmp_path), contents(whole()[0]))
 
 
-def test_a_run_that_could_save_nothing_at_its_end_says_so(tmp_path, monkeypatch):
+def test_a_run_that_saved_nothing_at_its_end_reports_it(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

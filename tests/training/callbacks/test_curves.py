@@ -38,7 +38,7 @@ def drawn(monkeypatch):
     return calls
 
 
-def test_a_picture_per_validation_and_one_of_the_schedule(tmp_path, drawn):
+def test_a_figure_per_validation_and_one_of_the_schedule(tmp_path, drawn):
     trainer = fit(tmp_path)
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")) == [
         "samples/loss_epoch_0001_step_0000005.png",
@@ -69,14 +69,14 @@ def test_what_learns_has_a_curve_too(tmp_path):
     assert ScheduleCurve(tmp_path).draw(model).exists()
 
 
-def test_a_resumed_run_keeps_the_picture_of_its_schedule(tmp_path):
+def test_a_resumed_run_keeps_the_figure_of_its_schedule(tmp_path):
     fit(tmp_path, max_steps=5).save_checkpoint(tmp_path / "a.ckpt")
     (tmp_path / "schedule.png").unlink()
     fit(tmp_path, ckpt=tmp_path / "a.ckpt")
     assert not (tmp_path / "schedule.png").exists()
 
 
-def test_a_loss_without_weights_has_a_picture_too(tmp_path):
+def test_a_loss_without_weights_has_a_figure_too(tmp_path):
     model = small_model()
     model.objective = VLB(Simple())
     assert ScheduleCurve(tmp_path).draw(model) == tmp_path / "schedule.png"

@@ -53,12 +53,12 @@ def reported(monkeypatch, capsys):
         ({}, {}, "about 94 seconds for 170 more steps (0.5 s a step)"),
     ],
 )
-def test_the_minutes_of_the_rest_are_said_once_without_validations(reported, validate, preview, line):
+def test_the_remaining_minutes_are_reported_once_without_validations(reported, validate, preview, line):
     [found] = reported(Cadence(**validate), Cadence(**preview), max_steps=200)
     assert line in found
 
 
-def test_a_run_that_is_soon_over_says_nothing(reported):
+def test_a_short_run_reports_nothing(reported):
     assert reported(Cadence(), max_steps=25) == []
 
 

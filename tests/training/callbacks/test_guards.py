@@ -130,7 +130,7 @@ def test_a_loss_of_an_accumulated_batch_counts_too(tmp_path):
     assert fit(tmp_path, First(), accumulate_grad_batches=2, steps=3).skipped == 1
 
 
-def test_a_few_in_a_row_stop_the_run_and_say_where(tmp_path, caplog):
+def test_a_few_in_a_row_stop_the_run_and_report_the_step(tmp_path, caplog):
     with pytest.raises(UserError) as stopped:
         fit(tmp_path, poison := Poison({2, 4, 5, 6, 7}, "gradient"), patience=3)
     assert "3 steps in a row" in str(stopped.value)

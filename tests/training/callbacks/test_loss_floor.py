@@ -89,7 +89,7 @@ def test_loss_less_gap_is_the_floor(tmp_path):
     assert torch.equal(gap[:9], SIMPLE(model.denoiser, type(means)(*(each[:9] for each in vars(means).values()))))
 
 
-def test_the_floor_is_in_the_picture(tmp_path, monkeypatch):
+def test_the_floor_is_in_the_figure(tmp_path, monkeypatch):
     calls, draw = [], plots.draw_losses
     monkeypatch.setattr(plots, "draw_losses", lambda *given, **more: calls.append(more) or draw(*given, **more))
     callback, _ = fit(tmp_path, others=[LossCurve(tmp_path / "samples")])
@@ -111,7 +111,7 @@ def test_what_is_not_measured_is_not_logged(tmp_path, capsys):
     assert not {"val/excess", *GAPS} & logged.keys()
 
 
-def test_a_loss_that_is_no_squared_error_says_so(tmp_path, capsys):
+def test_a_loss_other_than_squared_error_is_reported(tmp_path, capsys):
     model = small_model()
     model.objective = L1(Simple())
     fit(tmp_path, model)

@@ -17,7 +17,7 @@ def test_what_stays_is_little_and_even_and_the_newest_is_there(keep):
     assert len(kept) >= keep / 2
 
 
-def test_steps_far_apart_all_stay_as_long_as_there_is_room():
+def test_steps_far_apart_are_all_kept_below_the_limit():
     assert spread([1, 1000, 1001, 50000], 4) == {1, 1000, 1001, 50000}
     assert spread([1, 1000, 1001, 50000], 3) == {1, 1001, 50000}
 
@@ -45,7 +45,7 @@ def test_each_kind_is_thinned_by_itself_and_nothing_else_is_touched(tmp_path):
     )
 
 
-def test_pictures_of_steps_yet_to_come_are_of_another_run(tmp_path):
+def test_images_of_later_steps_belong_to_another_run(tmp_path):
     for step in (10, 20, 30):
         picture(tmp_path, "loss_", step)
     thin(picture(tmp_path, "loss_", 15), keep=None)

@@ -128,7 +128,7 @@ def test_a_gif_has_few_frames_however_many_steps(tmp_path, steps, frames):
         assert gif.n_frames == frames
 
 
-def test_a_full_disk_costs_a_picture_and_not_the_run(tmp_path, caplog):
+def test_a_full_disk_loses_an_image_but_not_the_run(tmp_path, caplog):
     (tmp_path / "samples").write_text("in the way")
     _, trainer = fit(tmp_path, Preview(tmp_path / "samples", n=4), max_epochs=1)
     assert trainer.global_step == 4
@@ -145,7 +145,7 @@ class Slow(Pictures):
         return {}
 
 
-def test_the_seconds_of_all_pictures_are_added_up(tmp_path):
+def test_the_seconds_of_all_images_are_summed(tmp_path):
     _, trainer = fit(tmp_path, Slow(tmp_path, 0.2), Slow(tmp_path, 0.4), max_epochs=1)
     assert 0.6 <= trainer.callback_metrics["preview/seconds"] < 0.8
 
@@ -177,7 +177,7 @@ def preview(folder, model, **section):
         ({"y": "two", "seed": 4, "sampler": {"steps": 2}}, {"y": 2, "seed": 4, "sampler": DDIM(steps=2)}),
     ],
 )
-def test_it_draws_what_the_section_says(section, same, tmp_path, labelled, monkeypatch):
+def test_it_samples_as_the_section_specifies(section, same, tmp_path, labelled, monkeypatch):
     drawn = []
     grid = images.grid
     monkeypatch.setattr(images, "grid", lambda cells, *a, **b: drawn.append(cells) or grid(cells, *a, **b))
@@ -219,12 +219,12 @@ def test_conditions_asked_for_are_written_beside_their_rows(tmp_path, labelled, 
         ({"guidance": {"_target_": "diffusion.guidance.Auto"}}, [], "needs a weaker model, but has none"),
     ],
 )
-def test_what_cannot_be_drawn_is_said_before_the_training(section, given, message, tmp_path, labelled):
+def test_an_invalid_section_is_reported_before_training(section, given, message, tmp_path, labelled):
     with pytest.raises(UserError, match=message):
         Preview(tmp_path, n=4, **section).check(labelled, ["guidance.of", *given], "callbacks.preview.")
 
 
-def test_a_training_draws_what_its_section_says_and_its_checkpoint_knows_nothing_of_it(tmp_path, capsys):
+def test_a_training_samples_as_its_section_specifies_and_its_checkpoint_omits_it(tmp_path, capsys):
     Image.fromarray(np.full((8, 8), 90, np.uint8)).save(tmp_path / "a=b,c.png")
     section = [
         "y=[3,5]",

@@ -169,7 +169,7 @@ def test_time_left_is_that_of_the_nearer_limit(log):
         (Cadence(), Cadence(every_n_epochs=2), r"images/s\]"),
     ],
 )
-def test_it_says_when_the_clock_brings_pictures(log, validate, preview, message):
+def test_it_reports_when_images_are_due_by_time(log, validate, preview, message):
     class Costly(Learner):
         def on_validation_end(self):
             when._mark -= 30  # as if it had taken half a minute

@@ -96,7 +96,7 @@ def test_a_cadence_that_is_given_is_obeyed_and_the_end_is_validated(monkeypatch,
     assert clock.validated == clock.drawn == expected
 
 
-def test_the_end_by_the_clock_is_validated_with_pictures(monkeypatch):
+def test_the_end_by_time_is_validated_with_images(monkeypatch):
     class Stop(Clock):
         def on_train_batch_end(self, trainer, *_):
             trainer.should_stop = trainer.global_step == 6  # as Lightning's timer does
@@ -115,7 +115,7 @@ def test_the_end_by_the_clock_is_validated_with_pictures(monkeypatch):
         (Cadence(), Cadence(every_n_epochs=1), [1, 4, 8, 11], [4, 8, 11]),
     ],
 )
-def test_pictures_have_a_cadence_of_their_own(monkeypatch, validate, preview, validated, drawn):
+def test_images_have_their_own_interval(monkeypatch, validate, preview, validated, drawn):
     clock = Clock(monkeypatch, 2)
     fit(clock, validate, preview, max_steps=11)
     assert (clock.validated, clock.drawn) == (validated, drawn)
