@@ -1,4 +1,4 @@
-"""Imports point down: a room knows only the rooms on lower floors (and the files of its own folder)."""
+"""Imports point down: a package knows only the packages on lower floors (and the files of its own folder)."""
 
 import ast
 from pathlib import Path
@@ -24,16 +24,16 @@ FLOORS = [
     ["commands"],
     ["__main__"],
 ]
-FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
-def room_of(path):
+def package_of(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported_rooms(path):
-    """Rooms of this package that a file imports, at its top or inside a function."""
+def imported_packages(path):
+    """Packages of diffusion that a file imports, at its top or inside a function."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module == "diffusion":
             yield from (alias.name for alias in node.names)
@@ -45,11 +45,11 @@ def imported_rooms(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_down(path):
-    room = room_of(path)
-    assert room in FLOOR_OF, f"{room} has no floor: give it one in FLOORS"
-    up = [other for other in imported_rooms(path) if other != room and FLOOR_OF[other] >= FLOOR_OF[room]]
-    assert not up, f"{path.name} on floor {FLOOR_OF[room]} imports {up}"
+    package = package_of(path)
+    assert package in FLOOR_OF, f"{package} has no floor: give it one in FLOORS"
+    up = [other for other in imported_packages(path) if other != package and FLOOR_OF[other] >= FLOOR_OF[package]]
+    assert not up, f"{path.name} on floor {FLOOR_OF[package]} imports {up}"
 
 
 def test_every_listed_package_exists():
-    assert set(FLOOR_OF) == {room_of(path) for path in FILES}
+    assert set(FLOOR_OF) == {package_of(path) for path in FILES}

@@ -204,7 +204,7 @@ def notices(call):
     return [str(each.message) for each in caught if issubclass(each.category, Notice)]
 
 
-def test_an_explicit_choice_gives_no_notice():
+def test_unambiguous_calls_give_no_notice():
     assert notices(lambda: lit().sample(2, y=1, guidance=ClassifierFree(3.0), progress=False)) == []
     assert notices(lambda: lit(classes=None, drop=0.0).sample(2, progress=False)) == []
     assert notices(lambda: lit(drop=0.0).sample(2, y=1, guidance=ClassifierFree(1.0), progress=False)) == []

@@ -54,19 +54,19 @@ def test_what_it_makes_can_be_sampled_and_evaluated(ckpt, tmp_path, capsys):
 def test_the_printed_overrides_resume_training(theirs, tmp_path, capsys):
     done = command("convert", f"from={theirs}", f"output={tmp_path / 'my model.ckpt'}", capsys=capsys)
     line = done.out.splitlines()[-2]
-    message = shlex.split(line[line.index("python train.py ") :])[2:]
-    assert {"schedule=cosine", "sampler.variance=fixed_large", "network.widths=[8,16]"} < set(message)
+    printed = shlex.split(line[line.index("python train.py ") :])[2:]
+    assert {"schedule=cosine", "sampler.variance=fixed_large", "network.widths=[8,16]"} < set(printed)
     _write_pictures(tmp_path / "pictures")
-    message = [word.replace("FOLDER", str(tmp_path / "pictures")) for word in message]
-    message += [
+    printed = [word.replace("FOLDER", str(tmp_path / "pictures")) for word in printed]
+    printed += [
         "trainer.max_steps=1",
         "optimizer.lr=1e-9",
         "dataset.batch_size=8",
         "callbacks.preview.n=0",
         "logger=none",
     ]
-    message += ["strategy=cpu", f"run.root={tmp_path}", f"dataset.cache={tmp_path}"]
-    done = command("train", *message, capsys=capsys)
+    printed += ["strategy=cpu", f"run.root={tmp_path}", f"dataset.cache={tmp_path}"]
+    done = command("train", *printed, capsys=capsys)
     assert done.code == 0, done.err
     before, after = checkpoint.load(tmp_path / "my model.ckpt"), checkpoint.load(done.folder, "raw")
     for name, weight in before.state_dict().items():

@@ -77,7 +77,7 @@ def differ(one, two, by=1):
 
 
 BASE = ["ckpt={root}/labels.ckpt", "n=2", "y=[zero,one]"]
-WAYS = {  # what is run, and the words of each
+RUNS = {  # what is run, and the words of each
     "generate": ["task=generate"],
     "img2img": ["task=img2img", "task.image={root}/picture0.png", "task.t=12"],
     "inpaint": [
@@ -126,24 +126,24 @@ MEANS = {"batch_size": ["1"], "accelerator": ["cpu"], "kernels": ["off"]}
 OF_OTHERS = dict.fromkeys(["variance", "order", "churn", "churn_min", "churn_max", "noise_scale"], "1")
 OF_OTHERS = {f"sampler.{key}": value for key, value in {**OF_OTHERS, "stochastic": "true"}.items()}
 REFUSED = {
-    **{(task, key): (value, "no such key") for task in WAYS for key, value in OF_OTHERS.items()},
+    **{(task, key): (value, "no such key") for task in RUNS for key, value in OF_OTHERS.items()},
     **{("compare", key): (value, f"{key} has no effect: compare draws") for key, value in OF_OTHERS.items()},
     ("compare", "sampler.eta"): ("1", "sampler.eta has no effect"),
     ("compare", "sampler"): ("ddim", "sampler has no effect: compare draws with several samplers: set samplers="),
     ("compare", "sampler.steps"): ("3", "and steps=[10,20]"),
     ("compare", "sampler.times"): ("quadratic", "sampler.times has no effect"),
     ("interpolate", "seed"): ("5", "seed has no effect: task.start and task.end set the noise"),
-    **{(task, "guidance.step"): ("4", "guidance.step: the model's own guidance has no such key") for task in WAYS},
-    **{(task, "condition"): ("1", "condition is a section") for task in WAYS},
-    **{(task, "condition.label"): ("one", "y= is short for condition.label=: use one of them") for task in WAYS},
-    **{(task, "condition.vector"): ("1", "this model was trained without it; it takes label") for task in WAYS},
+    **{(task, "guidance.step"): ("4", "guidance.step: the model's own guidance has no such key") for task in RUNS},
+    **{(task, "condition"): ("1", "condition is a section") for task in RUNS},
+    **{(task, "condition.label"): ("one", "y= is short for condition.label=: use one of them") for task in RUNS},
+    **{(task, "condition.vector"): ("1", "this model was trained without it; it takes label") for task in RUNS},
     ("interpolate", "task.t"): ("6", "only pictures are diffused up to t"),
 }
 
 
 def keys_of(task):
     name = "compare" if task == "compare" else "sample"
-    overrides = [word.format(root="x") for word in WAYS[task]]
+    overrides = [word.format(root="x") for word in RUNS[task]]
     keys = known_keys(configs.compose(name, overrides), groups_of(name))
     return [key for key in keys if key not in ("task", "output", "compile")]  # compile: see test_compilation.py
 
@@ -151,9 +151,9 @@ def keys_of(task):
 BASES = {}  # what a task draws with none of the keys below
 
 
-@pytest.mark.parametrize(("task", "key"), [(task, key) for task in WAYS for key in keys_of(task)])
+@pytest.mark.parametrize(("task", "key"), [(task, key) for task in RUNS for key in keys_of(task)])
 def test_every_key_changes_the_images_and_is_recorded_or_is_refused(task, key, sample, tmp_path):
-    base = [*["compare"] * (task == "compare"), *BASE, *WAYS[task]]
+    base = [*["compare"] * (task == "compare"), *BASE, *RUNS[task]]
     if task not in BASES:
         BASES[task] = sample(*base, output=tmp_path / "base")
     before = BASES[task]
@@ -279,7 +279,7 @@ def test_samples_of_another_image_under_the_same_name_are_rejected(sample, root,
 
 
 def test_a_comparison_tells_what_it_is_of(sample):
-    ours = sample("compare", "ckpt={root}/labels.ckpt", "y=two", "n=1", *WAYS["compare"]).described
+    ours = sample("compare", "ckpt={root}/labels.ckpt", "y=two", "n=1", *RUNS["compare"]).described
     assert {*ours["samplers"]} == {"ddim", "unipc"}
     assert ours["samplers"]["ddim"]["steps"] == [2, 3]
     assert (ours["y"], ours["n"], ours["guidance"]["scale"]) == ([2], 1, 3)

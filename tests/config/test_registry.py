@@ -40,7 +40,7 @@ def test_no_two_classes_of_a_group_share_a_name():
         assert len(paths) == len(registry.classes(folder.name)) or folder.name in ("task", "experiment", "debug")
 
 
-def test_every_group_declares_its_class_and_contains_only_that():
+def test_every_group_has_a_base_class_and_every_choice_is_callable():
     assert registry.BASES.keys() >= {*registry.NODES.values()}
     for path in registry.registered():
         assert callable(registry.class_at(path))
