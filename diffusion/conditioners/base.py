@@ -70,7 +70,7 @@ class Conditioner(ABC):
         return [""] * len(rows)
 
 
-def told(name: str, data: Any) -> Tensor:
+def training_rows(name: str, data: Any) -> Tensor:
     """The column `name` of the training split, one row per image, (N, ...). Raises UserError if the dataset has no
     such column."""
     tensors = data.split("train")[1].tensors

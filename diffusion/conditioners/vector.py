@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffusion.conditioners.base import EMBEDDING, Conditioner, Opened, told
+from diffusion.conditioners.base import EMBEDDING, Conditioner, Opened, training_rows
 from diffusion.config.value_types import Fraction, NonNegative, checked
 from diffusion.ground.errors import UserError
 
@@ -32,7 +32,7 @@ class Vector(Conditioner):
 
     @classmethod
     def settle(cls, name: str, data: Any) -> dict[str, Any]:
-        rows = told(name, data).double()
+        rows = training_rows(name, data).double()
         rows = rows.reshape(len(rows), -1)
         std = rows.std(dim=0, correction=0)
         return {

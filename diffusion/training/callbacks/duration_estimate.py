@@ -23,20 +23,20 @@ class Forecast(Callback):
         self._first = trainer.global_step
         self._since: tuple[int, float] | None = None  # step and clock at the start of the measurement
         self._paused: float | None = None  # clock at the start of the pause
-        self._said = False
+        self._reported = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step, now = trainer.global_step, time.monotonic()
-        if self._said or step < self._first + _WARM_UP:
+        if self._reported or step < self._first + _WARM_UP:
             return
         if self._since is None:
             self._since = step, now
             return
         steps, seconds = step - self._since[0], now - self._since[1]
         if steps >= _STEPS and seconds >= _SECONDS:
-            self._said = True
+            self._reported = True
             if trainer.is_global_zero and trainer.progress_bar_callback and not lightning_counters.run_ends(trainer):
                 trainer.progress_bar_callback.print(text(trainer, seconds / steps))
 
