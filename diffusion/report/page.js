@@ -66,11 +66,11 @@ function draw(holder, chart) {
 
 function slide(album) {
   const slider = album.querySelector("input");
-  const told = album.querySelector("output");
+  const shown = album.querySelector("output");
   const frames = [...album.querySelectorAll(".pictures")];
   const show = () => {
     frames.forEach((frame, index) => { frame.hidden = index !== Number(slider.value); });
-    told.textContent = frames[slider.value].dataset.when;
+    shown.textContent = frames[slider.value].dataset.when;
   };
   slider.addEventListener("input", show);
   show();

@@ -41,7 +41,7 @@ class Quality(Callback):
         metric: a choice of conf/metric that judges images.
         features: of the metric, see conf/features; a classifier is trained when the run begins, once per data set.
         sampler: of few steps, see conf/sampler.
-        n: images, 0 for no measurement; seed: of their noise, the same each time. Conditions take turns, as in previews.
+        n: images; 0: no measurement. seed: of their noise, the same each time. Conditions take turns, as in previews.
         share: of the time of the run, at most, for all measurements.
         batch_size: of the sampling.
     """

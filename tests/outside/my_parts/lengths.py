@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from diffusion.conditioners.base import EMBEDDING, Conditioner, Opened, told
+from diffusion.conditioners.base import EMBEDDING, Conditioner, Opened, training_rows
 from diffusion.config.value_types import Fraction, Positive, checked
 from diffusion.ground.errors import UserError
 
@@ -26,7 +26,7 @@ class Lengths(Conditioner):
 
     @classmethod
     def settle(cls, name: str, data) -> dict[str, float]:
-        rows = told(name, data)
+        rows = training_rows(name, data)
         return {"low": rows.min().item(), "high": rows.max().item()}
 
     def read(self, key: str, text: str) -> Tensor | None:
