@@ -17,7 +17,7 @@ from diffusion.config.plain import plain
 from diffusion.config.registry import NAMED
 from diffusion.runs import compose as configs
 from diffusion.runs.groups import groups_of
-from diffusion.runs.unknown import RENAMED
+from diffusion.runs.unknown_keys import RENAMED
 
 _TOP = """\
 # Configuration

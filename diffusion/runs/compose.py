@@ -27,7 +27,7 @@ from diffusion.config.signatures import REST, parameters
 from diffusion.config.suggestions import items, suggest
 from diffusion.config.value_parsers import LITERALS, RAW, TEXT, Kind
 from diffusion.ground.errors import Notice, UserError
-from diffusion.runs import manifest, unknown
+from diffusion.runs import manifest, unknown_keys
 from diffusion.runs.groups import Group, file_of, folders_by_key, groups_of, known_keys, load_choice, several
 
 
@@ -227,7 +227,7 @@ def kind(
 def _put(config: DictConfig, key: str, text: str, command: str, known: dict[str, Group]) -> None:
     keys, tree = known_keys(config, known), plain(config, resolve=False)
     if key not in keys and not _is_open(key, command, keys, tree):
-        raise UserError(unknown.explain(key, text, command, [*keys, *known], known))
+        raise UserError(unknown_keys.explain(key, text, command, [*keys, *known], known))
     value = _value(key, text, keys.get(key), kind(key, command, known, tree, keys.get(key)))
     OmegaConf.update(config, key, value, force_add=True)
 

@@ -10,7 +10,7 @@ from diffusion.config.value_parsers import LITERAL, RAW
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 from diffusion.runs.groups import folders_by_key, groups_of, known_keys
-from diffusion.runs.unknown import RENAMED
+from diffusion.runs.unknown_keys import RENAMED
 
 COMMANDS = [*conf_folders.commands()]
 

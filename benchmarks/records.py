@@ -1,0 +1,154 @@
+"""Quality against time, ours and peers by their own code: `make records`.
+
+    python benchmarks/records.py [minutes=15] [n=1000] [cores=0,1] [path=data] [NAME ...]      # no NAME: all
+
+Each program trains on MNIST on one core of its own for the same minutes, and draws n images at each of four times, which
+do not count. `evaluate.py` measures all images by the same rule: Frechet distance to the training images, features of the
+classifier. A record is a line of docs/measurements/records.jsonl; one that is there is not made again. The table and the
+figure are docs/records.md and docs/records.png.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Queue
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffusion.ground.bar import Bar
+from diffusion.runs import build
+from diffusion.runs.groups import choice
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+RECORDS = DOCS / "measurements" / "records.jsonl"
+RUNS = Path("runs/records")
+TIMES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the minutes: when images are drawn
+OURS = {"ours, stochastic 20": "sampler=dpm_solver_pp sampler.steps=20 sampler.times=trailing sampler.stochastic=true"}
+OURS |= {"ours, ddim 20": "sampler=ddim sampler.steps=20"}
+
+Train = Iterator[int]  # images seen so far, after each step
+Draw = Callable[[int], Tensor]  # n -> images in [-1, 1], (n, 1, H, W)
+
+
+def diffusers(images: Tensor) -> tuple[Train, Draw]:
+    """The network and the training of Hugging Face's course on diffusion models for MNIST, sampled by DDIM in 20 steps."""
+    from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
+
+    network = UNet2DModel(
+        sample_size=28,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=2,
+        block_out_channels=(32, 64, 64),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    )
+    noise_scheduler = DDPMScheduler(num_train_timesteps=1000)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+
+    def train() -> Train:
+        for seen, x_0 in _batches(images, 128):
+            eps, t = torch.randn_like(x_0), torch.randint(0, 1000, (len(x_0),))
+            loss = F.mse_loss(network(noise_scheduler.add_noise(x_0, eps, t), t).sample, eps)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            yield seen
+
+    @torch.no_grad()
+    def draw(n: int) -> Tensor:
+        scheduler = DDIMScheduler.from_config(noise_scheduler.config)
+        scheduler.set_timesteps(20)
+        x = torch.randn(n, 1, 28, 28)
+        for t in scheduler.timesteps:
+            x = torch.cat([scheduler.step(network(few, t).sample, t, few).prev_sample for few in x.split(64)])
+        return x
+
+    return train(), draw
+
+
+def lucidrains(images: Tensor) -> tuple[Train, Draw]:
+    """The README's example at dim=32, with the rate and the average of its Trainer, on images padded to 32x32; sampled
+    by its DDIM in 20 steps."""
+    from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+    from ema_pytorch import EMA
+
+    network = Unet(dim=32, dim_mults=(1, 2, 4, 8), channels=1)
+    model = GaussianDiffusion(network, image_size=32, timesteps=1000, sampling_timesteps=20)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, betas=(0.9, 0.99))
+    average = EMA(model, beta=0.995, update_every=10)
+
+    def train() -> Train:
+        for seen, x_0 in _batches(F.pad(images, (2, 2, 2, 2), value=-1.0), 16):
+            loss = model(x_0 / 2 + 0.5)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            average.update()
+            yield seen
+
+    @torch.no_grad()
+    def draw(n: int) -> Tensor:
+        parts = [average.ema_model.sample(batch_size=len(few)) for few in torch.arange(n).split(64)]
+        return torch.cat(parts)[..., 2:-2, 2:-2] * 2 - 1
+
+    return train(), draw
+
+
+PEERS = {"diffusers": diffusers, "lucidrains": lucidrains}
+
+
+def _batches(images: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
+    seen = 0
+    while True:
+        for rows in torch.randperm(len(images)).split(size):
+            seen += len(rows)
+            yield seen, images[rows]
+
+
+def peer(name: str, minutes: float, n: int, path: str) -> None:
+    """Trains a peer in this process and writes its images at each time, RUNS/<name>_<part>.npz."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    data = build.instantiate(choice("dataset", "mnist") | {"path": path})
+    data.prepare_data()
+    images = torch.as_tensor(data.split("train")[0][:]).float() / 127.5 - 1
+    train, draw = PEERS[name](images)
+    seconds, seen = 0.0, 0
+    with Bar(total=round(60 * minutes), desc=name, unit=" s") as bar:
+        for part, share in enumerate(TIMES):
+            while seconds < 60 * minutes * share:
+                start = time.perf_counter()
+                seen = next(train)
+                seconds += time.perf_counter() - start
+                bar.update(round(seconds) - bar.n)
+            _write(RUNS / f"{name}_{part}.npz", draw(n), seconds, seen)
+
+
+def _write(path: Path, x_0: Tensor, seconds: float, seen: int) -> None:
+    pixels = (x_0.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1)
+    np.savez_compressed(path, arr_0=pixels.numpy(), seconds=seconds, seen=seen)
+
+
+def main() -> None:
+    options = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
+    minutes, n, path = float(options.get("minutes", 15)), int(options.get("n", 1000)), options.get("path", "data")
+    RUNS.mkdir(parents=True, exist_ok=True)
+    if name := options.get("peer"):
+        peer(name, minutes, n, path)
+        return
+    names = [word for word in sys.argv[1:] if "=" not in word] or ["ours", *PEERS]
+    cores: Queue[str] = Queue()
+    for core in options.get("cores", "0,1").split(","):
+        cores.put(core)
+    with ThreadPoolExecutor(cores.qsize()) as pool:
+        for each in [pool.submit(_record, name, minutes, n, path, cores) for name in names]:
+            each.result()
+    print(report())
