@@ -10,7 +10,7 @@ from diffusion.data import raw_image
 from diffusion.data.raw_image import Stored
 
 BACKGROUND = "white"  # behind transparent pixels
-VERSION = 2  # to be raised with every change of this file or stored.py that changes pixels: it invalidates the cache
+VERSION = 2  # to be raised with every change of this file or raw_image.py that changes pixels: it invalidates the cache
 
 # A large JPEG is read at the smallest scale at which it is still this many times larger than requested. Pixels of
 # photographs then differ by at most 1 of 255 from those of the whole image (with a factor of 2: by 3). Strong colours

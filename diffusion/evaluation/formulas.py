@@ -78,7 +78,7 @@ def _frechet(a: Moments, b: Moments, factor_b: Tensor) -> float:
 
 
 def frechet(a: Moments, b: Moments) -> float:
-    """Fréchet distance of two Gaussians, FID with the features of Inception (Heusel et al. 2017, arXiv:1706.08500):
+    """Frechet distance of two Gaussians, FID with the features of Inception (Heusel et al. 2017, arXiv:1706.08500):
 
     |mu_a - mu_b|^2 + tr(A) + tr(B) - 2 tr((sqrt(A) B sqrt(A))^(1/2))
 
@@ -98,7 +98,7 @@ class Extrapolation:
 
 
 def frechet_infinity(features: Tensor, reference: Moments, seed: int) -> Extrapolation:
-    """Fréchet distance at infinite n of samples (Chong & Forsyth 2020, arXiv:1911.07023): FD_n = FD_inf + c / n, fitted
+    """Frechet distance at infinite n of samples (Chong & Forsyth 2020, arXiv:1911.07023): FD_n = FD_inf + c / n, fitted
     by least squares to 15 random subsets of features (n, d), of sizes evenly spaced from max(n / 10, 2 d) to n.
 
     ValueError if n < 4 d: FD_n is not linear in 1 / n for n of a few d. On Gaussians a tenth of the bias of FD_n
