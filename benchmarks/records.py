@@ -2,10 +2,10 @@
 
     python benchmarks/records.py [minutes=15] [n=1000] [cores=0,1] [path=data] [NAME ...]      # no NAME: all
 
-Each program trains on MNIST on one core of its own for the same minutes, and draws n images at each of four times, which
-do not count. `evaluate.py` measures all images by the same rule: Frechet distance to the training images, features of the
-classifier. A record is a line of docs/measurements/records.jsonl; one that is there is not made again. The table and the
-figure are docs/records.md and docs/records.png.
+Each program trains on MNIST on one core of its own for the same minutes, and draws n images at each of four times; the
+drawing does not count. `evaluate.py` measures all images by the same rule: Frechet distance to the training images,
+features of the classifier. A record is a line of docs/measurements/records.jsonl; one that is there is not made again.
+The table and the figure are docs/records.md and docs/records.png.
 """
 
 import sys
