@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 LOWEST = .venv-lowest
 LOWEST_PYTHON ?= $(or $(shell command -v python3.11),$(PYTHON))
 
-.PHONY: help demo check test test-random test-lowest coverage bench docs clean
+.PHONY: help demo check test test-random test-lowest coverage records bench docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -48,6 +48,9 @@ coverage: $(VENV)/installed-dev ## every test, with a list of the lines in diffu
 	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
+
+records: $(VENV)/installed-dev ## quality against time, ours and peers: docs/records.md (an hour on two cores)
+	$(BIN)/python benchmarks/records.py
 
 bench: $(VENV)/installed-dev ## benchmark network, trainer, data, noise, samplers and start-up
 	$(BIN)/python benchmarks/run.py

@@ -8,6 +8,9 @@ features of the classifier. A record is a line of docs/measurements/records.json
 The table and the figure are docs/records.md and docs/records.png.
 """
 
+import json
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +20,7 @@ from queue import Queue
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,6 +33,7 @@ DOCS = ROOT / "docs"
 RECORDS = DOCS / "measurements" / "records.jsonl"
 RUNS = Path("runs/records")
 TIMES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the minutes: when images are drawn
+OUR_RECIPE = "experiment=mnist_cpu"
 OURS = {"ours, stochastic 20": "sampler=dpm_solver_pp sampler.steps=20 sampler.times=trailing sampler.stochastic=true"}
 OURS |= {"ours, ddim 20": "sampler=ddim sampler.steps=20"}
 
@@ -37,7 +42,7 @@ Draw = Callable[[int], Tensor]  # n -> images in [-1, 1], (n, 1, H, W)
 
 
 def diffusers(images: Tensor) -> tuple[Train, Draw]:
-    """The network and the training of Hugging Face's course on diffusion models for MNIST, sampled by DDIM in 20 steps."""
+    """Network and training of Hugging Face's course on diffusion models for MNIST, sampled by DDIM in 20 steps."""
     from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 
     network = UNet2DModel(
@@ -152,3 +157,85 @@ def main() -> None:
         for each in [pool.submit(_record, name, minutes, n, path, cores) for name in names]:
             each.result()
     print(report())
+
+
+def _record(name: str, minutes: float, n: int, path: str, cores: "Queue[str]") -> None:
+    """Trains a program and measures its images, unless that was done before."""
+    programs = [*OURS] if name == "ours" else [name]
+    done = {(row["program"], row["minutes"], row["n"]) for row in records()}
+    if all((program, minutes, n) in done for program in programs):
+        return
+    core = cores.get()
+    try:
+        rows = _ours(minutes, n, path, core) if name == "ours" else _peer(name, minutes, n, path, core)
+        with open(RECORDS, "a") as file:
+            file.writelines(json.dumps({"minutes": minutes, "n": n, **row}) + "\n" for row in rows)
+    finally:
+        cores.put(core)
+
+
+def _ours(minutes: float, n: int, path: str, core: str) -> list[dict[str, object]]:
+    """One training for each of the times, since a learning rate falls to the end of its run: the command as typed."""
+    rows = []
+    for share in TIMES:
+        run = RUNS / f"ours_{share:g}"
+        limits = [f"trainer.max_minutes={minutes * share}", "trainer.max_steps=null", "callbacks=none", "logger=none"]
+        _command(core, "train.py", OUR_RECIPE, f"dataset.path={path}", *limits, f"run.dir={run}", "resume=auto")
+        for program, sampler in OURS.items():
+            folder = run / program.replace(", ", "_").replace(" ", "_")
+            drawn = [*sampler.split(), f"n={n}", "metric=fd", "features=classifier", f"output={folder}"]
+            _command(core, "evaluate.py", f"ckpt={run}", f"dataset.path={path}", *drawn)
+            row = json.loads((folder / "results.jsonl").read_text().splitlines()[-1])
+            seen = row["model"]["step"] * OmegaConf.load(run / "config.yaml").dataset.batch_size
+            rows.append({"program": program, "seconds": 60 * minutes * share, "seen": seen, "distance": row["value"]})
+    return rows
+
+
+def _peer(name: str, minutes: float, n: int, path: str, core: str) -> list[dict[str, object]]:
+    _command(core, "benchmarks/records.py", f"peer={name}", f"minutes={minutes}", f"n={n}", f"path={path}")
+    rows = []
+    for part in range(len(TIMES)):
+        file, folder = RUNS / f"{name}_{part}.npz", RUNS / f"{name}_{part}"
+        given = ["dataset=mnist", f"dataset.path={path}", "metric=fd", "features=classifier", f"output={folder}"]
+        _command(core, "evaluate.py", f"images={file}", *given)
+        row = json.loads((folder / "results.jsonl").read_text().splitlines()[-1])
+        with np.load(file) as found:
+            times = {"seconds": float(found["seconds"]), "seen": int(found["seen"])}
+        rows.append({"program": name, **times, "distance": row["value"]})
+    return rows
+
+
+def _command(core: str, script: str, *overrides: str) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(["taskset", "-c", core, sys.executable, ROOT / script, *overrides], check=True, env=environment)
+
+
+def records() -> list[dict]:
+    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
+
+
+def report() -> Path:
+    """Writes docs/records.md and its figure from all records."""
+    from matplotlib.figure import Figure
+
+    rows = records()
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axis = figure.subplots()
+    lines = ["# Records", "", "`make records`: quality against time on MNIST, each program on one core.", ""]
+    lines += ["| program | seconds | images seen | images/s | distance |", "| --- | --- | --- | --- | --- |"]
+    for program in dict.fromkeys(row["program"] for row in rows):
+        own = sorted((row for row in rows if row["program"] == program), key=lambda row: row["seconds"])
+        axis.plot([row["seconds"] for row in own], [row["distance"] for row in own], "o-", label=program)
+        for row in own:
+            rate = row["seen"] / row["seconds"]
+            lines.append(f"| {program} | {row['seconds']:.0f} | {row['seen']:,} | {rate:.0f} | {row['distance']:.2f} |")
+    axis.set(xscale="log", yscale="log", xlabel="seconds of training on one core", ylabel="Frechet distance")
+    axis.legend()
+    figure.savefig(DOCS / "records.png", dpi=110)
+    lines += ["", "![quality against time](records.png)", ""]
+    (DOCS / "records.md").write_text("\n".join(lines))
+    return DOCS / "records.md"
+
+
+if __name__ == "__main__":
+    main()
