@@ -103,16 +103,6 @@ def test_a_chosen_sampler_of_sample_py_takes_its_changes():
     assert config.sampler._target_.startswith("diffusion.")
 
 
-def test_conf_is_found_in_a_wheel_and_in_a_checkout(tmp_path, monkeypatch):
-    monkeypatch.setattr(conf_folders, "__file__", str(tmp_path / "diffusion" / "config" / "folders.py"))
-    with pytest.raises(UserError, match="no conf folder"):
-        conf_folders.package()
-    for folder in tmp_path / "conf", tmp_path / "diffusion" / "conf":
-        folder.mkdir(parents=True)
-        (folder / "train.yaml").touch()
-        assert conf_folders.package() == folder.resolve()
-
-
 def every_choice():
     for name in conf_folders.commands():
         for group in groups_of(name).values():
