@@ -272,3 +272,17 @@ def test_a_dataset_accepts_a_required_shape():
         Fields(shape=(1, 4, 8)).train_dataloader()
     with pytest.raises(UserError, match=r"shape=\(2, 4\): expected"):
         Fields(shape=(2, 4))
+
+
+def test_the_fingerprint_is_of_the_images():
+    from diffusion.data.digits import Digits
+
+    class Changed(Digits):
+        def load(self, split):
+            images, labels = super().load(split)
+            images[200, 0, 4, 4] ^= 1
+            return images, labels
+
+    same, changed = (kind(channels=1, size=8, batch_size=4, name="d") for kind in (Digits, Changed))
+    assert same.describe() == Digits(channels=1, size=8, batch_size=8, seed=3, name="d").describe()
+    assert same.describe()["fingerprint"] != changed.describe()["fingerprint"]

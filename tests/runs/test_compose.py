@@ -122,12 +122,6 @@ def test_every_yaml_composes(name, key, choice):
         assert OmegaConf.is_dict(OmegaConf.select(config, key))
 
 
-def test_every_yaml_belongs_to_a_group():
-    known = {group.folder for name in conf_folders.commands() for group in groups_of(name).values()} | {"sampling"}
-    assert {file.parent.name for file in conf_folders.package().glob("*/*.yaml")} <= known
-    assert all(group.default is None or group.default in group.choices for group in groups_of("train").values())
-
-
 def test_recipes_set_only_keys_that_are_read():
     """A recipe's yaml is merged without a check: a misspelt key would be ignored in silence."""
     known = groups_of("train")
