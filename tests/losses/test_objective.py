@@ -12,7 +12,7 @@ from diffusion import parametrization, process, schedule
 from diffusion.denoiser import Denoiser
 from diffusion.ground.errors import UserError
 from diffusion.losses import weighting
-from diffusion.losses.objective import L1, L2, VLB, Huber, Hybrid
+from diffusion.losses.objective import L1, L2, VLB, Huber, Hybrid, by_quarter
 from tests.helpers.exact import GaussianDenoiser
 
 WEIGHTINGS = [
@@ -279,3 +279,10 @@ def test_every_combination_takes_a_step(make):
             for parameter, gradient in zip(network.parameters(), gradients, strict=True):
                 parameter -= 1e-3 * gradient / size.sqrt()
             assert loss_of(objective, denoiser, x_0, t, eps).mean() < loss, message
+
+
+def test_quarters_of_t():
+    t = torch.tensor([1.0, 250, 251, 500, 501, 750, 751, 1000])
+    sums, counts = by_quarter(torch.arange(8.0), t, 1000)
+    assert counts.tolist() == [2, 2, 2, 2]
+    assert sums.tolist() == [1, 5, 9, 13]
