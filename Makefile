@@ -15,8 +15,9 @@ demo: $(VENV)/installed ## install, train on scikit-learn's digits, and sample (
 	$(BIN)/python sample.py ckpt=runs/digits/demo output=runs/digits/demo/drawn
 	@echo runs/digits/demo/drawn/grid.png
 
-QUICK = tests/config tests/ground tests/losses tests/spaces/test_pixels.py tests/test_floors.py tests/test_schedule.py \
-	tests/test_process.py tests/test_denoiser.py tests/test_guidance.py tests/samplers/test_times.py tests/test_pyproject.py
+QUICK = tests/config tests/ground tests/losses tests/runs/test_unknown_keys.py tests/spaces/test_pixels.py \
+	tests/samplers/test_times.py tests/test_floors.py tests/test_schedule.py tests/test_process.py tests/test_denoiser.py \
+	tests/test_clipping.py tests/test_guidance.py tests/test_pyproject.py
 
 check: $(VENV)/installed-dev ## check style and types, and run the quick tests (a minute)
 	$(BIN)/ruff check .

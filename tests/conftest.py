@@ -26,3 +26,17 @@ def compose_once(monkeypatch):
         return copy.deepcopy(_COMPOSED[key])
 
     monkeypatch.setattr(configs, "hydra_compose", compose)
+
+
+@pytest.fixture
+def pair():
+    """A schedule, and x_0, eps, t and x_t of five images."""
+    import torch
+
+    from diffusion import process, schedule
+
+    generator = torch.Generator().manual_seed(0)
+    made = schedule.cosine(1000)
+    x_0, eps = torch.randn(2, 5, 3, 4, 4, generator=generator, dtype=torch.float64)
+    t = torch.tensor([1.0, 10, 500, 900, 999])
+    return made, x_0, eps, t, process.q_sample(made, x_0, t, eps)

@@ -150,3 +150,9 @@ def test_a_subclass_defines_the_input_of_the_second_model(denoiser, x_t):
     torch.testing.assert_close(guided.x_0, ClassifierFree(3.0).wrap(denoiser)(x_t, 500, Y).x_0)
     with pytest.raises(UserError, match="has none: choose the guidance at sampling"):
         Unasked(3.0).wrap(denoiser)
+
+
+@pytest.mark.parametrize("scale", ["3", float("nan"), float("inf"), None])
+def test_a_scale_is_a_number(scale):
+    with pytest.raises(UserError, match=f"guidance.scale={scale!r}: expected a number"):
+        ClassifierFree(scale)

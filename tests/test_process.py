@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import quad
 from scipy.stats import norm
 
 from diffusion import process, schedule
@@ -74,3 +75,45 @@ def test_q_posterior_refuses_to_go_up():
     x = torch.zeros(1, 1)
     with pytest.raises(ValueError, match="from t down to s"):
         process.q_posterior(schedule.linear(), x, x, 5, 5)
+
+
+def test_kl_equals_its_integral():
+    for mean, variance, other_mean, other_variance in [(0.3, 0.5, -0.2, 0.9), (1.0, 0.01, 1.1, 0.02), (0, 2, 0, 2)]:
+        p, q = (
+            torch.distributions.Normal(mean, variance**0.5),
+            torch.distributions.Normal(other_mean, other_variance**0.5),
+        )
+
+        def integrand(x, p=p, q=q):
+            x = torch.tensor(x, dtype=torch.float64)
+            return (p.log_prob(x).exp() * (p.log_prob(x) - q.log_prob(x))).item()
+
+        width = 12 * variance**0.5
+        expected, _ = quad(integrand, mean - width, mean + width, epsabs=1e-12)
+        numbers = (
+            torch.tensor(float(value), dtype=torch.float64) for value in (mean, variance, other_mean, other_variance)
+        )
+        assert process.gaussian_kl(*numbers).item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("std", [0.002, 0.05, 1.0])
+@pytest.mark.parametrize("mean", [-1.3, -0.2, 0.9])
+def test_the_decoder_is_a_distribution_over_256_values(mean, std):
+    values = torch.arange(256, dtype=torch.float64) / 127.5 - 1
+    log_likelihood = process.discretized_log_likelihood(values, torch.tensor(mean).double(), torch.tensor(std).double())
+    assert log_likelihood.exp().sum().item() == pytest.approx(1, abs=1e-8)
+    if std < 1:  # a wide one has more mass in the tails
+        assert values[log_likelihood.argmax()] == pytest.approx(max(-1, min(1, mean)), abs=1 / 255 + 1e-9)
+
+
+def test_terms_of_the_bound_have_their_closed_form():
+    """With the posterior's own variance a term is (SNR_s - SNR_t) / 2 |x_0 error|^2 (Kingma et al. 2021, Eq. 13)."""
+    made, generator = schedule.cosine(1000), torch.Generator().manual_seed(0)
+    x_0, predicted, eps = torch.randn(3, 4, 1, 4, 4, generator=generator, dtype=torch.float64)
+    t = torch.tensor([2.0, 50, 500, 1000], dtype=torch.float64)
+    x_t = process.q_sample(made, x_0, t, eps)
+    term = process.vlb_term(made, x_0, predicted, x_t, t - 1, t, mix=0.0)
+    snr_s, snr_t = made.log_snr(t - 1).exp(), made.log_snr(t).exp()
+    torch.testing.assert_close(
+        term, (snr_s - snr_t) / 2 * (x_0 - predicted).square().mean((1, 2, 3)), rtol=1e-6, atol=1e-9
+    )

@@ -18,76 +18,7 @@ from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
 from diffusion.spaces.pixels import Pixels
 from diffusion.tasks.generate import Generate
-from tests.helpers.labels import labels
-from tests.helpers.labels import of as label_conditioning
-
-SHAPE = (1, 4, 4)
-
-
-class Labelled(nn.Module):
-    """A network whose images are of one grey value, that of their label: -1 without one."""
-
-    def forward(self, x, t, condition):
-        return (labels(condition, x) / 4).reshape(-1, 1, 1, 1).expand_as(x).to(x.dtype)
-
-
-def lit(network=None, classes=("cat", "dog", "7"), drop=0.1, shape=SHAPE, **options):
-    denoiser = Denoiser(network or Labelled(), schedule.cosine(100), parametrization.X0())
-    conditioning = label_conditioning(*classes, drop=drop) if classes else {}
-    return LitDiffusion(
-        denoiser, DDIM(steps=2), clipping.Unclipped(), Pixels(shape), conditioning=conditioning, config={}, **options
-    )
-
-
-def drawn_labels(model, n, **options):
-    return (model.sample(n, progress=False, **options).mean((1, 2, 3)) * 4).round().int().tolist()
-
-
-@pytest.mark.parametrize(
-    ("y", "labels"),
-    [
-        (2, [2, 2, 2]),
-        (np.int64(1), [1, 1, 1]),
-        (torch.tensor(1), [1, 1, 1]),
-        ("dog", [1, 1, 1]),
-        ("7", [2, 2, 2]),
-        ([0, 1, 2], [0, 1, 2]),
-        (["cat", 1, "7"], [0, 1, 2]),
-        ((2, 1, 0), [2, 1, 0]),
-        (range(3), [0, 1, 2]),
-        (np.array([2, 0, 1]), [2, 0, 1]),
-        (torch.tensor([2, 0, 1], dtype=torch.int32), [2, 0, 1]),
-        (torch.tensor([2, 0, 1], dtype=torch.uint8), [2, 0, 1]),
-    ],
-)
-def test_a_class_is_a_number_or_a_name_for_all_images_or_for_each(y, labels):
-    assert drawn_labels(lit(), 3, y=y) == labels
-    assert drawn_labels(lit(), 3, y=y, batch_size=2) == labels
-
-
-@pytest.mark.parametrize(
-    ("y", "reported"),
-    [
-        (3, "y=3: no such class; choose among 0 \\(cat\\), 1 \\(dog\\), 2 \\(7\\)"),
-        (-1, "y=-1: no such class.*; y=None draws without a class"),
-        ([0, 1, -1], "y=-1: no such class"),
-        (torch.tensor([0, 1, 10**12]), "y=1000000000000: no such class"),
-        ("bird", "y='bird': no such class"),
-        (True, "y=True: no such class"),
-        (1.0, "y=1.0: no such class"),
-        (torch.tensor([0.0, 1.0, 2.0]), "y=0.0: no such class"),
-        ([None, 1, 1], "y=None: no such class"),
-        ([], "y has 0 classes for 3 images: give one for all, or one for each"),
-        ([0, 1], "y has 2 classes for 3 images"),
-        (torch.zeros(64, dtype=torch.int64), "y has 64 classes for 3 images"),
-        (torch.zeros(3, 1, dtype=torch.int64), "y=.*0.*: no such class"),
-        ({"cat": 1}, "y={'cat': 1}: no such class"),
-        (object(), "y=<object.*>: no such class"),
-    ],
-)
-def test_an_unknown_class_is_rejected(y, reported):
-    with pytest.raises(UserError, match=reported):
-        lit().sample(3, y=y, progress=False)
+from tests.helpers.labelled import SHAPE, lit
 
 
 def test_a_model_without_classes_takes_none():
@@ -233,9 +164,3 @@ def test_steps_are_a_whole_number(steps):
     with pytest.raises(UserError, match=f"sampler.steps={steps!r}: expected a whole number, 1 or more, or null"):
         lit().sample(1, y=1, sampler=DDIM(steps=steps), progress=False)
     assert len(DDIM(steps=np.int64(5)).times(schedule.cosine(100))) == 6
-
-
-@pytest.mark.parametrize("scale", ["3", float("nan"), float("inf"), None])
-def test_a_scale_is_a_number(scale):
-    with pytest.raises(UserError, match=f"guidance.scale={scale!r}: expected a number"):
-        ClassifierFree(scale)

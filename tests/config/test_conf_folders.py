@@ -121,3 +121,13 @@ def test_a_target_after_a_blank_line_is_at_the_root(tmp_path):
     file = tmp_path / "x.yaml"
     file.write_text("defaults: []\n\n_target_: a.B\npart:\n\n  _target_: a.C\n")
     assert conf_folders.targets(file) == [(0, "a.B"), (2, "a.C")]
+
+
+def test_conf_is_found_in_a_wheel_and_in_a_checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr(conf_folders, "__file__", str(tmp_path / "diffusion" / "config" / "folders.py"))
+    with pytest.raises(UserError, match="no conf folder"):
+        conf_folders.package()
+    for folder in tmp_path / "conf", tmp_path / "diffusion" / "conf":
+        folder.mkdir(parents=True)
+        (folder / "train.yaml").touch()
+        assert conf_folders.package() == folder.resolve()

@@ -3,14 +3,17 @@
 import pytest
 from omegaconf import OmegaConf
 
-from diffusion.config import conf_folders, keys, registry
+from diffusion.config import conf_folders, keys
 from diffusion.config.registry import TARGET
 from diffusion.config.signatures import Default, parameters
 from diffusion.config.value_parsers import LITERAL, RAW
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 from diffusion.runs.groups import folders_by_key, groups_of, known_keys
+<<<<<<< HEAD
 from diffusion.runs.unknown_keys import RENAMED
+=======
+>>>>>>> mirrorB
 
 COMMANDS = [*conf_folders.commands()]
 
@@ -113,19 +116,3 @@ def test_a_key_of_several_samplers_is_read_by_any_of_them():
 def test_a_number_that_none_of_them_takes_is_refused():
     with pytest.raises(UserError, match=r"sampler\.order=4: expected 1, 2 or 3"):
         configs.compose("sample", ["sampler.order=4"])
-
-
-def test_what_a_key_was_called_is_answered_with_what_it_is_called_now(capsys):
-    from diffusion.commands.cli import main
-
-    for old, new in RENAMED.items():
-        command = "evaluate" if old.startswith("metric.") else "train"
-        known = known_keys(configs.compose(command), groups_of(command))
-        old, now = (f"{name}n" if name.endswith(".") else name for name in (old, new))
-        assert main(command, [f"{old}=1"]) == 2
-        assert f"this key is now called {now}; use {now}=1" in capsys.readouterr().err
-        assert now in known or now in groups_of(command) or now.startswith(("conditioning.", "logger."))
-
-
-def test_all_that_can_be_built_has_a_base():
-    assert {group for group in registry.registered().values()} <= registry.BASES.keys()

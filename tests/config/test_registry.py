@@ -65,3 +65,7 @@ def test_what_is_built_is_what_was_named():
     config = OmegaConf.to_container(configs.compose("train", ["dataset=digits", "network=unet_tiny"]), resolve=True)
     model = build.model(registry.resolved(registry.named(config), "x"))
     assert isinstance(model.denoiser, Denoiser)
+
+
+def test_all_that_can_be_built_has_a_base():
+    assert {group for group in registry.registered().values()} <= registry.BASES.keys()

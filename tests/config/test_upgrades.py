@@ -115,3 +115,20 @@ def test_each_cosine_of_format_1_is_the_class_of_its_group():
     found = upgraded({"format": 1, "config": config}, "x.ckpt")["config"]
     assert found["schedule"]["_target_"] == "diffusion.schedule.ContinuousCosine"
     assert found["lr_schedule"]["_target_"] == "diffusion.optimization.lr_schedule.CosineDecay"
+
+
+@pytest.mark.parametrize(
+    ("limits", "end"),
+    [({"max_steps": 9}, None), ({"max_steps": 8}, 9), ({"max_steps": 9, "max_minutes": 3}, 9), ({}, 9)],
+)
+def test_a_cosine_of_format_0(limits, end):
+    rate = {"_target_": "diffusion.optimizers.Cosine", "steps": 9, "final": 0.1}
+    config = {"lr_schedule": rate, "trainer": limits, "optimizer": {"warmup_steps": 500}}
+    found = upgraded({"config": config}, "x")["config"]
+    assert found["lr_schedule"] == {
+        "_target_": "diffusion.optimization.lr_schedule.CosineDecay",
+        "steps": end,
+        "final": 0.1,
+    }
+    assert found["optimizer"] == {"warmup_steps": 500, "warmup_share": None}
+    assert rate["steps"] == 9

@@ -4,18 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion.data.arrays import Arrays
 from diffusion.ground.errors import UserError
-from tests.helpers.fields import fields, write
+from tests.helpers.fields import arrays, fields, write
 
 
 @pytest.fixture
 def folder(tmp_path):
     return write(tmp_path / "set", train=40, val=10)
-
-
-def arrays(folder, **options):
-    return Arrays(**{"path": str(folder), "batch_size": 8, "name": "mine"} | options)
 
 
 def test_what_np_save_wrote_comes_back(folder):
@@ -26,23 +21,6 @@ def test_what_np_save_wrote_comes_back(folder):
         assert x.shape == (n, 3, 8, 12)
         assert np.array_equal(x[:].numpy(), np.load(folder / split / "x.npy"))
         assert torch.equal(x[torch.tensor([3, 1])], x[:][[3, 1]])
-
-
-@pytest.mark.parametrize(
-    ("stored", "read"),
-    [
-        *((name, getattr(torch, name)) for name in ("uint8", "float16", "float32", "float64")),
-        *((name, torch.float64) for name in ("int8", "int16", "uint16", "int64", "longdouble")),
-        *((">f4", torch.float32), (">f8", torch.float64), (">i2", torch.float64)),
-    ],
-)
-def test_every_type_of_number_keeps_its_values(tmp_path, stored, read):
-    for split in "train", "val":
-        (tmp_path / split).mkdir()
-        np.save(tmp_path / split / "x.npy", np.arange(96).reshape(4, 2, 3, 4).astype(stored))
-    x, _ = arrays(tmp_path, batch_size=2).split("train")
-    assert x.dtype == x[:].dtype == read
-    assert torch.equal(x[:].double().flatten(), torch.arange(96).double())
 
 
 def test_without_val_a_row_keeps_its_side_when_others_are_added(tmp_path):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from diffusion.data.arrays import Arrays
+
 SCALES = np.array([1e-3, 1.0, 1e4])
 MEANS = np.array([5e-3, 0.0, -2e4])
 SHAPE = (3, 8, 12)
@@ -21,3 +23,8 @@ def write(folder, **counts):
         (folder / split).mkdir(parents=True)
         np.save(folder / split / "x.npy", fields(n, seed))
     return folder
+
+
+def arrays(folder, **options):
+    """The data set of a folder."""
+    return Arrays(**{"path": str(folder), "batch_size": 8, "name": "mine"} | options)

@@ -1,8 +1,5 @@
 """diffusers' folders, both ways: the same numbers with the same weights, the same images from the same noise."""
 
-import copy
-import functools
-import json
 import os
 import shutil
 
@@ -11,18 +8,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from diffusion import clipping
-from diffusion.clipping import Clip
 from diffusion.ground.errors import UserError
 from diffusion.interop import diffusers as interop
-from diffusion.interop import foreign
-from diffusion.runs import checkpoint
-from diffusion.runs import compose as configs
-from diffusion.runs.groups import choice
+from tests.interop.diffusers_models import SCHEDULER, UNET, check_same, converted, ours, pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore:alpha_bar_T", "ignore::FutureWarning", "ignore::DeprecationWarning")
-STEPS = 10
-ATTENTION = ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"), ("UpBlock2D", "AttnUpBlock2D", "UpBlock2D")
 # google/ddpm-cifar10-32 and google/ddpm-celebahq-256, with fewer channels and pixels.
 CIFAR10 = {
     "act_fn": "silu",
@@ -49,32 +39,6 @@ CELEBAHQ = CIFAR10 | {
     "up_block_types": ["UpBlock2D", "AttnUpBlock2D"] + ["UpBlock2D"] * 4,
     "sample_size": 32,
 }
-OURS = {"sample_size": 8, "block_out_channels": (16, 16, 32), "norm_num_groups": 8, "layers_per_block": 1}
-OURS |= {"down_block_types": ATTENTION[0], "up_block_types": ATTENTION[1]}
-
-
-def randomised(module):
-    """Every parameter random, those too that start as 0 or 1; large enough that an error would show."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            scale = 0.2 if parameter.ndim == 1 else parameter[0].numel() ** -0.5
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
-            if "norm" in name and name.endswith("weight"):
-                parameter += 1
-    return module.eval()
-
-
-@functools.cache
-def _peer(settings):
-    return randomised(diffusers.UNet2DModel(**json.loads(settings)))
-
-
-def pipeline(unet=OURS, **scheduler):
-    kind = getattr(diffusers, scheduler.pop("kind", "DDPMScheduler"))
-    made = diffusers.DDPMPipeline(copy.deepcopy(_peer(json.dumps(unet))), kind(**scheduler))
-    made.set_progress_bar_config(disable=True)
-    return made
 
 
 def in_the_old_layout(folder):
@@ -91,30 +55,6 @@ def in_the_old_layout(folder):
     shutil.rmtree(folder / "scheduler")
 
 
-def converted(folder):
-    foreign.write(interop.read(folder), folder / "made.ckpt")
-    return checkpoint.load(folder / "made.ckpt")
-
-
-@torch.no_grad()
-def check_same(theirs, model):
-    """One forward pass within 1e-5, the images of 10 sampling steps within 1e-4."""
-    channels, size, _ = model.shape
-    x, t = torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 37])
-    expected = theirs.unet(x, t).sample
-    assert expected.std() > 0.1
-    torch.testing.assert_close(model.denoiser.output(x, t + 1), expected, atol=1e-5, rtol=0)
-
-    images = theirs(2, torch.Generator().manual_seed(2), num_inference_steps=STEPS, output_type="pt").images
-    generator = torch.Generator().manual_seed(2)
-    noise = functools.partial(torch.randn, x.shape, generator=generator)
-    model.sampler.steps = STEPS
-    *_, last = model.sampler.trajectory(Clip(model.denoiser, model.clip), noise(), noise)
-    assert images.std() > 0.05
-    assert ((images > 0) & (images < 1)).float().mean() > 0.1  # not all at the ends
-    torch.testing.assert_close((last.x / 2 + 0.5).clamp(0, 1), images, atol=1e-4, rtol=0)
-
-
 @pytest.mark.parametrize("settings", [CIFAR10, CELEBAHQ], ids=["cifar10", "celebahq"])
 @pytest.mark.parametrize("old", [False, True], ids=["today", "of 2022"])
 def test_published_models(settings, old, tmp_path):
@@ -126,58 +66,6 @@ def test_published_models(settings, old, tmp_path):
         x = torch.randn(1, 3, settings["sample_size"], settings["sample_size"])
         assert torch.equal(again(x, 5).sample, theirs.unet(x, 5).sample)  # theirs reads it so as well
     check_same(theirs, converted(tmp_path))
-
-
-SCHEDULERS = {
-    "linear": {},
-    "100 steps, which are another curve than ours of 100": {"num_train_timesteps": 100},
-    "scaled_linear": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
-    "scaled_linear, 80 steps": {"beta_schedule": "scaled_linear", "num_train_timesteps": 80},
-    "cosine, v": {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"},
-    "sigmoid, x_0": {"beta_schedule": "sigmoid", "prediction_type": "sample"},
-    "betas": {"trained_betas": [0.01 * k for k in range(1, 41)], "num_train_timesteps": 40},
-    "zero terminal SNR": {
-        "rescale_betas_zero_snr": True,
-        "prediction_type": "v_prediction",
-        "timestep_spacing": "trailing",
-    },
-    "unclipped, linspace": {"clip_sample": False, "prediction_type": "sample", "timestep_spacing": "linspace"},
-    "dynamic": {"thresholding": True, "sample_max_value": 1e6, "prediction_type": "v_prediction"},
-    "thresholding that is clipping": {"thresholding": True},
-    "fixed_small_log": {"variance_type": "fixed_small_log"},
-    "fixed_large": {"variance_type": "fixed_large"},
-    "ddim": {"kind": "DDIMScheduler", "clip_sample": False, "prediction_type": "v_prediction"},
-}
-
-
-@pytest.mark.parametrize("settings", SCHEDULERS.values(), ids=SCHEDULERS)
-def test_schedulers(settings, tmp_path):
-    theirs = pipeline(**settings)
-    theirs.save_pretrained(tmp_path)
-    model = converted(tmp_path)
-    check_same(theirs, model)
-    interop.write(model, tmp_path / "back")
-    back = diffusers.DDPMPipeline.from_pretrained(tmp_path / "back")
-    torch.testing.assert_close(back.scheduler.alphas_cumprod, theirs.scheduler.alphas_cumprod, atol=1e-6, rtol=1e-4)
-
-
-def test_learned_variance(tmp_path):
-    theirs = pipeline(OURS | {"out_channels": 6}, variance_type="learned_range")
-    theirs.save_pretrained(tmp_path)
-    model = converted(tmp_path)
-    assert model.objective.learns_variance
-    check_same(theirs, model)
-    interop.write(model, tmp_path / "back")
-    check_same(diffusers.DDPMPipeline.from_pretrained(tmp_path / "back"), model)
-
-
-def ours(*overrides):
-    """A model of ours with random weights."""
-    overrides = ["dataset=digits", "network=unet_tiny", "network.widths=[16,32]", *overrides]
-    config = configs.OmegaConf.to_container(configs.compose("train", overrides), resolve=True)
-    model = checkpoint.model_of(config, "test")
-    randomised(model.denoiser)
-    return model.eval()
 
 
 @pytest.mark.parametrize(
@@ -242,39 +130,6 @@ def test_settings_that_diffusers_lacks_are_rejected(overrides, message, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_their_noise_in_the_last_step_is_not_asked_for(tmp_path):
-    """Trailing times end above 0, where a DDPMScheduler adds fixed_large noise to the finished image."""
-    interop.write(ours("sampler.variance=fixed_large"), tmp_path / "large")
-    interop.write(ours("sampler.variance=fixed_small"), tmp_path / "small")
-    spacings = [
-        json.loads((tmp_path / name / SCHEDULER).read_text())["timestep_spacing"] for name in ("large", "small")
-    ]
-    assert spacings == ["leading", "trailing"]
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("saved")
-    pipeline().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def changed(saved, tmp_path):
-    """A copy of the folder whose JSON files say what is given."""
-
-    def change(file, **values):
-        shutil.copytree(saved, tmp_path / "copy")
-        path = tmp_path / "copy" / file
-        path.write_text(json.dumps(json.loads(path.read_text()) | values))
-        return tmp_path / "copy"
-
-    return change
-
-
-UNET, SCHEDULER = "unet/config.json", "scheduler/scheduler_config.json"
-
-
 @pytest.mark.parametrize(
     ("file", "name", "value"),
     [
@@ -316,14 +171,6 @@ def test_settings_that_this_package_lacks_are_rejected_by_name(changed, file, na
     assert (value if name == "_class_name" else name) in str(refused.value)
 
 
-@pytest.mark.parametrize("value", [None, "x", [], {}, 1e400, [None]], ids=str)
-@pytest.mark.parametrize("name", ["block_out_channels", "layers_per_block", "sample_size", "norm_eps", "in_channels"])
-def test_an_odd_config_is_rejected_with_a_message(changed, name, value):
-    folder = changed(UNET, **{name: value})
-    with pytest.raises(UserError):
-        foreign.write(interop.read(folder), folder / "made.ckpt")
-
-
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", "\xff", '{"_class_name": 1}', "{}"])
 @pytest.mark.parametrize("file", [UNET, SCHEDULER])
 def test_broken_json(changed, file, text):
@@ -331,12 +178,6 @@ def test_broken_json(changed, file, text):
     (folder / file).write_text(text, encoding="latin-1")
     with pytest.raises(UserError, match=file.rpartition("/")[2]):
         interop.read(folder)
-
-
-def test_a_model_alone_has_their_default_scheduler(saved, capsys):
-    read = interop.read(saved / "unet")
-    assert read.config["schedule"] == choice("schedule", "linear")
-    assert read.config["clipping"] == choice("clipping", "static")
 
 
 def weights_of(folder):
@@ -407,9 +248,3 @@ def test_no_weights(changed):
     weights_of(folder).unlink()
     with pytest.raises(UserError, match=r"expected diffusion_pytorch_model.safetensors or diffusion_pytorch_model.bin"):
         interop.read(folder)
-
-
-def test_dynamic_clipping_is_kept(tmp_path):
-    interop.write(ours("clipping=dynamic", "clipping.percentile=0.9"), tmp_path / "made")
-    model = converted(tmp_path / "made")
-    assert model.clip == clipping.Dynamic(0.9)

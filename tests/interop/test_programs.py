@@ -1,14 +1,16 @@
 """`convert.py from=...` for files of weights: the program is recognised, takes the options, and its model samples."""
 
 import pytest
+import safetensors.torch
 import torch
 
 from diffusion.ground.errors import UserError
-from diffusion.interop import programs
+from diffusion.interop import foreign, programs
 from diffusion.runs import checkpoint
 from tests.helpers.commands import command
 from tests.interop.openai_unet import random_peer
 
+A = torch.arange(2.0)
 OPENAI = {"channels": 1, "out": 2, "width": 32, "mults": (1, 2), "layers": 1, "rates": (2,), "heads": 2}
 OPTIONS = {"size": 8, "schedule": "cosine", "T": 20, "heads": 2}
 
@@ -57,3 +59,25 @@ def test_mistakes_are_one_line(arguments, message, openai_file, capsys):
     assert done.code == 2
     assert message in done.err
     assert done.err.count("\n") == 1
+
+
+def test_what_is_of_no_program(model, tmp_path):
+    torch.save({"weights": A}, tmp_path / "other.pt")
+    safetensors.torch.save_file({"x": A}, tmp_path / "other.safetensors")
+    (tmp_path / "empty").mkdir()
+    for name in "other.pt", "other.safetensors", "empty":
+        with pytest.raises(UserError, match=r"not a model of a known program \(diffusers, safetensors.*\)"):
+            programs.read(tmp_path / name)
+    with pytest.raises(UserError, match="no such file or folder"):
+        programs.read(tmp_path / "nowhere")
+    (tmp_path / "text.pt").write_text("weights")
+    with pytest.raises(UserError, match="not a readable file of weights"):
+        programs.read(tmp_path / "text.pt")
+
+
+def test_what_is_ours_already(theirs, tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    foreign.write(theirs, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    for path in tmp_path / "run", tmp_path / "run" / "checkpoints" / "last.ckpt":
+        with pytest.raises(UserError, match=f"already a model of this program; set ckpt={path}"):
+            programs.read(path)

@@ -1,57 +1,21 @@
-from dataclasses import replace
-
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from torch import nn
 
-from diffusion import clipping, parametrization, process, schedule
-from diffusion.conditioners.condition import PREVIOUS, Condition
-from diffusion.conditioners.self_conditioning import Previous
-from diffusion.data.batches import Batch
-from diffusion.data.digits import Digits
+from diffusion import parametrization, process, schedule
 from diffusion.denoiser import Denoiser
-from diffusion.lit.lightning_module import SIMPLE, LitDiffusion
-from diffusion.lit.training_inputs import TrainingPair
-from diffusion.losses.objective import Hybrid, by_quarter
-from diffusion.losses.timesteps import LossSecondMoment, steps
-from diffusion.losses.weighting import MinSNR
+from diffusion.lit.lightning_module import SIMPLE
+from diffusion.losses.timesteps import steps
 from diffusion.networks.unet import UNet
 from diffusion.optimization.averages import Decay
 from diffusion.optimization.optimizers import AdamW
 from diffusion.process import Noised
-from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
-from diffusion.spaces.pixels import Pixels
 from diffusion.training.callbacks.checkpoints import Checkpoints
 from diffusion.training.callbacks.ema import EMA
-from tests.helpers.labels import labels, of
+from tests.helpers.lit_models import digits, everything_model, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-class Small(nn.Module):
-    """A network with dropout, so that torch's own randomness is part of what must be repeated."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(2, 8, 3, padding=1), nn.SiLU(), nn.Dropout(0.1), nn.Conv2d(8, 1, 3, padding=1)
-        )
-
-    def forward(self, x, t, condition):
-        return self.layers(torch.cat([x, (t / 1000).reshape(-1, 1, 1, 1).expand_as(x)], dim=1))
-
-
-def small_model(seed=0, **optimizer):
-    torch.manual_seed(0)
-    denoiser = Denoiser(Small(), schedule.linear(), parametrization.Eps())
-    plan = AdamW(**{"lr": 1e-3, "warmup_steps": 2} | optimizer)
-    return LitDiffusion(denoiser, DDPM(), clipping.Static(), Pixels((1, 8, 8)), plan, seed=seed, config={})
-
-
-def digits():
-    return Digits(channels=1, size=8, batch_size=256, val_images=64)
 
 
 def trainer(folder, max_steps, **options):
@@ -86,26 +50,6 @@ def test_n_plus_n_steps_equal_2n_steps_bit_for_bit(tmp_path, first):
     assert any(not torch.equal(raw[key], ema[key]) for key in raw)
 
 
-def everything_model():
-    """All that could forget itself: labels dropped, self-conditioning, learned variance, resampling by past losses."""
-    torch.manual_seed(0)
-    conditioning = {**of(*"0123456789", drop=0.3), PREVIOUS: Previous()}
-    network = UNet(
-        1, 2, 8, widths=(16,), layers=1, attention=(), mid_attention=False, norm_groups=8, conditioners=conditioning
-    )
-    return LitDiffusion(
-        Denoiser(network, schedule.linear(20), parametrization.V()),
-        DDPM(),
-        clipping.Static(),
-        Pixels((1, 8, 8)),
-        AdamW(lr=1e-3, warmup_steps=2),
-        objective=Hybrid(MinSNR()),
-        timesteps=LossSecondMoment(history=2),
-        conditioning=conditioning,
-        config={},
-    )
-
-
 def test_what_objectives_remember_survives_a_resume_bit_for_bit(tmp_path):
     trainer(tmp_path / "whole", 8).fit(everything_model(), digits())
     trainer(tmp_path / "half", 4).fit(everything_model(), digits())
@@ -116,67 +60,6 @@ def test_what_objectives_remember_survives_a_resume_bit_for_bit(tmp_path):
         assert all(torch.equal(value, contents[1][weights][key]) for key, value in contents[0][weights].items())
     assert torch.equal(contents[0]["timesteps"]["losses"], contents[1]["timesteps"]["losses"])
     assert (rest.timesteps.counts >= 2).all()  # the distribution was no longer uniform
-
-
-class Echo(nn.Module):
-    """Says the previous x_0, and remembers it."""
-
-    def forward(self, x, t, condition):
-        self.shown = torch.zeros_like(x) if condition is None else condition.tensors[PREVIOUS]
-        return self.shown
-
-
-def test_a_self_conditioned_network_is_shown_its_last_prediction():
-    network = Echo()
-    denoise = Denoiser(network, schedule.linear(), parametrization.X0())
-    x_T, shown = torch.ones(2, 1, 4, 4), []
-    sampler = DDIM(steps=3)
-    for state in sampler.trajectory(adding(denoise), x_T, noise=None):
-        shown.append(getattr(network, "shown", None))
-        assert state.x.shape == x_T.shape
-    assert (shown[1] == 0).all()
-    assert (shown[2] == 0.25).all()
-    assert (shown[3] == 0.5).all()
-
-
-def adding(denoiser):
-    """The denoiser with 0.25 added to each prediction, so that it can be told from the one before."""
-
-    class Added:
-        schedule = denoiser.schedule
-
-        def __call__(self, *args):
-            found = denoiser(*args)
-            return replace(found, x_0=found.x_0 + 0.25)
-
-    return Added()
-
-
-def test_in_training_half_of_the_images_are_shown_a_prediction():
-    model = everything_model()
-    x_0, eps = torch.randn(2, 6, 1, 8, 8)
-    t, half = torch.full((6,), 10.0), torch.tensor([0, 2, 4])
-    pair = TrainingPair(x_0, Condition.of(label=torch.zeros(6, dtype=torch.int64)), t, eps, torch.ones(6), half)
-    with torch.no_grad():
-        model.denoiser.network.conv_out.weight.normal_()
-    noised = Noised.of(model.denoiser.schedule, x_0, pair.t, pair.eps)
-    shown = model._with_previous(pair, noised).tensors[PREVIOUS]
-    assert (shown[1::2] == 0).all()
-    x_t = process.q_sample(model.denoiser.schedule, x_0, t, eps)
-    torch.testing.assert_close(
-        shown[::2], model.clip(model.denoiser(x_t, t, pair.condition).x_0)[::2], rtol=1e-4, atol=1e-5
-    )
-    assert not shown.requires_grad
-
-
-def test_labels_are_dropped_with_the_probability_asked_for():
-    model = everything_model()
-    model.trainer = type("Training", (), {"training": True})()
-    model._trainer = model.trainer
-    batch = Batch(torch.zeros(5000, 1, 8, 8), Condition.of(label=torch.full((5000,), 7)), torch.arange(5000))
-    y = labels(model.on_before_batch_transfer(batch, 0).condition, batch.x)
-    assert set(y.tolist()) == {-1, 7}
-    assert (y == -1).double().mean() == pytest.approx(0.3, abs=0.02)
 
 
 def test_a_resumed_run_takes_the_learning_rate_it_is_given(tmp_path, capfd):
@@ -202,13 +85,6 @@ def test_every_step_is_drawn_equally_often():
     assert t.unique(return_counts=True)[0].tolist() == list(range(1, 1001))
     assert (t.unique(return_counts=True)[1] == 4).all()
     assert steps(torch.tensor([0.0, 1 - 2**-32], dtype=torch.float64), 1000).tolist() == [1, 1000]
-
-
-def test_quarters_of_t():
-    t = torch.tensor([1.0, 250, 251, 500, 501, 750, 751, 1000])
-    sums, counts = by_quarter(torch.arange(8.0), t, 1000)
-    assert counts.tolist() == [2, 2, 2, 2]
-    assert sums.tolist() == [1, 5, 9, 13]
 
 
 def test_validation_is_fixed_and_whole(tmp_path):

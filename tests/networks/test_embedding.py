@@ -2,7 +2,6 @@ import math
 
 import torch
 
-from diffusion.conditioners.label import LabelEmbedding
 from diffusion.networks.embedding import sinusoidal
 
 
@@ -16,9 +15,3 @@ def test_freq_shift_sets_the_slowest_frequency():
     t = torch.tensor([1.0])
     assert math.isclose(sinusoidal(t, 64, freq_shift=1)[0, 31], 1e-4, rel_tol=1e-4)
     assert math.isclose(sinusoidal(t, 64, freq_shift=0)[0, 31], 10_000 ** (-31 / 32), rel_tol=1e-4)
-
-
-def test_no_label_is_the_last_row():
-    embedding = LabelEmbedding(10, 4)
-    rows = embedding(torch.tensor([3, 0, 9]), torch.tensor([False, True, False]))
-    torch.testing.assert_close(rows, embedding.weight[[3, 10, 9]])

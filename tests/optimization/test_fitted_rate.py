@@ -13,7 +13,6 @@ import torch
 from lightning.pytorch.callbacks import Timer
 from torch import nn
 
-from diffusion.config import upgrades
 from diffusion.optimization.lr_schedule import Constant, CosineDecay
 from diffusion.optimization.optimizers import AdamW
 from tests.helpers.commands import command, renamed, tiny
@@ -219,20 +218,3 @@ def test_an_old_run_whose_cosine_ended_with_max_steps_ends_with_other_max_steps(
     assert "optimizer.warmup_share=None, as in the first session" in done.out
     plan = AdamW(warmup_steps=9, warmup_share=None, decay=CosineDecay(steps=10))
     assert lr_of(done.folder) == pytest.approx({step: 1e-3 * plan.factor(step) for step in (8, 9)}, rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("limits", "end"),
-    [({"max_steps": 9}, None), ({"max_steps": 8}, 9), ({"max_steps": 9, "max_minutes": 3}, 9), ({}, 9)],
-)
-def test_a_cosine_of_format_0(limits, end):
-    rate = {"_target_": "diffusion.optimizers.Cosine", "steps": 9, "final": 0.1}
-    config = {"lr_schedule": rate, "trainer": limits, "optimizer": {"warmup_steps": 500}}
-    found = upgrades.upgraded({"config": config}, "x")["config"]
-    assert found["lr_schedule"] == {
-        "_target_": "diffusion.optimization.lr_schedule.CosineDecay",
-        "steps": end,
-        "final": 0.1,
-    }
-    assert found["optimizer"] == {"warmup_steps": 500, "warmup_share": None}
-    assert rate["steps"] == 9

@@ -9,41 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion.config import registry
-from diffusion.ground.files import read_json
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.runs import folder, manifest
-from tests.helpers.commands import command, tiny
+from tests.helpers.commands import tiny
+from tests.helpers.saved import contents
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture
-def train(capsys, tmp_path):
-    def run(*overrides):
-        return command("train", *overrides, capsys=capsys)
-
-    return run
-
-
-@pytest.fixture
-def start(train, tmp_path):
-    """Trains the run `name` in tmp_path as far as the words say."""
-
-    def run(*overrides, name="a"):
-        return train(*tiny(f"run.root={tmp_path}", f"run.name={name}", *overrides))
-
-    return run
-
-
-@pytest.fixture
-def one_step(start):
-    """The folder of a run of one step."""
-    return start("trainer.max_steps=1", "trainer.max_minutes=60", "callbacks.preview.n=0", name="one").folder
-
-
-def contents(folder, name="last"):
-    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
 
 
 def same_weights(one, two):
@@ -161,30 +132,6 @@ def test_only_the_weights(start, one_step):
 
 
 @pytest.mark.parametrize(
-    ("limit", "message"),
-    [
-        ("trainer.max_steps=1", "max_steps=1 reached (step 1 in "),
-        ("trainer.max_minutes=1e-9", "max_minutes=1e-09 reached (step 1 in "),
-    ],
-)
-def test_nothing_left_to_train(start, one_step, limit, message):
-    done = start(limit, f"resume={one_step}", "resume_mode=full", name="one")
-    assert done.code == 0
-    assert f"nothing left to train: {message}" in done.out
-    assert done.folder == one_step
-
-
-def test_no_epoch_left_to_train(start):
-    overrides = ["dataset.batch_size=750", "trainer.max_epochs=2"]
-    first = start(*overrides)
-    done = start(*overrides, "resume=auto")
-    assert "nothing left to train: max_epochs=2 reached" in done.out
-    assert done.folder == first.folder
-    more = start(*overrides[:1], "trainer.max_epochs=3", "resume=auto")
-    assert contents(more.folder)["global_step"] == 6
-
-
-@pytest.mark.parametrize(
     ("word", "message"), [("dataset.val_images=8", True), ("dataset.batch_size=64", False), ("seed=0", False)]
 )
 def test_the_best_checkpoint_is_reset_for_other_validation_images(start, caplog, word, message):
@@ -257,20 +204,6 @@ def test_two_runs_of_one_name_that_start_at_once(tmp_path):
 MANIFEST = {"started": "now", "command": "train.py", "config": {}}
 
 
-def test_the_manifest_is_complete(start, one_step):
-    found = read_json(one_step / "manifest.json")
-    trained = {key: node for key, node in found["config"].items() if key not in registry.WIRING}
-    assert trained == contents(one_step)["config"]
-    assert found["config"].keys() - trained.keys() == {*registry.WIRING}
-    assert found["seed"] == 0
-    assert found["command"].startswith("train.py dataset=digits network=unet_tiny")
-    assert found["versions"]["torch"] == torch.__version__.partition("+")[0]
-    assert (found["data"]["train"], found["data"]["val"]) == (1500, 297)
-    assert found["hardware"]["threads"] == torch.get_num_threads()
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder.manifest._ROOT, capture_output=True, text=True)
-    assert found["git"] is None or found["git"]["commit"] == git.stdout.strip()
-
-
 def test_a_run_is_repeated_bit_for_bit(start, train, tmp_path):
     first = start("trainer.max_steps=3", "seed=5", "schedule=cosine").folder
     done = train(f"rerun={first}", f"run.root={tmp_path}", "run.name=again")
@@ -297,20 +230,6 @@ def test_what_is_not_as_it_was_is_named(start, train, one_step, tmp_path):
         assert f"versions.torch 1.0 -> {torch.__version__.partition('+')[0]}" in message
 
 
-def test_the_fingerprint_is_of_the_images():
-    from diffusion.data.digits import Digits
-
-    class Changed(Digits):
-        def load(self, split):
-            images, labels = super().load(split)
-            images[200, 0, 4, 4] ^= 1
-            return images, labels
-
-    same, changed = (kind(channels=1, size=8, batch_size=4, name="d") for kind in (Digits, Changed))
-    assert same.describe() == Digits(channels=1, size=8, batch_size=8, seed=3, name="d").describe()
-    assert same.describe()["fingerprint"] != changed.describe()["fingerprint"]
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [(None, "no manifest.json"), ("{", "not a manifest of this program"), ("[]", "not a manifest"), ("{}", "'config'")],
@@ -321,15 +240,6 @@ def test_only_a_run_can_be_repeated(train, tmp_path, text, message):
     done = train(f"rerun={tmp_path}")
     assert done.code == 2
     assert message in done.err
-
-
-def test_differences_are_of_leaves_and_of_whole_objects():
-    old = {"a": {"x": 1, "y": [1]}, "s": {"_target_": "m.linear", "T": 9}, "gone": 1}
-    new = {"a": {"x": 1, "y": [2]}, "s": {"_target_": "m.cosine", "s": 9}, "came": None}
-    found = manifest.differences(old, new)
-    assert found == {"a.y": ([1], [2]), "s": ("linear", "cosine"), "gone": (1, None)}
-    assert manifest.text(found) == "a.y [1] -> [2], gone 1 -> None, s linear -> cosine"
-    assert manifest.differences(old, old) == {}
 
 
 @pytest.mark.parametrize("broken", ["sanity check", "first step"])

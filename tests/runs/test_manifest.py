@@ -2,12 +2,17 @@
 
 import json
 import math
+import subprocess
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
+from diffusion.config import registry
 from diffusion.ground.errors import UserError
+from diffusion.ground.files import read_json
 from diffusion.runs import compose, manifest
+from tests.helpers.saved import contents
 
 OF_THE_SESSION = {*manifest.OF_THE_SESSION, "given"}
 
@@ -52,3 +57,27 @@ def test_a_manifest_of_an_earlier_version_is_read(tmp_path):
     text = '{"config": {"guidance": {"interval": [0, Infinity]}}, "sessions": []}'
     (tmp_path / manifest.NAME).write_text(text)
     assert manifest.read(tmp_path)["config"]["guidance"]["interval"] == [0, math.inf]
+
+
+def test_differences_are_of_leaves_and_of_whole_objects():
+    old = {"a": {"x": 1, "y": [1]}, "s": {"_target_": "m.linear", "T": 9}, "gone": 1}
+    new = {"a": {"x": 1, "y": [2]}, "s": {"_target_": "m.cosine", "s": 9}, "came": None}
+    found = manifest.differences(old, new)
+    assert found == {"a.y": ([1], [2]), "s": ("linear", "cosine"), "gone": (1, None)}
+    assert manifest.text(found) == "a.y [1] -> [2], gone 1 -> None, s linear -> cosine"
+    assert manifest.differences(old, old) == {}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_manifest_is_complete(start, one_step):
+    found = read_json(one_step / "manifest.json")
+    trained = {key: node for key, node in found["config"].items() if key not in registry.WIRING}
+    assert trained == contents(one_step)["config"]
+    assert found["config"].keys() - trained.keys() == {*registry.WIRING}
+    assert found["seed"] == 0
+    assert found["command"].startswith("train.py dataset=digits network=unet_tiny")
+    assert found["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert (found["data"]["train"], found["data"]["val"]) == (1500, 297)
+    assert found["hardware"]["threads"] == torch.get_num_threads()
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=manifest._ROOT, capture_output=True, text=True)
+    assert found["git"] is None or found["git"]["commit"] == git.stdout.strip()
