@@ -10,10 +10,6 @@ from diffusion.config.value_parsers import LITERAL, RAW
 from diffusion.ground.errors import UserError
 from diffusion.runs import compose as configs
 from diffusion.runs.groups import folders_by_key, groups_of, known_keys
-<<<<<<< HEAD
-from diffusion.runs.unknown_keys import RENAMED
-=======
->>>>>>> mirrorB
 
 COMMANDS = [*conf_folders.commands()]
 

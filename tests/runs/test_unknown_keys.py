@@ -2,7 +2,7 @@
 
 from diffusion.runs import compose as configs
 from diffusion.runs.groups import groups_of, known_keys
-from diffusion.runs.unknown import RENAMED
+from diffusion.runs.unknown_keys import RENAMED
 
 
 def test_what_a_key_was_called_is_answered_with_what_it_is_called_now(capsys):
