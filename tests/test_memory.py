@@ -81,7 +81,7 @@ def test_in_sampling_what_was_drawn_stays(run, tmp_path, capsys, monkeypatch):
     line = [f"ckpt={run}", "n=6", "batch_size=2", "sampler=ddim", "sampler.steps=2", f"output={tmp_path / 'out'}"]
     with monkeypatch.context() as patch:
         patch.setattr(UNet, "forward", breaking(UNet.forward, 4, torch.OutOfMemoryError(CUDA)))  # of the second batch
-        assert one_line(command("sample", *line, capsys=capsys)).endswith("were asked for): lower batch_size")
+        assert one_line(command("sample", *line, capsys=capsys)).endswith("were requested): lower batch_size")
     drawn = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("00000*.png")}
     assert len(drawn) == 2
     assert command("sample", *line, capsys=capsys).code == 0

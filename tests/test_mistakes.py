@@ -219,7 +219,7 @@ OVERRIDES = [
 OPTIONS = [
     (
         ["train", "-cn", "mine"],
-        "-cn: not an option here; each command has one config, *; use python NAME.py",
+        "-cn: not an option here; each command has one config*; use python NAME.py",
     ),
     (["train", "--config-path=x"], "--config-path=x: not an option here; --config-dir adds a folder"),
     (["train", "--hydra-help"], "--hydra-help: not an option here; --help shows the help of this program"),

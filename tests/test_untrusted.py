@@ -20,7 +20,11 @@ from diffusion.runs import compose as configs
 from tests.helpers.commands import command, tiny
 
 # Where the modules of today's parts were.
-ROOMS_OF_0 = {"diffusion.parametrization": "diffusion.prediction", "diffusion.optimization": "diffusion"}
+ROOMS_OF_0 = {
+    ".optimization.lr_schedule.": ".optimizers.",
+    "diffusion.parametrization": "diffusion.prediction",
+    "diffusion.optimization": "diffusion",
+}
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -78,7 +78,9 @@ def test_a_key_without_an_effect_in_any_cell_is_refused(compare):
 def test_the_description_has_all_that_the_image_depends_on(compare, tmp_path):
     assert compare("y=two", "samplers=[ddim]", "steps=[2,3]")[0].code == 0
     described = json.loads((tmp_path / "out" / "samples.json").read_text())
-    assert described["samplers"] == {"ddim": {"class": "DDIM", "steps": [2, 3], "times": "trailing", "eta": 0.0}}
+    assert described["samplers"] == {
+        "ddim": {"class": "DDIM", "steps": [2, 3], "times": "trailing", "eta": 0.0, "noise": "independent"}
+    }
     assert (described["n"], described["y"], described["guidance"]["scale"]) == (4, [2], 2)
     assert "sampler" not in described
 

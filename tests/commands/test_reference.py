@@ -35,7 +35,7 @@ def test_every_choice_is_on_it_and_every_key_has_a_meaning():
         ("diffusion.samplers.ddim.DDIM", "steps", "their number, null for all T"),  # of its base
         ("diffusion.training.loggers.wandb.Wandb", "entity", "of the run; null: W&B's own default"),  # one of two
         ("diffusion.networks.unet.UNet", "patch", "p x p pixels become the channels of one"),
-        ("diffusion.guidance.Auto", "rescale", "0 to 1, how far the result is brought back"),
+        ("diffusion.guidance.Auto", "rescale", "0 to 1, how far the result is rescaled"),
     ],
 )
 def test_the_meaning_of_an_argument_in_a_docstring(target, name, meaning):

@@ -98,6 +98,7 @@ OTHERS = {
     "sampler.steps": ["2"],
     "sampler.times": ["quadratic"],
     "sampler.eta": ["1"],
+    "sampler.noise": ["brownian", "sampler.eta=1"],
     "clipping": ["none"],
     "clipping.percentile": ["0.9", "clipping=dynamic"],
     "guidance": ["cfg"],
@@ -129,6 +130,7 @@ REFUSED = {
     **{(task, key): (value, "no such key") for task in RUNS for key, value in OF_OTHERS.items()},
     **{("compare", key): (value, f"{key} has no effect: compare draws") for key, value in OF_OTHERS.items()},
     ("compare", "sampler.eta"): ("1", "sampler.eta has no effect"),
+    ("compare", "sampler.noise"): ("brownian", "sampler.noise has no effect"),
     ("compare", "sampler"): ("ddim", "sampler has no effect: compare draws with several samplers: set samplers="),
     ("compare", "sampler.steps"): ("3", "and steps=[10,20]"),
     ("compare", "sampler.times"): ("quadratic", "sampler.times has no effect"),
@@ -176,8 +178,8 @@ def test_every_key_changes_the_images_and_is_recorded_or_is_refused(task, key, s
 
 # The hyperparameters of each sampler: other values, and the words that they need beside them.
 HYPERPARAMETERS = {
-    "ddpm": {"variance": ["fixed_large"]},
-    "ddim": {"eta": ["0.5"]},
+    "ddpm": {"variance": ["fixed_large"], "noise": ["brownian"]},
+    "ddim": {"eta": ["0.5"], "noise": ["brownian", "sampler.eta=0.5"]},
     "euler": {
         "churn": ["10"],
         "churn_min": ["1", "sampler.churn=10"],
@@ -190,7 +192,11 @@ HYPERPARAMETERS = {
         "churn_max": ["1", "sampler.churn=10"],
         "noise_scale": ["1.5", "sampler.churn=10"],
     },
-    "dpm_solver_pp": {"order": ["1"], "stochastic": ["true"]},
+    "dpm_solver_pp": {
+        "order": ["1"],
+        "stochastic": ["true"],
+        "noise": ["brownian", "sampler.stochastic=true"],
+    },
     "unipc": {"order": ["1"]},
 }
 

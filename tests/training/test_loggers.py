@@ -205,6 +205,7 @@ def test_unusable_key_is_refused_in_one_line(tmp_path, monkeypatch):
 def test_an_online_run_prints_its_address(tmp_path, monkeypatch, capsys):
     ended = []
     run = SimpleNamespace(offline=False, url="https://a.example/run", finish=lambda exit_code: ended.append(exit_code))
+    run.define_metric = lambda *_, **__: None
     monkeypatch.setattr(wandb, "init", lambda **_: run)
     logger = Wandb(tmp_path)
     assert logger.experiment is logger.experiment is run

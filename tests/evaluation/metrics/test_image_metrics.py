@@ -164,7 +164,7 @@ def test_reference_moments_of_a_file(digits, evaluate, tmp_path):
         ("images={here}/small metric=fd", "needs a dataset to compare with"),
         ("images={here}/small dataset=digits metric=bpd", "metric=bpd measures a model, not images"),
         ("images={here}/large dataset=digits metric=fd", "has 9x9 pixels of 1 channels; the dataset has 8x8 of 1"),
-        ("images={here}/deep dataset=digits metric=fd", "expected 8 bits a channel, without transparency"),
+        ("images={here}/deep dataset=digits metric=fd", "expected 8 bits per channel, without transparency"),
         ("images={here}/broken dataset=digits metric=fd", "not a readable image"),
         (
             "images={here}/small dataset=digits metric=fd features=pixels",
@@ -175,7 +175,10 @@ def test_reference_moments_of_a_file(digits, evaluate, tmp_path):
         ("images={here}/small dataset=digits metric=kid features=inception", "features=inception needs the file"),
         ("images={here}/small dataset=digits metric=mind sampler=ddim", "sampler has no effect"),
         ("images={here}/small dataset=digits metric=mind keep_images=true", "keep_images has no effect"),
-        ("images={here}/small dataset=digits metric=mind reference={here}/x.npz features=pixels", "of 3 features, but"),
+        (
+            "images={here}/small dataset=digits metric=mind reference={here}/x.npz features=pixels",
+            "has 3 features, but",
+        ),
         (
             "images={here}/small dataset=digits metric=mind reference=some",
             "reference=some: expected train, val",

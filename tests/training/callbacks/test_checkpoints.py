@@ -348,7 +348,7 @@ def test_the_best_outlives_the_newest(tmp_path):
     fit(tmp_path, model=model, keep=1)
     assert (contents(tmp_path, "best")["global_step"], step_of(tmp_path)) == (10, STEPS)
     saved = next(state for name, state in contents(tmp_path)["callbacks"].items() if name.startswith("Checkpoints"))
-    assert saved == {"best": 0.25, "validated_on": None}
+    assert saved == {"best": 0.25, "monitor": "val/loss", "validated_on": None}
 
 
 @pytest.mark.parametrize(("before", "now", "best"), [("a", "a", 5), ("a", "b", 13), (None, None, 5)])
