@@ -5,7 +5,6 @@ import pytest
 from tests.helpers.commands import command
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("_cache")]
-
 FAST = ["features=classifier", "features.steps=50", "features.width=16"]
 
 
