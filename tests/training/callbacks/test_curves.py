@@ -10,8 +10,8 @@ from diffusion.evaluation import plots
 from diffusion.losses.objective import L2, VLB
 from diffusion.losses.weighting import MinSNR, Simple
 from diffusion.training.callbacks.curves import LossCurve, ScheduleCurve
+from tests.helpers.lit_models import digits, small_model
 from tests.helpers.two_processes import run_script
-from tests.lit.test_lightning_module import digits, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
