@@ -83,13 +83,3 @@ def test_the_description_has_all_that_the_image_depends_on(compare, tmp_path):
     }
     assert (described["n"], described["y"], described["guidance"]["scale"]) == (4, [2], 2)
     assert "sampler" not in described
-
-
-def test_titles_are_next_to_the_first_image_of_a_row():
-    import torch
-
-    picture = torch.zeros(1, 40, 20, dtype=torch.uint8)
-    figure = plots.draw_table({"ddim": [(None, "not possible"), (picture, "1 s")]}, ["1 steps", "2 steps"], ["a", "b"])
-    axis = figure.axes[1]
-    assert [text.get_text() for text in axis.get_yticklabels()] == ["a", "b"]
-    assert [*axis.get_yticks()] == [10, 30]

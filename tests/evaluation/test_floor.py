@@ -18,13 +18,9 @@ from diffusion.losses.weighting import P2, SNR, Simple
 from diffusion.process import Noised, q_sample
 from diffusion.schedule import cosine, linear
 from tests.helpers.exact import GaussianDenoiser
+from tests.helpers.small_sets import pictures
 
 TIMES = torch.tensor([1.0, 50, 200, 400, 600, 800, 1000]).double()
-
-
-def pictures(n=300, shape=(1, 2, 4), seed=0, dtype=torch.float64):
-    """A set that is neither Gaussian nor small against its noise."""
-    return random.normal(seed, "test/pictures", torch.arange(n), shape).to(dtype).tanh()
 
 
 def exact_squares(schedule, data, t, n=3000, condition=None, seed=1):
@@ -179,16 +175,6 @@ def test_given_its_class_an_image_is_less_uncertain():
         agree(whole.value[k], whole.standard_error[k], squares.mean(), squares.std() / math.sqrt(len(squares)))
     with pytest.raises(ValueError, match="no image"):
         EmpiricalDenoiser(schedule, data)(x_t, 300, Condition.of(label=torch.full((6,), 2)))
-
-
-def test_mirrored_images_count():
-    schedule, x_0, x_t = linear(1000), pictures(), pictures(6, seed=2)
-    mirrored, both = Empirical(x_0, mirrored=True), Empirical(torch.cat([x_0, x_0.flip(-1)]))
-    assert len(mirrored) == len(both) == 600
-    assert torch.equal(mirrored.x_0(torch.arange(600)), both.images)
-    torch.testing.assert_close(
-        EmpiricalDenoiser(schedule, mirrored)(x_t, 300).x_0, EmpiricalDenoiser(schedule, both)(x_t, 300).x_0
-    )
 
 
 def test_any_t_is_finite_in_float32_and_as_in_float64():

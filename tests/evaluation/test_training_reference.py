@@ -10,7 +10,7 @@ from diffusion.conditioners.label import Label
 from diffusion.evaluation import tensor_cache as cache
 from diffusion.evaluation import training_reference as module
 from diffusion.evaluation.training_reference import Settings, reference, trained_on
-from tests.lit.test_lightning_module import digits, small_model
+from tests.helpers.lit_models import digits, small_model
 
 FEW = Settings(draws=8, n=4)
 

@@ -5,49 +5,17 @@ import io
 import json
 import os
 import re
-from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
 
 from diffusion.ground.errors import UserError
-from diffusion.report import curves, page, pictures, settings
+from diffusion.report import curves, page, settings
 from diffusion.report.run import runs
+from tests.helpers.report_page import Elements, written
 from tests.helpers.run_folder import run_folder, write_picture, write_result
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
-
-
-class Elements(HTMLParser):
-    """The elements of a page with their attributes, and the text outside of scripts."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.found, self.text, self._inside = [], "", None
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.found.append((tag, dict(attributes)))
-        self._inside = tag
-
-    def handle_endtag(self, tag):
-        self._inside = None
-
-    def handle_data(self, data):
-        if self._inside not in ("script", "style"):
-            self.text += data
-
-    def of(self, tag):
-        return [attributes for name, attributes in self.found if name == tag]
-
-
-@pytest.fixture
-def run(tmp_path):
-    return run_folder(tmp_path / "run")
-
-
-def written(*folders):
-    return page.write(folders).read_text(encoding="utf-8")
 
 
 def test_a_page_has_all_that_a_run_has(run):
@@ -66,18 +34,6 @@ def test_a_page_has_all_that_a_run_has(run):
         assert text in found.text or any(text in str(each) for _, each in found.found), text
     assert len(found.of("img")) == 6 * 4 + 4
     assert "Not made yet" not in found.text
-
-
-def test_missing_parts_are_reported_with_the_command_that_makes_them(run):
-    for name in "metrics.csv", "checkpoints/last.ckpt":
-        (run / name).unlink()
-    for file in (run / "samples").iterdir():
-        file.unlink()
-    text = Elements(written(run)).text
-    assert f"python evaluate.py ckpt={run} metric=" in text
-    assert f"python compare.py ckpt={run}" in text
-    assert "There are no curves: metrics.csv is missing or empty." in text
-    assert "There are none: callbacks=none, or none was due." in text
 
 
 def test_nothing_is_loaded_from_anywhere(run):
@@ -143,25 +99,6 @@ def test_an_invalid_image_is_reported(run):
     assert "epoch_0006_step_0000300.png: not an image (UnidentifiedImageError" in written(run)
 
 
-def test_images_share_the_size_limit(tmp_path):
-    for name, size in ("a", 8), ("b", 200), ("c", 400):
-        write_picture(tmp_path / f"{name}.png", size)
-    paths = [*tmp_path.glob("*.png")]
-    album = pictures.Album.of(paths, budget=60_000)
-    assert sum(map(len, album.uris.values())) <= 60_000
-    assert album.uris[tmp_path / "a.png"].startswith("data:image/png")  # as it is
-    assert album.smaller == 2
-    assert pictures.Album.of(paths, budget=0).uris == {}
-    assert len(pictures.Album.of(paths, budget=0).unread) == 3
-
-
-def test_frames_are_evenly_spread_and_end_with_the_last(tmp_path):
-    [run] = runs([run_folder(tmp_path / "run", losses=[1.0] * 20)])
-    shown, count = pictures.frames(run, at_most=5)
-    assert ([frame.step for frame in shown], count) == ([50, 300, 550, 800, 1000], 20)
-    assert [*shown[0].pictures] == ["", "strip", "loss", "x_0"]
-
-
 def test_several_runs_are_beside_each_other(tmp_path):
     folders = [run_folder(tmp_path / name, f"seed={seed}") for name, seed in (("one", 1), ("two", 2))]
     write_result(folders[1], metric="bpd", value=2.5)
@@ -173,52 +110,6 @@ def test_several_runs_are_beside_each_other(tmp_path):
     assert settings.between(runs(folders)) == {"seed": ["1", "2"]}
     assert {"class": "number", "data-value": "2.5"} in found.of("td")
     assert [chart for chart in curves.of_several(runs(folders))] == ["val/loss", "train/loss", "val/loss_t1of4"]
-
-
-def test_runs_of_one_name_are_distinguished(tmp_path):
-    folders = [run_folder(tmp_path / data / "first") for data in ("digits", "mnist")]
-    assert [run.name for run in runs(folders)] == [os.path.join("digits", "first"), os.path.join("mnist", "first")]
-
-
-def test_the_floor_is_a_level_line(run):
-    with open(run / "metrics.csv") as file:
-        head, *rows = file.read().splitlines()
-    (run / "metrics.csv").write_text("\n".join([f"{head},val/excess", *(f"{row},0.01" for row in rows)]))
-    [found] = runs([run])
-    floor = curves.of_one(found)["loss"][-1]
-    assert floor.dashed
-    assert floor.series.values == pytest.approx([0.1, 0.1])
-    assert floor.series.steps == [50, 300]
-
-
-def test_a_long_curve_is_drawn_by_some_of_its_points(run, monkeypatch):
-    monkeypatch.setattr(curves, "POINTS", 0)
-    monkeypatch.setattr(curves, "_LEAST", 4)
-    [found] = runs([run])
-    chart = curves.drawn(curves.of_one(found))[0]
-    assert chart["curves"][0]["x"] == [100, 200, 300]
-
-
-def test_the_config_is_compared_with_the_defaults(run):
-    [found] = runs([run])
-    changed = settings.changed(found)
-    assert changed["dataset"] == ("MNIST", "Digits")
-    assert changed["trainer.max_steps"] == ("100000", "300")
-    assert not {key for key in changed if key.startswith(("run.", "logger", "callbacks"))}
-
-
-@pytest.mark.parametrize(
-    ("typed", "shown"),
-    [
-        ("diffusion-train seed=1", "diffusion-train seed=1"),
-        ("__main__.py train 'a b=1'", "python -m diffusion train 'a b=1'"),
-        ("ipykernel_launcher.py -f x.json", None),
-    ],
-)
-def test_the_command_is_as_it_was_typed(typed, shown, tmp_path):
-    text = Elements(written(run_folder(tmp_path / "run", command=typed))).text
-    assert ("as first typed" in text) == (shown is not None)
-    assert shown is None or shown in text
 
 
 def test_an_image_is_that_of_the_file(run):

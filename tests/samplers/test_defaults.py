@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from diffusion import schedule
-from diffusion.ground.errors import Notice
 from diffusion.runs import build
 from diffusion.runs.groups import choice
 from diffusion.samplers.dpm_solver_pp import DPMSolverPP
@@ -47,14 +46,3 @@ def test_heun_is_no_noise_from_10_evaluations(make, data):
     ten, six = errors("heun", MixtureDenoiser(make(1000), **DATA[data]), (10, 6))
     assert ten < 0.1
     assert six < 0.4
-
-
-@pytest.mark.parametrize("steps", [1, 5, 6, None])
-def test_heun_names_a_better_sampler_below_10_evaluations(steps, recwarn):
-    build.instantiate({**choice("sampler", "heun"), "steps": steps}).check(schedule.linear(1000))
-    if steps in (6, None):
-        assert not recwarn.list
-    else:
-        line = str(recwarn.pop(Notice).message)
-        assert f"{steps} steps are {2 * steps - 1} network evaluations" in line
-        assert line.endswith(f"sampler=dpm_solver_pp sampler.steps={2 * steps - 1}")

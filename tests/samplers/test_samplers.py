@@ -1,14 +1,12 @@
+"""What holds for several samplers: noise, options, step counts, and the distribution of what they draw."""
+
 from copy import copy
-from itertools import pairwise
 
 import pytest
 import torch
-from torch import nn
 
-from diffusion import clipping, parametrization, process, schedule
-from diffusion.denoiser import Denoiser
+from diffusion import schedule
 from diffusion.ground.errors import UserError
-from diffusion.ground.random import Streams
 from diffusion.samplers.ddim import DDIM
 from diffusion.samplers.ddpm import DDPM
 from diffusion.samplers.dpm_solver_pp import DPMSolverPP
@@ -18,61 +16,7 @@ from diffusion.samplers.times import SPACINGS
 from diffusion.samplers.unipc import UniPC
 from diffusion.tasks.generate import generate
 from tests.helpers.exact import GaussianDenoiser, MixtureDenoiser
-
-ALL = [schedule.linear, schedule.cosine, schedule.sigmoid, schedule.quadratic]
-
-
-def draw(sampler, denoise, n=64, shape=(1, 16, 16), **options):
-    batches = generate(denoise, sampler, shape, torch.arange(n), seed=0, batch_size=n, **options)
-    return torch.cat([states for _, states in batches], dim=1)
-
-
-@pytest.mark.parametrize("make", ALL)
-def test_ancestral_sampling_with_the_exact_denoiser_reproduces_a_gaussian(make):
-    x_0 = draw(DDPM(), GaussianDenoiser(make(1000), mean=0.3, std=0.5), n=128).double()
-    n = x_0.numel()
-    assert abs(x_0.mean() - 0.3) < 4 * 0.5 / n**0.5 + 0.002
-    assert abs(x_0.var() / 0.25 - 1) < 4 * (2 / n) ** 0.5 + 0.01  # the last term: 1000 steps are not infinitely many
-
-
-@pytest.mark.parametrize("make", ALL)
-def test_ddim_carries_a_gaussian_to_a_gaussian(make):
-    """The flow of a Gaussian is linear: x_0 = mean + std x_T, where x_T is standard normal and alpha_T is about 0."""
-    denoise = GaussianDenoiser(make(1000), mean=0.3, std=0.5)
-    x_T = Streams(0, "sample", torch.arange(2), (1, 4, 4)).normal()
-    alpha_T, sigma_T = denoise.schedule(1000)
-    scale = (alpha_T**2 * 0.25 + sigma_T**2).sqrt()
-    expected = 0.3 + 0.5 * (x_T - alpha_T * 0.3) / scale
-    error = (draw(DDIM(steps=1000), denoise, n=2, shape=(1, 4, 4))[-1] - expected).abs().max()
-    assert error < 0.01
-    assert (draw(DDIM(steps=100), denoise, n=2, shape=(1, 4, 4))[-1] - expected).abs().max() > error
-
-
-def test_ddim_with_eta_1_and_all_steps_is_ancestral_sampling():
-    denoise = GaussianDenoiser(schedule.cosine(1000))
-    torch.testing.assert_close(draw(DDIM(eta=1.0), denoise), draw(DDPM(), denoise), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("sampler", [DDPM, DDIM])
-@pytest.mark.parametrize("steps", [1, 2, 3, 7, 16, 17, 18, 19, 20])
-def test_every_step_count_walks_down_to_0(sampler, steps):
-    denoise = GaussianDenoiser(schedule.linear(20))
-    noise = Streams(0, "sample", torch.arange(2), (1, 4, 4)).normal
-    path = list(sampler(steps=steps).trajectory(denoise, noise(), noise))
-    times = [state.t for state in path]
-    assert len(path) == steps + 1
-    assert times[0] == 20
-    assert times[-1] == 0
-    assert all(before > after for before, after in pairwise(times))
-    assert [state.nfe for state in path] == list(range(steps + 1))
-    assert torch.isfinite(path[-1].x).all()
-
-
-@pytest.mark.parametrize("steps", [0, 21, -1])
-def test_impossible_step_counts_are_refused(steps):
-    expected = "1 to 20" if steps > 0 else "a whole number, 1 or more, or null"
-    with pytest.raises(UserError, match=rf"sampler.steps={steps}: expected {expected}"):
-        draw(DDIM(steps=steps), GaussianDenoiser(schedule.linear(20)))
+from tests.helpers.samplers import draw
 
 
 def _stochastic(name, steps):
@@ -96,30 +40,6 @@ def test_brownian_noise_reproduces_a_gaussian(sampler):
     n = x_0.numel()
     assert abs(x_0.mean() - 0.3) < 4 * 0.5 / n**0.5 + 0.002
     assert abs(x_0.var() / 0.25 - 1) < 4 * (2 / n) ** 0.5 + 0.02
-
-
-@pytest.mark.parametrize(
-    "sampler", [DDPM(steps=20), DDIM(steps=20), DDIM(steps=20, eta=0.7), DDPM(steps=20, noise="brownian")]
-)
-def test_an_image_does_not_depend_on_its_batch(sampler):
-    denoise, index = GaussianDenoiser(schedule.linear()), torch.arange(7)
-    batches = [
-        torch.cat([states[-1] for _, states in generate(denoise, sampler, (1, 4, 4), index, 5, batch_size=size)])
-        for size in (1, 3, 7)
-    ]
-    assert torch.equal(batches[0], batches[1])
-    assert torch.equal(batches[0], batches[2])
-    _, alone = next(generate(denoise, sampler, (1, 4, 4), torch.tensor([6]), 5))
-    assert torch.equal(alone[-1][0], batches[0][6])
-
-
-def test_kept_states_end_with_the_result():
-    denoise = GaussianDenoiser(schedule.linear())
-    everything = draw(DDPM(steps=10), denoise, n=2, keep=range(11))
-    assert len(everything) == 11
-    assert torch.equal(everything[0], Streams(0, "sample", torch.arange(2), (1, 16, 16)).normal())
-    assert torch.equal(draw(DDPM(steps=10), denoise, n=2, keep=[8, 9, 10]), everything[-3:])
-    assert torch.equal(draw(DDPM(steps=10), denoise, n=2, keep=[2, 6, 10]), everything[[2, 6, 10]])
 
 
 def test_options_are_checked():
@@ -195,52 +115,6 @@ def test_continuous_solvers_take_more_steps_than_the_schedule_has(sampler):
     sampler.spacing = "leading"
     with pytest.raises(UserError, match=r"sampler.steps=75: expected 1 to 50"):
         draw(sampler, denoise)
-
-
-def test_euler_without_churn_is_ddim():
-    denoise = MixtureDenoiser(schedule.cosine(1000))
-    ours, ddim = draw(Euler(steps=20, times="trailing"), denoise), draw(DDIM(steps=20), denoise)
-    torch.testing.assert_close(ours, ddim)
-
-
-def test_a_list_of_times_is_used_unchanged():
-    denoise = GaussianDenoiser(schedule.linear(1000))
-    listed = draw(DDIM(times=[1000, 500, 0]), denoise)
-    assert torch.equal(listed, draw(DDIM(steps=2), denoise))
-    for times in ([1000, 500], [500, 1000, 0], [1001, 0], [0], []):
-        with pytest.raises(UserError, match="expected times that decrease from at most 1000 to 0"):
-            draw(DDIM(times=times), denoise)
-    with pytest.raises(UserError, match="the list of times has 2 steps"):
-        draw(DDIM(times=[1000, 500, 0], steps=3), denoise)
-    with pytest.raises(UserError, match=r"sampler.times=trailling: expected trailing, leading"):
-        draw(DDIM(times="trailling", steps=3), denoise)
-
-
-class LearnedVariance(nn.Module):
-    def forward(self, x, t, y):
-        return torch.cat([0.1 * x, torch.full_like(x, 0.5)], dim=1)
-
-
-def test_learned_variance_is_the_mix_the_network_predicts():
-    """Nichol & Dhariwal 2021, Eq. 15: an output of 0.5 in -1..1 stands for a mix of 0.75."""
-    denoise = clipping.Clip(
-        Denoiser(LearnedVariance(), schedule.linear(1000), parametrization.Eps()), clipping.Static()
-    )
-    learned = draw(DDPM(steps=20, variance="learned"), denoise, n=2)
-    torch.testing.assert_close(learned, draw(DDPM(steps=20, variance=0.75), denoise, n=2))
-    with pytest.raises(UserError, match="this network predicts no variance"):
-        draw(DDPM(steps=20, variance="learned"), GaussianDenoiser(schedule.linear(1000)))
-
-
-def test_interpolated_variance_is_geometric():
-    made, x = schedule.linear(1000), torch.zeros(3, 1, 1, 1, dtype=torch.float64)
-    s, t = torch.tensor([0.0, 100, 400]), torch.tensor([1.0, 200, 401])
-    small, half, large = (process.reverse_variance(made, s, t, mix, x).flatten() for mix in (0, 0.5, 1))
-    _, posterior = process.q_posterior(made, x, x, s, t)
-    torch.testing.assert_close(small, posterior.flatten())
-    torch.testing.assert_close(large[1:], made.beta(s, t)[1:])
-    torch.testing.assert_close(half, (small * large).sqrt())
-    assert small[0] == half[0] == large[0] == 0
 
 
 @pytest.mark.parametrize("sampler", [DPMSolverPP, UniPC])

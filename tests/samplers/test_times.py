@@ -7,7 +7,10 @@ import torch
 
 from diffusion import schedule
 from diffusion.ground.errors import UserError
-from diffusion.samplers.times import SPACINGS, visit
+from diffusion.samplers.ddim import DDIM
+from diffusion.samplers.times import SPACINGS, visit, with_jumps
+from tests.helpers.exact import GaussianDenoiser
+from tests.helpers.samplers import draw
 
 MAKERS = [
     *(schedule.linear, schedule.cosine, schedule.sigmoid, schedule.laplace, schedule.quadratic),
@@ -93,3 +96,24 @@ def test_every_schedule_has_times_of_every_spacing(make, times):
 def test_a_time_that_would_be_visited_twice_is_refused():
     with pytest.raises(UserError, match=r"sampler.steps=2: more than this schedule has times for with times=log_snr"):
         visit(schedule.linear(1), "log_snr", 2, beyond=True)
+
+
+def test_a_list_of_times_is_used_unchanged():
+    denoise = GaussianDenoiser(schedule.linear(1000))
+    listed = draw(DDIM(times=[1000, 500, 0]), denoise)
+    assert torch.equal(listed, draw(DDIM(steps=2), denoise))
+    for times in ([1000, 500], [500, 1000, 0], [1001, 0], [0], []):
+        with pytest.raises(UserError, match="expected times that decrease from at most 1000 to 0"):
+            draw(DDIM(times=times), denoise)
+    with pytest.raises(UserError, match="the list of times has 2 steps"):
+        draw(DDIM(times=[1000, 500, 0], steps=3), denoise)
+    with pytest.raises(UserError, match=r"sampler.times=trailling: expected trailing, leading"):
+        draw(DDIM(times="trailling", steps=3), denoise)
+
+
+def test_jumps_walk_each_stretch_again():
+    times = torch.tensor([50.0, 40, 30, 20, 10, 0])
+    assert with_jumps(times, 2, 1).tolist() == times.tolist()
+    walked = [50, 40, 30, 50, 40, 30, 20, 10, 30, 20, 10, 0, 10, 0]
+    assert with_jumps(times, 2, 2).tolist() == walked
+    assert with_jumps(times, 9, 3).tolist() == [50, *([40, 30, 20, 10, 0, 50] * 3)[:-1]]

@@ -1,62 +1,15 @@
 """Metrics of images by the real command: of a model, of a folder, of a npz, and what is refused."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from diffusion.data.digits import Digits
-from diffusion.evaluation import formulas
-from diffusion.evaluation.comparison import Comparison, differences
-from diffusion.evaluation.features.pixels import Pixels
-from diffusion.evaluation.metrics.memorisation import Memorisation
 from tests.helpers.commands import command
-from tests.helpers.random_model import random_model
+from tests.helpers.picture_folders import write
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("_cache")]
 FAST = ["features=classifier", "features.steps=50", "features.width=16"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("images")
-
-
-@pytest.fixture(scope="module")
-def ckpt(folder):
-    overrides = ["schedule.T=20", "prediction=v", "sampler=ddim", "sampler.steps=3", "dataset.path=null"]
-    return random_model(folder / "model.ckpt", *overrides)
-
-
-@pytest.fixture(autouse=True)
-def _cache(folder, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-
-
-@pytest.fixture
-def evaluate(tmp_path, capsys):
-    """Calls the command; returns its rows."""
-
-    def call(*given, output=tmp_path / "out"):
-        done = command("evaluate", f"output={output}", *given, capsys=capsys)
-        assert done.code == 0, done.err
-        return [json.loads(line) for line in done.folder.read_text().splitlines()]
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return Digits(path=None, channels=1, size=8, batch_size=8)
-
-
-def write(folder, images):
-    folder.mkdir()
-    for number, image in enumerate(images):
-        Image.fromarray(image[0].numpy()).save(folder / f"{number:04d}.png")
-    return folder
 
 
 def test_several_metrics_judge_the_same_images(ckpt, evaluate):
@@ -68,19 +21,6 @@ def test_several_metrics_judge_the_same_images(ckpt, evaluate):
         assert row["protocol"]["reference"]["n"] == 1500
         assert row["protocol"]["sampling"]["sampler"]["steps"] == 3
         assert np.isfinite(row["value"])
-
-
-def test_a_model_and_the_folder_of_its_images_have_the_same_numbers(ckpt, evaluate, tmp_path, capsys):
-    [drawn] = evaluate(f"ckpt={ckpt}", "metric=fd", "n=40", "keep_images=true", "seed=3", *FAST)
-    [kept] = (tmp_path / "out").glob("images_*/images")
-    assert len(list(kept.iterdir())) == 40
-    [again] = evaluate(f"images={kept}", "dataset=digits", "metric=fd", *FAST, output=tmp_path / "other")
-    assert again["value"] == drawn["value"]
-    sample = command("sample", f"ckpt={ckpt}", "n=40", "seed=3", "npz=true", f"output={tmp_path / 's'}", capsys=capsys)
-    assert sample.code == 0, sample.err
-    npz = tmp_path / "s" / "samples.npz"
-    [third] = evaluate(f"images={npz}", "dataset=digits", "metric=fd", *FAST, output=tmp_path / "third")
-    assert third["value"] == pytest.approx(drawn["value"], rel=1e-3)
 
 
 def test_interrupted_sampling_continues_and_images_are_removed(ckpt, evaluate, tmp_path, monkeypatch, capsys):
@@ -120,40 +60,6 @@ def test_real_images_are_near_and_noise_is_far(digits, evaluate, tmp_path):
     assert far["fd"] > 5 * near["fd"]
     assert far["mind"] > 5 * near["mind"]
     assert far["prdc"] < 0.5 * near["prdc"]
-
-
-def test_the_value_is_that_of_the_formula_on_the_features(digits, evaluate, tmp_path):
-    images = digits.split("val")[0][:150]
-    [row] = evaluate(f"images={write(tmp_path / 'x', images)}", "dataset=digits", "metric=fd", "features=pixels")
-    features, reference = (each.flatten(1).double() / 127.5 - 1 for each in (images, digits.split("train")[0]))
-    moments = (formulas.Moments.of(each) for each in (features, reference))
-    assert row["value"] == pytest.approx(formulas.frechet(*moments), rel=1e-5)
-
-
-def test_one_per_cent_of_planted_copies_is_found(digits):
-    """Training images among new ones, that is validation images. With the rule's own false alarms, 1 % of the rest."""
-    train, val = digits.split("train")[0], digits.split("val")[0]
-    planted = torch.arange(0, 1500, 500)
-    images = torch.cat([val, train[planted]])
-    score = Memorisation()(Comparison(images, digits, Pixels().extractor(digits)))
-    extra = score.value - score.details["pixels"]["control"]
-    assert extra >= 0.9 * len(planted) / len(images)
-    found = formulas.copies(*(each.flatten(1).double() for each in (images, train, val)))
-    assert found.copied[-3:].all()
-    assert torch.equal(found.sources[-3:], planted)
-
-
-def test_reference_moments_of_a_file(digits, evaluate, tmp_path):
-    train = digits.split("train")[0].flatten(1).double() / 127.5 - 1
-    np.savez(tmp_path / "fid.npz", mu=train.mean(0).numpy(), sigma=train.T.cov().numpy())
-    images = write(tmp_path / "x", digits.split("val")[0][:150])
-    line = [f"images={images}", "dataset=digits", "metric=fd", "features=pixels"]
-    [own] = evaluate(*line)
-    [row] = evaluate(*line, f"reference={tmp_path / 'fid.npz'}", output=tmp_path / "file")
-    assert row["value"] == pytest.approx(own["value"], rel=1e-6)
-    assert row["protocol"]["reference"]["file"] == "fid.npz"
-    found = differences(own["protocol"], row["protocol"])
-    assert {"reference.file", "reference.split"} < found.keys()
 
 
 @pytest.mark.parametrize(

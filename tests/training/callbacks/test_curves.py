@@ -8,12 +8,10 @@ from PIL import Image
 
 from diffusion.evaluation import plots
 from diffusion.losses.objective import L2, VLB
-from diffusion.losses.timesteps import LogNormal
 from diffusion.losses.weighting import MinSNR, Simple
-from diffusion.schedule import cosine, linear
 from diffusion.training.callbacks.curves import LossCurve, ScheduleCurve
+from tests.helpers.lit_models import digits, small_model
 from tests.helpers.two_processes import run_script
-from tests.lit.test_lightning_module import digits, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -80,52 +78,6 @@ def test_a_loss_without_weights_has_a_figure_too(tmp_path):
     model = small_model()
     model.objective = VLB(Simple())
     assert ScheduleCurve(tmp_path).draw(model) == tmp_path / "schedule.png"
-
-
-def test_loss_and_band_of_each_part_of_t():
-    """Losses of 100 k, ..., 199 k in part k: the mean and the percentiles are known."""
-    T, n = 1000, 100
-    part = torch.arange(20).repeat_interleave(n)
-    t = 1 + part * 50 + torch.arange(20 * n) % 50
-    losses = (part + 1) * (100 + torch.arange(20 * n) % n).float()
-    order = torch.randperm(20 * n, generator=torch.Generator().manual_seed(0))
-    axis = plots.draw_losses(t[order].float(), losses[order], T).axes[0]
-    (line,) = axis.lines
-    np.testing.assert_allclose(line.get_xdata(), 25 + 50 * np.arange(20))
-    np.testing.assert_allclose(line.get_ydata(), 149.5 * np.arange(1, 21))
-    corners = axis.collections[0].get_paths()[0].vertices
-    third = corners[corners[:, 0] == 125, 1]
-    np.testing.assert_allclose([third.min(), third.max()], [3 * 109.9, 3 * 189.1], rtol=1e-6)
-    assert axis.get_yscale() == "log"
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("losses", [torch.ones(1), torch.ones(2), torch.full((7,), float("nan")), torch.zeros(7)])
-def test_losses_that_cannot_be_drawn_break_nothing(tmp_path, losses):
-    figure = plots.draw_losses(torch.linspace(1, 30, len(losses)), losses, 1000)  # most parts of t are empty
-    assert plots.write_figure(tmp_path / "a.png", figure).exists()
-
-
-def test_schedule_density_and_weight():
-    schedule = cosine()
-    t, _ = LogNormal().draw(0, torch.arange(10000), schedule)
-    alpha_bar, log_snr, training = plots.draw_training(schedule, t, MinSNR(gamma=5)).axes
-    x, y = alpha_bar.lines[0].get_data()
-    np.testing.assert_allclose(y, schedule.log_alpha_bar(torch.as_tensor(x)).exp())
-    x, y = log_snr.lines[0].get_data()
-    np.testing.assert_allclose(y, schedule.log_snr(torch.as_tensor(x)))
-    k, weight = training.lines[0].get_data()
-    snr = schedule.log_snr(torch.as_tensor(k)).exp()
-    np.testing.assert_allclose(weight, (5 / snr).clamp(max=1), rtol=1e-9)  # of the eps error (Hang et al. 2023)
-    density = training.patches[0].get_data().values
-    assert np.mean(density) == pytest.approx(1)
-    assert max(density) > 2 * min(density)
-
-
-def test_a_schedule_that_ends_in_pure_noise_is_drawn(tmp_path):
-    schedule = linear().with_zero_terminal_snr()
-    figure = plots.draw_training(schedule, torch.linspace(1, 1000, 100), MinSNR())
-    assert plots.write_figure(tmp_path / "a.png", figure).exists()
 
 
 SCRIPT = """

@@ -8,7 +8,7 @@ from diffusion.training.callbacks import duration_estimate
 from diffusion.training.callbacks.duration_estimate import Forecast
 from diffusion.training.callbacks.progress import Progress
 from diffusion.training.callbacks.validations import Validations
-from tests.training.callbacks.test_progress import Learner
+from tests.helpers.learner import Learner
 
 
 class Clock:

@@ -12,7 +12,7 @@ from diffusion.optimization.averages import Decay
 from diffusion.training.callbacks.checkpoints import Checkpoints
 from diffusion.training.callbacks.ema import EMA
 from diffusion.training.callbacks.guards import GradientGuard, RangeGuard
-from tests.lit.test_lightning_module import digits, small_model
+from tests.helpers.lit_models import digits, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -13,7 +13,7 @@ from diffusion.lit.training_inputs import TrainingPair
 from diffusion.process import q_sample
 from diffusion.schedule import broadcast
 from diffusion.training.callbacks.predictions import Predictions
-from tests.lit.test_lightning_module import digits, small_model
+from tests.helpers.lit_models import digits, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

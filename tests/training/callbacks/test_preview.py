@@ -6,7 +6,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from PIL import Image
 
 from diffusion.clipping import Unclipped
@@ -26,17 +25,8 @@ from diffusion.training.callbacks.validations import Validations
 from diffusion.training.loggers.tensorboard import TensorBoard
 from tests.helpers.commands import command, tiny
 from tests.helpers.painter import Painter
+from tests.helpers.previews import fit, pixels
 from tests.helpers.random_model import random_model
-
-
-def fit(folder, *callbacks, **options) -> tuple[Painter, Trainer]:
-    model = Painter()
-    trainer = Trainer(
-        default_root_dir=folder, accelerator="cpu", callbacks=list(callbacks), enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False, **{"logger": False, **options},
-    )  # fmt: skip
-    trainer.fit(model)
-    return model, trainer
 
 
 def test_one_grid_per_due_epoch_and_none_in_the_sanity_check(tmp_path):
@@ -72,26 +62,6 @@ def test_global_random_state_is_left_alone(tmp_path):
     assert torch.equal(before[0], torch.get_rng_state())
     assert (before[1] == np.random.get_state()[1]).all()
     assert before[2] == random.getstate()
-
-
-@pytest.mark.parametrize("name", ["preview", "preview/strip"])
-def test_tensorboard_gets_the_same_pixels(tmp_path, name):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    logger = TensorBoard(tmp_path)
-    fit(tmp_path, Preview(tmp_path / "samples", n=4), max_epochs=2, logger=logger)
-    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    shown = events.Images(name)
-    files = "strip_*.png" if name == "preview/strip" else "epoch_*.png"
-    assert [event.step for event in shown] == [4, 8]
-    for event, path in zip(shown, sorted((tmp_path / "samples").glob(files)), strict=True):
-        (tmp_path / "shown.png").write_bytes(event.encoded_image_string)
-        np.testing.assert_array_equal(pixels(tmp_path / "shown.png"), pixels(path))
-    assert len(events.Scalars("preview/seconds")) == 2
-
-
-def pixels(path):
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
 
 
 def test_the_strip_and_the_gif_end_with_the_images_of_the_grid(tmp_path):

@@ -10,9 +10,9 @@ from diffusion.training.cadence import Cadence
 from diffusion.training.callbacks import validations
 from diffusion.training.callbacks.validations import Validations
 from tests.helpers.painter import Painter
+from tests.helpers.resumed import assert_same_end, contents
+from tests.helpers.resumed import fit as train
 from tests.helpers.two_processes import run_script
-from tests.training.callbacks.test_checkpoints import assert_same_end, contents
-from tests.training.callbacks.test_checkpoints import fit as train
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -6,9 +6,8 @@ import pytest
 
 from diffusion.commands import cli
 from diffusion.commands.completion import candidates
-from diffusion.report import page
 from diffusion.runs import compose as configs
-from tests.helpers.commands import command, tiny
+from tests.helpers.commands import command
 from tests.helpers.run_folder import run_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -97,22 +96,3 @@ def test_a_mistake_is_one_line(line, message, report, tmp_path):
     [reported] = done.err.splitlines()
     start, star, _ = message.format(root=tmp_path).partition("*")
     assert reported.startswith(start) if star else reported == start
-
-
-def test_a_training_ends_with_its_report(tmp_path, capsys):
-    line = tiny("trainer.max_steps=2", "callbacks.predictions=null", f"run.dir={tmp_path / 'run'}")
-    done = command("train", *line, capsys=capsys)
-    assert done.code == 0, done.err
-    text = (done.folder / "report.html").read_text()
-    assert "Finished, max_steps=2 reached: 2 steps, 256 images" in text
-    assert "val/loss is " in text
-    assert " at step 2, " in text
-
-
-def test_a_report_that_fails_costs_a_line_and_not_the_run(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(page, "html", lambda runs: 1 / 0)
-    line = tiny("trainer.max_steps=1", "callbacks.preview.n=0", f"run.dir={tmp_path / 'run'}")
-    done = command("train", *line, capsys=capsys)
-    assert done.code == 0, done.err
-    assert "note: no report.html (ZeroDivisionError: division by zero)" in done.err
-    assert not (done.folder / "report.html").exists()

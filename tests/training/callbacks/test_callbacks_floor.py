@@ -15,7 +15,7 @@ from diffusion.optimization.averages import Decay
 from diffusion.training.callbacks.curves import LossCurve
 from diffusion.training.callbacks.ema import EMA
 from diffusion.training.callbacks.floor import LossFloor
-from tests.lit.test_lightning_module import digits, small_model
+from tests.helpers.lit_models import digits, small_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 GAPS = ["train/gap", *(f"train/gap_t{quarter}of4" for quarter in (1, 2, 3, 4))]
