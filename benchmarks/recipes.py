@@ -9,28 +9,22 @@ result is a line of docs/measurements/recipes.jsonl; an arm that has one is not 
 The table of all results is printed at the end.
 """
 
-import json
-import os
-import subprocess
+import math
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from queue import Queue
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "docs" / "measurements" / "recipes.jsonl"
+from pinned import MEASUREMENTS, SAMPLERS, command, distance, keep, on_cores, options, rows
+
+RESULTS = MEASUREMENTS / "recipes.jsonl"
 RUNS = Path("runs/recipes")
-SAMPLERS = {
-    "stochastic": "sampler=dpm_solver_pp sampler.steps=20 sampler.times=trailing sampler.stochastic=true",
-    "ddim": "sampler=ddim sampler.steps=20",
-}
 COMMON = "logger=none callbacks=none strategy=cpu validate.every_n_minutes=1000 checkpoints.every_n_minutes=1000"
 FORMER = "experiment=mnist_cpu"
 COSINE = f"{FORMER} optimizer.lr=2e-3 lr_schedule=cosine"
 MUON = f"{COSINE} optimizer=muon"
 BARE = (
-    "schedule=cosine prediction=v network=unet_small network.layers=1 network.scale_shift=true "
+    "schedule=cosine prediction=v network=unet_small network.layers=1 "
     "network.mid_attention=true dataset.batch_size=128 optimizer.lr=2e-3 optimizer.warmup_steps=200 "
     "optimizer.betas=[0.9,0.99] lr_schedule=cosine lr_schedule.final=0.03 timesteps=stratified ema.decay=0.999"
 )
@@ -46,7 +40,7 @@ ARMS = {
     "cosine-betas": f"{COSINE} optimizer.betas=[0.9,0.99]",
     "cosine-attention": f"{COSINE} network.mid_attention=true",
     "cosine-24-48": f"{COSINE} network.widths=[24,48]",
-    "cosine-48-96-1": f"{COSINE} network.widths=[48,96] network.layers=1",
+    "cosine-48-96-1-layer": f"{COSINE} network.widths=[48,96] network.layers=1",
     "cosine-ema": f"{COSINE} ema.decay=0.999",
     "cosine-eps": f"{COSINE} prediction=eps",
     "cosine-linear": f"{COSINE} schedule=linear",
@@ -73,78 +67,51 @@ ARMS = {
     "muon-linear": f"{MUON} schedule=linear prediction=eps",
 }
 
+# Of a training step, in that of `unet_small`: the product of what is in an arm's name.
 COSTS = {"1-layer": 0.70, "3-layers": 1.30, "48-96": 2.0, "24-48": 0.7, "attention": 1.07, "bare": 0.75, "muon": 1.05}
 
 
 def main() -> None:
-    options = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
-    arms = [word for word in sys.argv[1:] if "=" not in word] or [*ARMS]
-    settings = {"dataset": options.get("dataset", "mnist"), "images": int(options.get("images", 90_000))}
-    settings |= {"seed": int(options.get("seed", 0)), "n": int(options.get("n", 1000))}
-    cores: Queue[str] = Queue()
-    for core in options.get("cores", "0,1").split(","):
-        cores.put(core)
-    with ThreadPoolExecutor(cores.qsize()) as pool:
-        for arm in arms:
-            pool.submit(_run, arm, settings, options.get("path", "data"), cores)
+    given, names = options(sys.argv[1:])
+    settings = {"dataset": given.get("dataset", "mnist"), "images": int(given.get("images", 90_000))}
+    settings |= {"seed": int(given.get("seed", 0)), "n": int(given.get("n", 1000))}
+    jobs = [partial(_run, arm, settings, given.get("path", "data")) for arm in names or ARMS]
+    on_cores(given.get("cores", "0,1"), jobs)
     print(table(settings))
     print(RESULTS)
 
 
-def _run(arm: str, settings: Mapping[str, object], path: str, cores: "Queue[str]") -> None:
+def _run(arm: str, settings: Mapping[str, str | int], path: str, core: str) -> None:
     key = {"arm": arm, **settings}
-    if any(key.items() <= row.items() for row in results()):
+    if any(key.items() <= row.items() for row in rows(RESULTS)):
         return
-    core = cores.get()
-    try:
-        row = key | _measured(arm, settings, path, core)
-        with open(RESULTS, "a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(json.dumps(row), flush=True)
-    except subprocess.CalledProcessError as error:
-        print(f"{arm}: {error}\n{error.stderr[-2000:]}", flush=True)
-    finally:
-        cores.put(core)
-
-
-def _measured(arm: str, settings: Mapping[str, object], path: str, core: str) -> dict[str, object]:
     run = RUNS / f"{settings['dataset']}-{settings['images']}-{settings['seed']}-{arm}"
-    data = [f"dataset={settings['dataset']}", f"dataset.path={path}"]
-    given = [*COMMON.split(), *ARMS[arm].split(), *data, f"seed={settings['seed']}", f"run.dir={run}", "resume=auto"]
-    overrides = dict(word.split("=", 1) for word in given)  # the last of a key wins
-    cost = next((cost for part, cost in COSTS.items() if part in arm), 1.0)
-    steps = round(int(str(settings["images"])) / cost / int(overrides.get("dataset.batch_size", 64)))
-    limits = {"trainer.max_steps": steps, "trainer.max_minutes": "null"}
-    _command(core, "train.py", *(f"{key}={value}" for key, value in (overrides | limits).items()))
-    row: dict[str, object] = {}
+    chosen = [f"dataset={settings['dataset']}", f"dataset.path={path}", f"seed={settings['seed']}", f"run.dir={run}"]
+    command(core, "train.py", *overrides(arm, int(settings["images"])), *chosen, "resume=auto")
+    found = {}
     for name, sampler in SAMPLERS.items():
-        folder = run / f"evaluation_{name}"
-        drawn = [*sampler.split(), f"n={settings['n']}", "metric=fd", "features=classifier", f"output={folder}"]
-        _command(core, "evaluate.py", f"ckpt={run}", f"dataset.path={path}", *drawn)
-        last = json.loads((folder / "results.jsonl").read_text().splitlines()[-1])
-        row |= {name: round(last["value"], 3), "step": last["model"]["step"]}
-    return row | {"overrides": ARMS[arm].strip()}
+        drawn = [f"ckpt={run}", f"dataset.path={path}", *sampler.split(), f"n={settings['n']}"]
+        row = distance(core, run / f"evaluation_{name}", *drawn)
+        found |= {name: round(row["value"], 3), "step": row["model"]["step"]}
+    keep(RESULTS, key | found | {"overrides": ARMS[arm]})
 
 
-def _command(core: str, script: str, *overrides: str) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = ["taskset", "-c", core, sys.executable, str(ROOT / script), *overrides]
-    subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+def overrides(arm: str, images: int) -> list[str]:
+    """Those of the training of an arm that costs as much as `images` of `unet_small`."""
+    found = dict(each.split("=", 1) for each in f"{COMMON} {ARMS[arm]}".split())  # the last of a key wins
+    cost = math.prod(factor for part, factor in COSTS.items() if part in arm)
+    steps = round(images / cost / int(found.get("dataset.batch_size", 64)))
+    limits = {"trainer.max_steps": steps, "trainer.max_minutes": "null"}
+    return [f"{key}={value}" for key, value in (found | limits).items()]
 
 
-def results() -> list[dict[str, object]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-
-
-def table(settings: Mapping[str, object]) -> str:
+def table(settings: Mapping[str, str | int]) -> str:
     """The results with these settings as Markdown, the best first."""
-    rows = sorted((row for row in results() if settings.items() <= row.items()), key=lambda row: str(row["arm"]))
-    rows.sort(key=lambda row: float(str(row["stochastic"])))
+    found = sorted((row for row in rows(RESULTS) if settings.items() <= row.items()), key=lambda row: row["stochastic"])
     lines = ["| arm | steps | stochastic, 20 | ddim, 20 | overrides |", "| --- | --- | --- | --- | --- |"]
-    lines += [f"| {r['arm']} | {r['step']} | {r['stochastic']} | {r['ddim']} | `{r['overrides']}` |" for r in rows]
+    lines += [f"| {r['arm']} | {r['step']} | {r['stochastic']} | {r['ddim']} | `{r['overrides']}` |" for r in found]
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
     main()

@@ -8,34 +8,31 @@ features of the classifier. A record is a line of docs/measurements/records.json
 The table and the figure are docs/records.md and docs/records.png.
 """
 
-import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from queue import Queue
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
+from pinned import MEASUREMENTS, SAMPLERS, command, distance, keep, on_cores, options, rows
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffusion.ground import images as pixels
 from diffusion.ground.bar import Bar
 from diffusion.runs import build
 from diffusion.runs.groups import choice
 
-ROOT = Path(__file__).resolve().parents[1]
-DOCS = ROOT / "docs"
-RECORDS = DOCS / "measurements" / "records.jsonl"
+DOCS = MEASUREMENTS.parent
+RECORDS = MEASUREMENTS / "records.jsonl"
 RUNS = Path("runs/records")
 TIMES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the minutes: when images are drawn
 OUR_RECIPE = "experiment=mnist_cpu"
-OURS = {"ours, stochastic 20": "sampler=dpm_solver_pp sampler.steps=20 sampler.times=trailing sampler.stochastic=true"}
-OURS |= {"ours, ddim 20": "sampler=ddim sampler.steps=20"}
 
 Train = Iterator[int]  # images seen so far, after each step
 Draw = Callable[[int], Tensor]  # n -> images in [-1, 1], (n, 1, H, W)
@@ -113,9 +110,9 @@ PEERS = {"diffusers": diffusers, "lucidrains": lucidrains}
 def _batches(images: Tensor, size: int) -> Iterator[tuple[int, Tensor]]:
     seen = 0
     while True:
-        for rows in torch.randperm(len(images)).split(size):
-            seen += len(rows)
-            yield seen, images[rows]
+        for batch in torch.randperm(len(images)).split(size):
+            seen += len(batch)
+            yield seen, images[batch]
 
 
 def peer(name: str, minutes: float, n: int, path: str) -> None:
@@ -124,7 +121,7 @@ def peer(name: str, minutes: float, n: int, path: str) -> None:
     torch.set_num_threads(1)
     data = build.instantiate(choice("dataset", "mnist") | {"path": path})
     data.prepare_data()
-    images = torch.as_tensor(data.split("train")[0][:]).float() / 127.5 - 1
+    images = pixels.from_uint8(torch.as_tensor(data.split("train")[0][:]))
     train, draw = PEERS[name](images)
     seconds, seen = 0.0, 0
     with Bar(total=round(60 * minutes), desc=name, unit=" s") as bar:
@@ -138,93 +135,65 @@ def peer(name: str, minutes: float, n: int, path: str) -> None:
 
 
 def _write(path: Path, x_0: Tensor, seconds: float, seen: int) -> None:
-    pixels = (x_0.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1)
-    np.savez_compressed(path, arr_0=pixels.numpy(), seconds=seconds, seen=seen)
+    drawn = pixels.to_uint8(x_0).permute(0, 2, 3, 1)
+    np.savez_compressed(path, arr_0=drawn.numpy(), seconds=seconds, seen=seen)
 
 
 def main() -> None:
-    options = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
-    minutes, n, path = float(options.get("minutes", 15)), int(options.get("n", 1000)), options.get("path", "data")
+    given, names = options(sys.argv[1:])
+    minutes, n, path = float(given.get("minutes", 15)), int(given.get("n", 1000)), given.get("path", "data")
     RUNS.mkdir(parents=True, exist_ok=True)
-    if name := options.get("peer"):
+    if name := given.get("peer"):
         peer(name, minutes, n, path)
         return
-    names = [word for word in sys.argv[1:] if "=" not in word] or ["ours", *PEERS]
-    cores: Queue[str] = Queue()
-    for core in options.get("cores", "0,1").split(","):
-        cores.put(core)
-    with ThreadPoolExecutor(cores.qsize()) as pool:
-        for each in [pool.submit(_record, name, minutes, n, path, cores) for name in names]:
-            each.result()
+    jobs = [partial(_record, name, minutes, n, path) for name in names or ["ours", *PEERS]]
+    on_cores(given.get("cores", "0,1"), jobs)
     print(report())
 
 
-def _record(name: str, minutes: float, n: int, path: str, cores: "Queue[str]") -> None:
+def _record(name: str, minutes: float, n: int, path: str, core: str) -> None:
     """Trains a program and measures its images, unless that was done before."""
-    programs = [*OURS] if name == "ours" else [name]
-    done = {(row["program"], row["minutes"], row["n"]) for row in records()}
-    if all((program, minutes, n) in done for program in programs):
+    key = {"name": name, "minutes": minutes, "n": n}
+    if any(key.items() <= row.items() for row in rows(RECORDS)):
         return
-    core = cores.get()
-    try:
-        rows = _ours(minutes, n, path, core) if name == "ours" else _peer(name, minutes, n, path, core)
-        with open(RECORDS, "a") as file:
-            file.writelines(json.dumps({"minutes": minutes, "n": n, **row}) + "\n" for row in rows)
-    finally:
-        cores.put(core)
+    measured = _ours(minutes, n, path, core) if name == "ours" else _peer(name, minutes, n, path, core)
+    for row in [*measured]:
+        keep(RECORDS, key | row)
 
 
-def _ours(minutes: float, n: int, path: str, core: str) -> list[dict[str, object]]:
-    """One training for each of the times, since a learning rate falls to the end of its run: the command as typed."""
-    rows = []
+def _ours(minutes: float, n: int, path: str, core: str) -> Iterator[dict[str, Any]]:
+    """One training for each of the times, since a learning rate falls to the end of its run."""
     for share in TIMES:
         run = RUNS / f"ours_{share:g}"
         limits = [f"trainer.max_minutes={minutes * share}", "trainer.max_steps=null", "callbacks=none", "logger=none"]
-        _command(core, "train.py", OUR_RECIPE, f"dataset.path={path}", *limits, f"run.dir={run}", "resume=auto")
-        for program, sampler in OURS.items():
-            folder = run / program.replace(", ", "_").replace(" ", "_")
-            drawn = [*sampler.split(), f"n={n}", "metric=fd", "features=classifier", f"output={folder}"]
-            _command(core, "evaluate.py", f"ckpt={run}", f"dataset.path={path}", *drawn)
-            row = json.loads((folder / "results.jsonl").read_text().splitlines()[-1])
+        command(core, "train.py", OUR_RECIPE, f"dataset.path={path}", *limits, f"run.dir={run}", "resume=auto")
+        for name, sampler in SAMPLERS.items():
+            drawn = [f"ckpt={run}", f"dataset.path={path}", *sampler.split(), f"n={n}"]
+            row = distance(core, run / f"evaluation_{name}", *drawn)
             seen = row["model"]["step"] * OmegaConf.load(run / "config.yaml").dataset.batch_size
-            rows.append({"program": program, "seconds": 60 * minutes * share, "seen": seen, "distance": row["value"]})
-    return rows
+            times = {"seconds": 60 * minutes * share, "seen": seen}
+            yield {"program": f"ours, {name}", **times, "distance": row["value"]}
 
 
-def _peer(name: str, minutes: float, n: int, path: str, core: str) -> list[dict[str, object]]:
-    _command(core, "benchmarks/records.py", f"peer={name}", f"minutes={minutes}", f"n={n}", f"path={path}")
-    rows = []
+def _peer(name: str, minutes: float, n: int, path: str, core: str) -> Iterator[dict[str, Any]]:
+    command(core, "benchmarks/records.py", f"peer={name}", f"minutes={minutes}", f"n={n}", f"path={path}")
     for part in range(len(TIMES)):
-        file, folder = RUNS / f"{name}_{part}.npz", RUNS / f"{name}_{part}"
-        given = ["dataset=mnist", f"dataset.path={path}", "metric=fd", "features=classifier", f"output={folder}"]
-        _command(core, "evaluate.py", f"images={file}", *given)
-        row = json.loads((folder / "results.jsonl").read_text().splitlines()[-1])
+        file = RUNS / f"{name}_{part}.npz"
+        row = distance(core, RUNS / f"{name}_{part}", f"images={file}", "dataset=mnist", f"dataset.path={path}")
         with np.load(file) as found:
             times = {"seconds": float(found["seconds"]), "seen": int(found["seen"])}
-        rows.append({"program": name, **times, "distance": row["value"]})
-    return rows
-
-
-def _command(core: str, script: str, *overrides: str) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(["taskset", "-c", core, sys.executable, ROOT / script, *overrides], check=True, env=environment)
-
-
-def records() -> list[dict]:
-    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
+        yield {"program": name, **times, "distance": row["value"]}
 
 
 def report() -> Path:
     """Writes docs/records.md and its figure from all records."""
-    from matplotlib.figure import Figure
-
-    rows = records()
+    records = rows(RECORDS)
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axis = figure.subplots()
     lines = ["# Records", "", "`make records`: quality against time on MNIST, each program on one core.", ""]
     lines += ["| program | seconds | images seen | images/s | distance |", "| --- | --- | --- | --- | --- |"]
-    for program in dict.fromkeys(row["program"] for row in rows):
-        own = sorted((row for row in rows if row["program"] == program), key=lambda row: row["seconds"])
+    for program in dict.fromkeys(row["program"] for row in records):
+        own = sorted((row for row in records if row["program"] == program), key=lambda row: row["seconds"])
         axis.plot([row["seconds"] for row in own], [row["distance"] for row in own], "o-", label=program)
         for row in own:
             rate = row["seen"] / row["seconds"]

@@ -58,3 +58,16 @@ def test_a_row_is_ours_over_theirs(benchmark):
     shorter = measure.alternate("time", lambda: next(ours), lambda: next(theirs), "s", rounds=3, less=True)
     assert shorter.ratios == [0.5, 1.0, 2.0]
     assert "| time | 2 s | 2 s | 1.000 | 0.500 to 2.000 |" in measure.table([faster, shorter])
+
+
+def test_every_arm_of_the_search_composes_and_costs_the_same(benchmark):
+    recipes = benchmark("recipes")
+    for arm in recipes.ARMS:
+        overrides = recipes.overrides(arm, 90_000)
+        assert compose("train", [*overrides, "dataset=mnist"]).trainer.max_steps > 0
+    steps = {arm: recipes.overrides(arm, 90_000)[-2] for arm in ("former", "muon", "muon-1-layer")}
+    assert steps == {
+        "former": "trainer.max_steps=1406",
+        "muon": "trainer.max_steps=1339",
+        "muon-1-layer": "trainer.max_steps=1913",
+    }
