@@ -87,12 +87,12 @@ def test_linked_folders_are_read_once_where_they_are(tmp_path):
 
 
 def test_a_relative_path(tmp_path, monkeypatch):
-    put(tmp_path, "root/cat/1.png", "elsewhere/2.png")
-    (tmp_path / "root" / "dog").symlink_to(tmp_path / "elsewhere")
+    put(tmp_path, "animals/cat/1.png", "elsewhere/2.png")
+    (tmp_path / "animals" / "dog").symlink_to(tmp_path / "elsewhere")
     monkeypatch.chdir(tmp_path)
-    for root in ("root", "./root/", str(Path("..", tmp_path.name, "root"))):
-        assert listing(Path(root)).pictures == ["cat/1.png", "dog/2.png"]
-    monkeypatch.chdir(tmp_path / "root")
+    for folder in ("animals", "./animals/", str(Path("..", tmp_path.name, "animals"))):
+        assert listing(Path(folder)).pictures == ["cat/1.png", "dog/2.png"]
+    monkeypatch.chdir(tmp_path / "animals")
     assert listing(Path(".")).pictures == ["cat/1.png", "dog/2.png"]
 
 
