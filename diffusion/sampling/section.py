@@ -42,6 +42,9 @@ class SamplingKeys(TypedDict):
     task: Node
 
 
+GENERATE = {TARGET: "diffusion.tasks.generate.Generate"}  # the node of the task
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How images are drawn from a model: the first n of `seed`, with the `conditions` in turn.
@@ -102,6 +105,10 @@ class Sampling:
             seed=section["seed"],
             nodes=nodes,
         )
+
+    def with_examples(self, model: LitDiffusion) -> "Sampling":
+        """The same with examples of each condition in turn, in place of its own conditions."""
+        return replace(self, conditions=Conditions.examples(model.conditioning, self.n))
 
     def times(self, model: LitDiffusion) -> Tensor:
         """The times visited, float64 (steps + 1,)."""

@@ -1,7 +1,6 @@
 """Sample images drawn at the end of a validation."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,8 +10,7 @@ from diffusion.config.value_types import Count, Natural, Node, Positive, Verbati
 from diffusion.ground import images
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.sampling import grids
-from diffusion.sampling.conditions import Conditions
-from diffusion.sampling.section import Sampling, refuse, under
+from diffusion.sampling.section import GENERATE, Sampling, refuse, under
 from diffusion.training.cadence import Cadence
 from diffusion.training.callbacks.pictures import Pictures
 from diffusion.training.callbacks.validations import Validations
@@ -20,7 +18,6 @@ from diffusion.training.callbacks.validations import Validations
 _STRIP = 8  # images and states in the strip
 _FRAMES = 32  # of the GIF, at most: a colour frame costs 20 ms
 _MOVING = 16  # images in the GIF
-_GENERATE = {"_target_": "diffusion.tasks.generate.Generate"}
 
 
 class Preview(Pictures):
@@ -63,7 +60,7 @@ class Preview(Pictures):
             "sampler": sampler,
             "clipping": clipping,
             "guidance": guidance,
-            "task": task or _GENERATE,
+            "task": task or GENERATE,
         }
         self.sampling: Sampling | None = None
         self.are_examples = False  # the conditions
@@ -77,8 +74,7 @@ class Preview(Pictures):
             sampling = Sampling.of(self.section, model, given=given, prefix=prefix)
             self.are_examples = not sampling.conditions.rows
             if self.are_examples:
-                examples = Conditions.examples(model.conditioning, sampling.n)
-                sampling = replace(sampling, conditions=examples)
+                sampling = sampling.with_examples(model)
             unused = sampling.unused(model)
         sampling.guidance.wrap(model.denoiser)  # raises UserError if its weaker model is missing
         refuse(given, unused, prefix)

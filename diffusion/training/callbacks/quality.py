@@ -19,13 +19,11 @@ from diffusion.ground.launch import say
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.runs import build
 from diffusion.runs.groups import choice
-from diffusion.sampling.conditions import Conditions
-from diffusion.sampling.section import Sampling
+from diffusion.sampling.section import GENERATE, Sampling
 from diffusion.training import lightning_counters
 from diffusion.training.lightning_access import data_of, model_of
 
-_GENERATE = {"_target_": "diffusion.tasks.generate.Generate"}
-_SECTION = {"y": None, "condition": {}, "clipping": None, "guidance": None, "task": _GENERATE}
+_SECTION = {"y": None, "condition": {}, "clipping": None, "guidance": None, "task": GENERATE}
 _FORWARD = 0.5  # of the time of a training step, for one evaluation of as many images
 
 
@@ -38,8 +36,8 @@ class Quality(Callback):
     prints its cost.
 
     Args:
-        metric: a choice of conf/metric that judges images.
-        features: of the metric, see conf/features; a classifier is trained when the run begins, once per data set.
+        metric: a choice of conf/metric that evaluates images.
+        features: of the metric, see conf/features; a classifier is trained when the run begins, once per dataset.
         sampler: of few steps, see conf/sampler.
         n: images; 0: no measurement. seed: of their noise, the same each time. Conditions take turns, as in previews.
         share: of the time of the run, at most, for all measurements.
@@ -108,7 +106,7 @@ class Quality(Callback):
 
     def _sampled(self, model: LitDiffusion) -> Sampling:
         section = {**_SECTION, "n": self.n, "seed": self.seed, "sampler": self.nodes["sampler"]}
-        return replace(Sampling.of(section, model), conditions=Conditions.examples(model.conditioning, self.n))
+        return Sampling.of(section, model).with_examples(model)
 
     def _comparison(self, images: Tensor) -> Comparison:
         return Comparison(images, self._data, self._extractor, seed=self.seed, progress=False)
