@@ -14,6 +14,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,7 +33,7 @@ from diffusion.evaluation.metrics.base import ImageMetric, Metric, ModelMetric, 
 from diffusion.evaluation.results import Results
 from diffusion.ground.device import device_of
 from diffusion.ground.errors import Notice, UserError
-from diffusion.ground.files import atomic, json_contents, json_text
+from diffusion.ground.files import atomic, json_text
 from diffusion.ground.quiet import quiet
 from diffusion.lit.lightning_module import LitDiffusion
 from diffusion.runs import build, checkpoint, manifest
@@ -156,8 +157,8 @@ def _comparison(config: Mapping[str, Any], data: Data, found: Tensor, like: Comp
     if reference not in ("train", "val") and not Path(reference).is_file():
         raise UserError(f"reference={reference}: expected train, val, or a npz file with mu and sigma")
     extractor = build.instantiate(config["features"]).extractor(data) if like is None else like.extractor
-    device = device_of(config["accelerator"])
-    return Comparison(found, data, type(extractor)(**{**vars(extractor), "device": device}), reference, config["seed"])
+    extractor = replace(extractor, device=device_of(config["accelerator"]))
+    return Comparison(found, data, extractor, reference, config["seed"])
 
 
 @contextmanager
@@ -196,13 +197,13 @@ def _add(
     for name, text in score.files.items():
         with atomic(results.path.with_name(name)) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    others = [each for each in results.rows() if each.get("metric") == metric.name]
+    before = [each for each in results.rows() if each.get("metric") == metric.name]
     for same in results.add(row, score.figure)[-1:]:
         print(f"measured before with the same protocol ({same.get('date')}: {same.get('value')}); both rows are kept")
-    for other in others[-1:]:
-        if unlike := differences(other.get("protocol") or {}, json_contents(json_text(protocol))):
-            print(f"not comparable with {other.get('value')} of {other.get('date')}: {manifest.text(unlike)}")
-    figure = results.rows()[-1].get("figure")
+    for last in before[-1:]:
+        if unlike := differences(last.get("protocol") or {}, results.added["protocol"]):
+            print(f"not comparable with {last.get('value')} of {last.get('date')}: {manifest.text(unlike)}")
+    figure = results.added.get("figure")
     return Result(metric.name, score, None if figure is None else results.path.with_name(figure))
 
 

@@ -28,6 +28,7 @@ class Results:
 
     def __init__(self, folder: Path):
         self.path = folder / NAME
+        self.added: dict[str, Any] = {}  # the row that this process added last, as it is read back
         self._lock = FileLock(folder / ".results.lock")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -58,6 +59,7 @@ class Results:
                     temporary.write_bytes(before + b"\n" * (before[-1:] not in (b"", b"\n")) + line + b"\n")
         except OSError as error:
             raise UserError(f"{self.path}: the result was not written ({error.strerror}); free space, repeat") from None
+        self.added = row
         return same
 
     def _bytes(self) -> bytes:

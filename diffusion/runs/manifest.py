@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion.config import upgrades
-from diffusion.ground.errors import UserError
+from diffusion.ground.errors import UserError, reading
 from diffusion.ground.files import read_json, write_json
 
 NAME = "manifest.json"
@@ -53,10 +53,15 @@ def write(folder: Path, contents: Mapping[str, Any], step: int) -> None:
 
 
 def loggers(run: Path) -> dict[str, Any]:
-    """The loggers of a run by name, ready to be built. Raises UserError if a class is missing."""
-    contents = {"config": {}, **read_json(run / NAME)}
-    only = {**contents, "config": {"logger": contents["config"].get("logger") or {}}}
-    return upgrades.upgraded(only, run / NAME)["config"].get("logger", {})
+    """The loggers of a run by name, ready to be built; none without a manifest. Raises UserError if it is damaged, or a
+    class is missing."""
+    path = run / NAME
+    if not path.exists():
+        return {}
+    with reading(path, "a manifest of this program"):
+        contents = read_json(path)
+        only = {**contents, "config": {"logger": contents["config"].get("logger") or {}}}
+        return dict(upgrades.upgraded(only, path)["config"].get("logger", {}))
 
 
 def read(run: str | Path) -> dict[str, Any]:

@@ -168,3 +168,11 @@ def test_the_clipping_of_the_measurement_is_named_with_the_number(run, evaluate,
     assert row["protocol"]["clipping"] == message
     assert f"variational bound with clipping {message}, " in done.out
     assert (row["value"] == usual["value"]) == (message == "static")
+
+
+@pytest.mark.parametrize("logger", [{"mine": {"class": "NotHere"}}, ["wandb"]])
+def test_a_logger_that_is_not_here_loses_no_result(run, evaluate, logger):
+    edit(run / "manifest.json", lambda manifest: manifest["config"].update(logger=logger))
+    done = evaluate(f"ckpt={run}", *FAST)
+    assert len(rows(done)) == 1
+    assert "the results were not logged" in done.out

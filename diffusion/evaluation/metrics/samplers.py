@@ -126,9 +126,8 @@ class Samplers(ModelMetric):
             warnings.simplefilter("ignore", Notice)
             x_0 = model.sample(self.n, seed, sampler=sampler, batch_size=batch_size, progress=False)
         seconds = time.perf_counter() - start
-        comparison = Comparison(model.space.picture(x_0), data, extractor)
-        features = extractor(comparison.images).features.double()
-        distance = frechet(Moments.of(features), comparison.reference_moments)
+        comparison = Comparison(model.space.picture(x_0), data, extractor, progress=False)
+        distance = frechet(Moments.of(comparison.features), comparison.reference_moments)
         cell = Cell(line, nfe, distance, seconds)
         write_json(path, asdict(cell))
         return [cell]

@@ -46,26 +46,39 @@ def build_loggers(
     Raises UserError for a class that no file of conf/logger/ names, and for a missing package or login.
     """
     run_folder.mkdir(parents=True, exist_ok=True)
-    offered = {"run_folder": run_folder, "save_dir": str(run_folder), "run_name": run_name, "config": dict(config)}
-    loggers: list[Logger] = [MetricsFile(run_folder)]
-    for name, node in nodes.items():
-        try:
-            loggers.append(build.instantiate(node, offered))
-        except ModuleNotFoundError as error:
-            raise UserError(f"logger.{name} needs a package that is missing: {' '.join(str(error).split())}") from error
-    return loggers
+    made = [_logger(name, node, run_folder, run_name, config) for name, node in nodes.items()]
+    return [MetricsFile(run_folder), *made]
+
+
+def _logger(
+    name: str, node: Mapping[str, Any], run_folder: Path, run_name: str, config: Mapping[str, Any] | None = None
+) -> Logger:
+    offered = {
+        "run_folder": run_folder,
+        "save_dir": str(run_folder),
+        "run_name": run_name,
+        "config": dict(config or {}),
+    }
+    try:
+        return build.instantiate(node, offered)
+    except ModuleNotFoundError as error:
+        raise UserError(f"logger.{name} needs a package that is missing: {' '.join(str(error).split())}") from error
 
 
 def log_results(run_folder: Path, results: Sequence[Result], step: int) -> None:
     """Adds the results of an evaluation to the loggers of a finished run that show tables and figures, such as W&B: the
     value of each metric as evaluation/<metric>, its table and its figure. Prints a line for a logger that fails."""
-    nodes = manifest.loggers(run_folder) if (run_folder / manifest.NAME).exists() else {}
+    try:
+        nodes = manifest.loggers(run_folder)
+    except UserError as error:  # a damaged manifest, or the class of a user's own logger, which is not here
+        print(f"the results were not logged ({error})")
+        return
     for name, node in nodes.items():
         try:
-            for logger in build_loggers({name: node}, run_folder, run_folder.name, {})[1:]:
-                if isinstance(logger, Shows):
-                    _show(logger, results, step)
-                    logger.finalize("success")
+            logger = _logger(name, node, run_folder, run_folder.name)
+            if isinstance(logger, Shows):
+                _show(logger, results, step)
+                logger.finalize("success")
         except Exception as error:  # a service may fail in any way, and the results are on the disk
             print(f"logger.{name}: the results were not logged ({' '.join(str(error).split())[:200]})")
 
